@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the whole command line. kong reads it by its tags.
+type cli struct {
+	Help helpFlag `short:"h" help:"Show help for the command and its flags, with every default."`
+
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+const description = `Harepost takes HTTP requests over a REST API, makes them durable, and delivers them with retries.
+
+Try it: harepost demo`
+
+const exitHelp = `
+
+Exit status: 0 done; 1 failed, or damage found; 2 flags wrong; 3 serve: storage failed; 4 the server refused the request; ` +
+	`5 not now (unreachable, overloaded, rate limited, domain still pending); 6 --wait: ended undelivered; 7 --wait: still pending.`
+
+// commandWords are the words of all commands, for commandPath.
+var commandWords = map[string]bool{
+	"serve": true, "demo": true, "listen": true, "check": true, "version": true, "send": true,
+	"accounts": true, "create": true,
+	"domains": true, "add": true, "verify": true, "list": true,
+	"deliveries": true, "get": true,
+}
+
+// parserOptions makes kong write to the shell, name the environment
+// variables, and leave ending the process to main.
+func parserOptions(sh *shell) []kong.Option {
+	return []kong.Option{
+		kong.Name("harepost"),
+		kong.Description(description + exitHelp),
+		kong.Writers(sh.out, sh.err),
+		kong.Exit(func(int) { panic("harepost: a flag tried to end the process") }),
+		kong.NoDefaultHelp(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.PostBuild(nameEnvironment),
+		kong.Bind(sh),
+	}
+}
+
+var errHelpShown = errors.New("help shown")
+
+// helpFlag prints the help of the command it stands at and stops the parsing
+// with errHelpShown. kong's own would end the process.
+type helpFlag bool
+
+// IgnoreDefault tells kong that the flag has no value to reset.
+func (helpFlag) IgnoreDefault() {}
+
+// BeforeReset is called by kong where the flag was given.
+func (helpFlag) BeforeReset(ctx *kong.Context) error {
+	if err := ctx.PrintUsage(false); err != nil {
+		return err
+	}
+	return errHelpShown
+}
+
+// nameEnvironment gives every flag its variable: HAREPOST_<FLAG> for the
+// flags of serve and for those that several commands share (their tag says so),
+// HAREPOST_<COMMAND>_<FLAG> for all others, so that HAREPOST_SEND_DATA cannot
+// be mistaken for something of the server's.
+func nameEnvironment(k *kong.Kong) error {
+	return kong.Visit(k.Model, func(node kong.Visitable, next kong.Next) error {
+		n, ok := node.(*kong.Node)
+		if !ok {
+			return next(nil)
+		}
+		for _, f := range n.Flags {
+			if f.Name == "help" || len(f.Envs) > 0 {
+				continue
+			}
+			f.Envs = []string{environmentName(n, f.Name)}
+			f.Tag.Envs = f.Envs
+		}
+		return next(nil)
+	})
+}
+
+func environmentName(n *kong.Node, flag string) string {
+	words := []string{flag}
+	for ; n != nil && n.Type == kong.CommandNode; n = n.Parent {
+		if n.Name != "serve" {
+			words = append([]string{n.Name}, words...)
+		}
+	}
+	return "HAREPOST_" + strings.ToUpper(strings.ReplaceAll(strings.Join(words, "_"), "-", "_"))
+}

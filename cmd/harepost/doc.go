@@ -1,0 +1,65 @@
+// Command harepost is the whole product in one binary: the server, the
+// commands that talk to it, a receiver for trying things out, and the offline
+// check of a data directory.
+//
+//	harepost demo        everything on one screen, in a directory that is removed
+//	harepost serve       the server
+//	harepost accounts | domains | send | deliveries     the API from a shell
+//	harepost listen      a receiver that prints, verifies and can fail on purpose
+//	harepost check       what is in a data directory, and whether it is sound
+//	harepost version     what was built
+//
+// This room wires the others and decides nothing about deliveries. Flags exist
+// only here. A command is two things kept apart: a struct of flags, which kong
+// fills from the command line, from HAREPOST_... variables and (for serve) from
+// a file, and a Run method that gets everything it may touch in a [shell]. So a
+// test can run the entire program, in its own process or as a child.
+//
+// # Serve
+//
+// The order of opening is: check the flags against each other, bind the
+// listeners, lock and recover the data directory, serve. Binding comes first
+// because it is what most often fails and costs nothing; connections that
+// arrive while the directory is being recovered wait in the kernel's backlog
+// and are answered as soon as it is.
+//
+// The order of closing on SIGTERM or SIGINT is: readiness off, wait
+// --drain-delay for load balancers to see it, stop accepting, answer the
+// requests that are in, let attempts end or park them (a parked attempt is made
+// again after the next start), flush, unlock, exit 0. The whole takes at most
+// --drain-delay and --drain-timeout together. A second signal ends the process
+// at once; nothing accepted is lost by that either, because the log was synced
+// before the answer left.
+//
+// When the engine fails (the first failed write or sync is final) the process
+// says so and exits with status 3 without draining: what it has in memory may
+// be ahead of what is on the disk, and only a restart finds out.
+//
+// # Dev mode
+//
+// serve --dev keeps one account for the person at the keyboard. Its key is
+// printed at every start, so it must be known in clear, while the engine stores
+// only hashes: the key stands in a file of its own in the data directory,
+// mode 0600, and is used again at the next start, so that a pasted curl line
+// goes on working. Nothing but --dev writes or reads that file.
+//
+// # Exit status
+//
+// Scripts may rely on these; they are also in `harepost --help`.
+//
+//	0    done
+//	1    failed, or damage found (check), or a promise not kept (demo)
+//	2    flags wrong, missing, or contradicting each other
+//	3    serve: the storage failed while running
+//	4    the server refused the request; repeating it will not help
+//	5    not now: unreachable, overloaded, rate limited, or a domain still pending
+//	6    send --wait, deliveries get --wait: the delivery ended undelivered
+//	7    send --wait, deliveries get --wait: still pending when the wait was over
+//	130  ended at once by a second SIGINT (143 for SIGTERM)
+//
+// # Goroutines
+//
+// A [program] owns the accept loop of the API and, with --pprof, that of the
+// profiler; run returns when both are gone. Everything else belongs to the
+// engine and the API server and is gone when close returns.
+package main

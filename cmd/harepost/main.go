@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+)
+
+func main() {
+	ctx, stop := onSignal(context.Background())
+	sh := &shell{ctx: ctx, in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	status := run(sh, os.Args[1:])
+	stop()
+	os.Exit(status)
+}
+
+// onSignal returns a context that ends at the first SIGINT or SIGTERM. The
+// second ends the process at once, with the status a shell would report. The
+// goroutine lives as long as the process.
+func onSignal(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		second := <-signals
+		os.Exit(128 + int(second.(syscall.Signal)))
+	}()
+	return ctx, func() { signal.Stop(signals); cancel() }
+}
+
+// A shell is everything of the outside world that a command may touch beside
+// the network and the files its flags name.
+type shell struct {
+	ctx context.Context // ends when the user wants the command to end
+	in  io.Reader
+	out io.Writer // what the command was asked for
+	err io.Writer // what it says about itself: logs, warnings, errors
+}
+
+// run is the program: it parses args, runs the command they name and returns
+// the exit status. It keeps no state, so a test may call it many times.
+func run(sh *shell, args []string) int {
+	var c cli
+	parser, err := kong.New(&c, parserOptions(sh)...)
+	if err != nil {
+		panic(fmt.Sprintf("harepost: command line definition: %v", err)) // a mistake in our own tags
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	kctx, err := parser.Parse(args)
+	switch {
+	case errors.Is(err, errHelpShown):
+		return exitOK
+	case err != nil:
+		err = parseFailure(err)
+	default:
+		err = kctx.Run(sh)
+	}
+	if err != nil && !silent(err) {
+		fmt.Fprintf(sh.err, "harepost: %v\n", err)
+		if statusOf(err) == exitUsage {
+			fmt.Fprintf(sh.err, "Run \"%s --help\" for what is accepted.\n", commandPath(args))
+		}
+	}
+	return statusOf(err)
+}
+
+// parseFailure gives kong's errors our usage status; errors of our own hooks
+// keep theirs.
+func parseFailure(err error) error {
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e
+	}
+	return exitWith(exitUsage, err)
+}
+
+// commandPath is the command that args name, as far as it can be told, for the
+// hint that ends a usage error.
+func commandPath(args []string) string {
+	path := "harepost"
+	for _, a := range args {
+		if strings.HasPrefix(a, "-") || !commandWords[a] {
+			break
+		}
+		path += " " + a
+	}
+	return path
+}
+
+// isTerminal tells whether a person reads w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
