@@ -1,0 +1,132 @@
+package scheduler
+
+import "slices"
+
+// settleItems is how many young items one call of StoredBelow or Wake finds
+// to be on disk, and settleAtAdd how many one Add does: more than it brings,
+// so that the work that is left over shrinks under any load.
+const (
+	settleItems = 1024
+	settleAtAdd = 2
+)
+
+// wait makes an item with no links wait in its lane.
+func (s *Scheduler) wait(l *lane, i itemRef) {
+	n := s.items.at(i)
+	l.waiting = s.items.push(l.waiting, i)
+	if s.onDisk(n.logIndex) {
+		n.state = itemStored
+		s.items.append(&l.stored, i)
+		s.stored++
+	} else {
+		n.state = itemYoung
+		s.items.append(&s.young, i)
+	}
+}
+
+// unwait takes a waiting item out of its lane. It stays in the slab.
+func (s *Scheduler) unwait(l *lane, i itemRef) {
+	n := s.items.at(i)
+	l.waiting = s.items.remove(l.waiting, i)
+	if n.state == itemStored {
+		s.items.unlink(&l.stored, i)
+		s.stored--
+	} else {
+		s.items.unlink(&s.young, i)
+	}
+}
+
+// forget takes an item that is in no heap or list out of memory.
+func (s *Scheduler) forget(i itemRef) {
+	delete(s.byID, s.items.at(i).id)
+	s.items.put(i)
+}
+
+// onDisk reports whether the items of a log entry are certainly on disk.
+func (s *Scheduler) onDisk(logIndex uint64) bool { return logIndex < s.storedBelow }
+
+// leftToDisk reports whether a stored item at p need not be in memory,
+// because it is found there when the lane's queue is read on from diskNext.
+// While a page is out it might be missing from what is being read, or be
+// behind it when the answer moves diskNext.
+func leftToDisk(l *lane, p Position) bool {
+	return l.onDisk && l.page != pageOut && p.Compare(l.diskNext) >= 0
+}
+
+// settle looks at up to n young items and lets go of those that are on disk
+// and need not be in memory. The young list is in log order, but for items
+// returned and for logs that are not in order; those are found later, never
+// too early.
+func (s *Scheduler) settle(n int) {
+	for ; n > 0 && s.unsettled(); n-- {
+		i := s.young.head
+		it := s.items.at(i)
+		l := s.lanes.at(it.lane)
+		if leftToDisk(l, it.position()) {
+			// The lane's moment does not change: diskNext comes first.
+			s.unwait(l, i)
+			s.forget(i)
+			continue
+		}
+		s.items.unlink(&s.young, i)
+		it.state = itemStored
+		s.items.append(&l.stored, i)
+		s.stored++
+		s.trim(l)
+	}
+}
+
+// unsettled reports whether the first young item is on disk.
+func (s *Scheduler) unsettled() bool {
+	return s.young.head != 0 && s.onDisk(s.items.at(s.young.head).logIndex)
+}
+
+// headItems is how many stored items a lane may have in memory now.
+func (s *Scheduler) headItems() int {
+	if s.stored <= s.opts.MemoryItems/2 {
+		return s.opts.HeadItems
+	}
+	return min(s.opts.HeadItems, max(minHeadItems, s.opts.MemoryItems/2/len(s.byKey)))
+}
+
+// trim leaves the last stored items of an oversize head to the disk. It goes
+// down to half of the bound, so that the next trim is half a head away and
+// its sort costs each item that passes O(log) only. The items that are kept
+// are the first, so the lane's moment does not change.
+func (s *Scheduler) trim(l *lane) {
+	most := s.headItems()
+	if int(l.stored.count) <= most || l.page == pageOut {
+		return
+	}
+	all := s.scratch[:0]
+	for i := l.stored.head; i != 0; i = s.items.at(i).next {
+		all = append(all, i)
+	}
+	slices.SortFunc(all, func(a, b itemRef) int {
+		return s.items.at(a).position().Compare(s.items.at(b).position())
+	})
+	drop := all[most/2:]
+	if p := s.items.at(drop[0]).position(); !l.onDisk || p.Compare(l.diskNext) < 0 {
+		l.onDisk, l.diskNext = true, p
+	}
+	for _, i := range drop {
+		s.unwait(l, i)
+		s.forget(i)
+	}
+	s.scratch = all[:0]
+}
+
+// relieve trims one lane, the next in line, when memory is more than half
+// full: heads that were filled while there was room shrink too, without a
+// walk over all lanes at once.
+func (s *Scheduler) relieve() {
+	if s.stored <= s.opts.MemoryItems/2 {
+		return
+	}
+	if s.hand++; s.hand > s.lanes.last {
+		s.hand = 1
+	}
+	if l := s.lanes.at(s.hand); l.account != 0 {
+		s.trim(l)
+	}
+}

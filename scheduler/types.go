@@ -1,0 +1,138 @@
+package scheduler
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math"
+)
+
+// Time is a moment in milliseconds since the Unix epoch.
+type Time int64
+
+// A LaneKey names a lane: one account's traffic to one destination. The
+// destination is the caller's hash of scheme, host and port.
+type LaneKey struct{ Account, Destination uint64 }
+
+// ID identifies a delivery. An ID is in one lane only.
+type ID [16]byte
+
+func (a ID) compare(b ID) int {
+	if c := cmp.Compare(binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(b[:8])); c != 0 {
+		return c
+	}
+	return cmp.Compare(binary.BigEndian.Uint64(a[8:]), binary.BigEndian.Uint64(b[8:]))
+}
+
+// An Item is one attempt to make.
+type Item struct {
+	ID      ID
+	Due     Time   // not to be started before
+	Attempt uint32 // number of the attempt to make, from 1
+}
+
+// Position returns the item's place in its lane's queue.
+func (it Item) Position() Position {
+	return Position{Due: it.Due, ID: it.ID, Attempt: it.Attempt}
+}
+
+// A Position is a place in a lane's queue, in memory and on disk. Positions
+// are ordered by Due, then ID, then Attempt.
+type Position struct {
+	Due     Time
+	ID      ID
+	Attempt uint32
+}
+
+// Compare returns -1, 0 or +1 as p comes before, is, or comes after q.
+func (p Position) Compare(q Position) int {
+	if c := cmp.Compare(p.Due, q.Due); c != 0 {
+		return c
+	}
+	if c := p.ID.compare(q.ID); c != 0 {
+		return c
+	}
+	return cmp.Compare(p.Attempt, q.Attempt)
+}
+
+// successor returns the smallest position after p.
+func (p Position) successor() Position {
+	if p.Attempt < math.MaxUint32 {
+		p.Attempt++
+		return p
+	}
+	p.Attempt = 0
+	for i := len(p.ID) - 1; i >= 0; i-- {
+		p.ID[i]++
+		if p.ID[i] != 0 {
+			return p
+		}
+	}
+	p.Due++
+	return p
+}
+
+// A Dispatch is an attempt to start now.
+type Dispatch struct {
+	Lane LaneKey
+	Item Item
+}
+
+// A PageRequest asks for the first Limit entries of the lane's queue on disk
+// at or past From.
+type PageRequest struct {
+	Lane  LaneKey
+	From  Position
+	Limit int
+}
+
+// Stats counts what the scheduler holds.
+type Stats struct {
+	Accounts    int // accounts with a lane
+	Lanes       int // lanes with anything in memory, on disk or busy
+	ReadyLanes  int // lanes from which Next may take an item
+	DueLanes    int // lanes with something due and not started, ready or not
+	Items       int // items in memory that wait, young ones included
+	YoungItems  int // items in memory that are not known to be on disk
+	Busy        int // items taken by Next whose result is not recorded
+	InFlight    int // of those, the ones whose attempt has not ended
+	PagesWanted int // lanes whose page request is not handed out
+	PagesOut    int // page requests handed out and not answered
+}
+
+// Options are the bounds of a scheduler. Zero fields take their defaults.
+type Options struct {
+	// LaneConcurrency is how many attempts of one lane may be in flight.
+	// Default 64.
+	LaneConcurrency int
+
+	// HeadItems bounds the items of one lane that are held in memory
+	// though they are on disk. Default 256, at least 16.
+	HeadItems int
+
+	// PageItems is the most that one page request asks for; a page is never
+	// more than half of a head. Default 128.
+	PageItems int
+
+	// MemoryItems bounds the items of all lanes together that are held in
+	// memory though they are on disk. As it fills, heads shrink, but never
+	// below 16 items. An item costs about 100 bytes. Default 1,048,576.
+	MemoryItems int
+}
+
+// minHeadItems is what a lane may always hold: less would make a page too
+// small to be worth its read.
+const minHeadItems = 16
+
+func (o Options) withDefaults() Options {
+	set := func(v *int, def, least int) {
+		if *v == 0 {
+			*v = def
+		}
+		*v = max(*v, least)
+	}
+	set(&o.LaneConcurrency, 64, 1)
+	set(&o.HeadItems, 256, minHeadItems)
+	set(&o.PageItems, 128, 1)
+	set(&o.MemoryItems, 1<<20, 2*minHeadItems)
+	return o
+}
