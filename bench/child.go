@@ -1,0 +1,171 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/pprof"
+	"time"
+)
+
+// The roles that Child plays.
+const (
+	roleReceiver  = "receiver"
+	roleForwarder = "forwarder"
+	roleGenerator = "generator"
+)
+
+// A request is one line from the parent to a child, after the first line, which
+// holds the options of the child's role.
+type request struct {
+	Do       string        `json:"do"`
+	Path     string        `json:"path,omitempty"`        // of a profile
+	Duration time.Duration `json:"duration_ns,omitempty"` // of a profile
+}
+
+const (
+	doCounts  = "counts"  // receiver: ReceiverCounts
+	doMeasure = "measure" // receiver: the warm-up is over; ReceiverCounts
+	doReport  = "report"  // receiver: receiverReport
+	doProfile = "profile" // forwarder: forwarderStatus when it is written
+	doStatus  = "status"  // forwarder: forwarderStatus
+)
+
+// What a child says first, when it is ready.
+type (
+	receiverReady  struct{ Targets []string }
+	forwarderReady struct{ Addr string }
+	generatorReady struct{ Measuring bool } // said when the warm-up is over
+)
+
+type forwarderStatus struct {
+	Lost uint64 `json:"lost"`
+}
+
+// Child plays one role of the harness, a process of its own, until in ends: it
+// reads requests from in and answers on out, one line of JSON each. Only the
+// harness starts it; a command line hides it.
+func Child(ctx context.Context, role string, in io.Reader, out io.Writer) error {
+	lines := talk{json.NewDecoder(in), json.NewEncoder(out)}
+	var err error
+	switch role {
+	case roleReceiver:
+		err = lines.receiver()
+	case roleForwarder:
+		err = lines.forwarder()
+	case roleGenerator:
+		err = lines.generator(ctx)
+	default:
+		err = errors.New("no such role")
+	}
+	if err != nil {
+		return fmt.Errorf("bench: child %q: %w", role, err)
+	}
+	return nil
+}
+
+// talk is the child's end of the conversation.
+type talk struct {
+	dec *json.Decoder
+	enc *json.Encoder
+}
+
+// serve answers requests until the parent ends the conversation.
+func (t talk) serve(answer func(request) (any, error)) error {
+	for {
+		var r request
+		if err := t.dec.Decode(&r); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		a, err := answer(r)
+		if err != nil {
+			return err
+		}
+		if err := t.enc.Encode(a); err != nil {
+			return err
+		}
+	}
+}
+
+func (t talk) receiver() error {
+	var o ReceiverOptions
+	if err := t.dec.Decode(&o); err != nil {
+		return err
+	}
+	r, err := NewReceiver(o)
+	if err != nil {
+		return err
+	}
+	err = t.enc.Encode(receiverReady{r.Targets()})
+	if err == nil {
+		err = t.serve(func(q request) (any, error) {
+			switch q.Do {
+			case doMeasure:
+				r.Measure()
+				return r.Counts(), nil
+			case doCounts:
+				return r.Counts(), nil
+			case doReport:
+				return r.report(), nil
+			}
+			return nil, fmt.Errorf("asked to %q", q.Do)
+		})
+	}
+	return errors.Join(err, r.Close())
+}
+
+func (t talk) forwarder() error {
+	var o ForwarderOptions
+	if err := t.dec.Decode(&o); err != nil {
+		return err
+	}
+	f, err := NewForwarder(o)
+	if err != nil {
+		return err
+	}
+	err = t.enc.Encode(forwarderReady{f.Addr()})
+	if err == nil {
+		err = t.serve(func(q request) (any, error) {
+			switch q.Do {
+			case doProfile:
+				return forwarderStatus{f.Lost()}, profileSelf(q.Path, q.Duration)
+			case doStatus:
+				return forwarderStatus{f.Lost()}, nil
+			}
+			return nil, fmt.Errorf("asked to %q", q.Do)
+		})
+	}
+	return errors.Join(err, f.Close())
+}
+
+func (t talk) generator(ctx context.Context) error {
+	var o GeneratorOptions
+	if err := t.dec.Decode(&o); err != nil {
+		return err
+	}
+	var said error
+	g, err := Generate(ctx, o, func() { said = t.enc.Encode(generatorReady{true}) })
+	if err := errors.Join(err, said); err != nil {
+		return err
+	}
+	return t.enc.Encode(g)
+}
+
+// profileSelf writes a CPU profile of this process over the next d.
+func profileSelf(path string, d time.Duration) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	<-time.After(d)
+	pprof.StopCPUProfile()
+	return file.Close()
+}

@@ -1,0 +1,102 @@
+package bench
+
+import (
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCPUOfStat(t *testing.T) {
+	check := func(stat string, want time.Duration) {
+		t.Helper()
+		if got, err := cpuOfStat([]byte(stat)); err != nil || got != want {
+			t.Errorf("%s: %s, %v; want %s", stat, got, err, want)
+		}
+	}
+	check("7 (a) S 1 7 7 0 -1 4 100 0 0 0 150 50 0 0 20", 2*time.Second)
+	check("7 (a ) S 9 (b) S 1 7 7 0 -1 4 100 0 0 0 1 2 0 0 20", 30*time.Millisecond)
+	for _, bad := range []string{"", "7 (a) S 1", "7 (a) S 1 7 7 0 -1 4 100 0 0 0 x 50 0 0"} {
+		if got, err := cpuOfStat([]byte(bad)); err == nil {
+			t.Errorf("%q: %s", bad, got)
+		}
+	}
+}
+
+func TestUsageOfThisProcess(t *testing.T) {
+	before, err := readUsage(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sum, start := 0.0, time.Now(); time.Since(start) < 100*time.Millisecond || sum < 0; {
+		sum += math.Sqrt(2) // the work that is to be seen
+	}
+	after, err := readUsage(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spent := after.CPU - before.CPU; spent < 20*time.Millisecond || spent > 10*time.Second {
+		t.Errorf("100 ms of work cost %s", spent)
+	}
+	if after.RSSBytes < 1<<20 || after.PeakRSSBytes < after.RSSBytes/2 {
+		t.Errorf("RSS %d, peak %d", after.RSSBytes, after.PeakRSSBytes)
+	}
+}
+
+func TestMediansAndPairedRatios(t *testing.T) {
+	if got := rangeOf([]float64{3, 1, 2}); got != (Range{2, 1, 3}) {
+		t.Errorf("of three: %+v", got)
+	}
+	if got := rangeOf([]float64{4, 1}); got != (Range{2.5, 1, 4}) {
+		t.Errorf("of two: %+v", got)
+	}
+	round := func(system string, delivered, cpu float64) Round {
+		return Round{System: system, Connections: 64, DeliveredPerSecond: delivered, CPUSecondsPerMillion: cpu, Lost: 1}
+	}
+	// The machine doubles its speed in the second round; the ratio stays.
+	r := Report{Rounds: []Round{
+		round(SystemForwarder, 100, 10), round(SystemEngine, 80, 15),
+		round(SystemForwarder, 200, 5), round(SystemEngine, 160, 7.5),
+	}}
+	r.summarize()
+	if len(r.Summaries) != 1 || r.Summaries[0].Ratios == nil {
+		t.Fatalf("%+v", r.Summaries)
+	}
+	if got := *r.Summaries[0].Ratios; got.DeliveredPerSecond != (Range{0.8, 0.8, 0.8}) || got.CPUSecondsPerMillion != (Range{1.5, 1.5, 1.5}) {
+		t.Errorf("%+v", got)
+	}
+	if r.lost() != 4 {
+		t.Errorf("%d lost, want 4", r.lost())
+	}
+	var text strings.Builder
+	if err := r.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"delivered/s 0.80 (0.80 to 0.80)", "CPU per delivery 1.50 (1.50 to 1.50)", "150 (100 to 200)", "round 0: 0 refused"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the text lacks %q:\n%s", want, text.String())
+		}
+	}
+}
+
+func TestLatencyHistogram(t *testing.T) {
+	r := newLatencyRecorder()
+	for ms := range 1000 {
+		r.record(uint32(ms), time.Duration(ms+1)*time.Millisecond)
+	}
+	r.record(0, 0)
+	r.record(0, 100*longestLatency) // counted as the longest, not dropped
+	s := r.summary()
+	near := func(name string, got, want float64) {
+		if math.Abs(got-want) > want/100 {
+			t.Errorf("%s is %.3f ms, want %.3f", name, got, want)
+		}
+	}
+	near("p50", s.P50MS, 500)
+	near("p99", s.P99MS, 990)
+	near("max", s.MaxMS, float64(longestLatency.Milliseconds()))
+	if s.Count != 1002 {
+		t.Errorf("%d recorded, want 1,002", s.Count)
+	}
+}

@@ -1,0 +1,224 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// A system is one system under load, started anew for every round.
+type system struct {
+	addr          string
+	authorization string
+	pid           int
+
+	// profile writes a CPU profile of the next d to path.
+	profile func(ctx context.Context, path string, d time.Duration) error
+	// lost asks the system what it gave up; nil where it does not say.
+	lost func() (uint64, error)
+	stop func() error
+}
+
+// startSystem starts the system of that name; dir is its own.
+func startSystem(ctx context.Context, name string, o Options, connections int, dir string) (*system, error) {
+	if name == SystemForwarder {
+		return startForwarder(ctx, o, connections)
+	}
+	return startEngine(ctx, o, dir)
+}
+
+func startForwarder(ctx context.Context, o Options, connections int) (*system, error) {
+	workers := o.ForwarderWorkers
+	if workers == 0 {
+		workers = connections
+	}
+	p, err := startPart(ctx, o.Child, roleForwarder, ForwarderOptions{Workers: workers, QueueRequests: o.QueueRequests})
+	if err != nil {
+		return nil, err
+	}
+	var ready forwarderReady
+	if err := p.hear("start", &ready); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return &system{
+		addr: ready.Addr,
+		pid:  p.pid(),
+		profile: func(_ context.Context, path string, d time.Duration) error {
+			path, err := filepath.Abs(path)
+			if err != nil {
+				return err
+			}
+			return p.ask(request{Do: doProfile, Path: path, Duration: d}, new(forwarderStatus))
+		},
+		lost: func() (uint64, error) {
+			var s forwarderStatus
+			err := p.ask(request{Do: doStatus}, &s)
+			return s.Lost, err
+		},
+		stop: p.close,
+	}, nil
+}
+
+// engineWait bounds how long the engine may take until it is ready.
+const engineWait = 30 * time.Second
+
+// startEngine starts the engine on a new data directory and makes an account.
+func startEngine(ctx context.Context, o Options, dir string) (*system, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	command := append(append([]string{}, o.Engine...),
+		"serve", "--dev", "--data-dir", filepath.Join(dir, "data"), "--listen", addr)
+	pprofAddr := ""
+	if o.ProfileDir != "" {
+		if pprofAddr, err = freeAddr(); err != nil {
+			return nil, err
+		}
+		command = append(command, "--pprof", pprofAddr)
+	}
+	p := newProcess(ctx, SystemEngine, append(command, o.EngineFlags...))
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.cmd.Wait() }() // ends with the process; stop reads it
+	s := &system{
+		addr: addr,
+		pid:  p.pid(),
+		profile: func(ctx context.Context, path string, d time.Duration) error {
+			return fetchProfile(ctx, pprofAddr, path, d)
+		},
+		stop: func() error { return stopEngine(p, ended) },
+	}
+	if err := waitReady(ctx, addr, ended); err != nil {
+		return nil, errors.Join(p.explain("start", err), s.stop())
+	}
+	key, err := createAccount(ctx, addr)
+	if err != nil {
+		return nil, errors.Join(p.explain("create an account", err), s.stop())
+	}
+	s.authorization = "Bearer " + key
+	return s, nil
+}
+
+// freeAddr returns an address of 127.0.0.1 that nobody listens on. Another
+// process may take it first; then the engine does not start, and says so.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("bench: find a free port: %w", err)
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// stopEngine asks the engine to end. It must, in time and with success: a drain
+// that fails is a finding.
+func stopEngine(p *process, ended chan error) error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return p.explain("stop", err)
+	}
+	timeout := time.NewTimer(stopWait)
+	defer timeout.Stop()
+	select {
+	case err := <-ended:
+		if err != nil {
+			return p.explain("stop", err)
+		}
+		return nil
+	case <-timeout.C:
+		err := p.cmd.Process.Kill()
+		<-ended
+		return p.explain("stop", errors.Join(fmt.Errorf("not ended %s after SIGTERM", stopWait), err))
+	}
+}
+
+// waitReady polls /readyz until it says 200, the process ends or time is up.
+func waitReady(ctx context.Context, addr string, ended chan error) error {
+	ctx, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	last := errors.New("not asked yet")
+	for {
+		select {
+		case <-ticker.C:
+		case err := <-ended:
+			ended <- err // for stop
+			return errors.Join(errors.New("it ended"), err)
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w", last)
+		}
+		if _, last = call(ctx, http.MethodGet, "http://"+addr+"/readyz", nil, http.StatusOK); last == nil {
+			return nil
+		}
+	}
+}
+
+func createAccount(ctx context.Context, addr string) (key string, err error) {
+	answer, err := call(ctx, http.MethodPost, "http://"+addr+"/v1/accounts", []byte(`{"name":"bench"}`), http.StatusCreated)
+	if err != nil {
+		return "", err
+	}
+	var account struct {
+		APIKey string `json:"api_key"`
+	}
+	if err := json.Unmarshal(answer, &account); err != nil {
+		return "", err
+	}
+	if account.APIKey == "" {
+		return "", errors.New("the answer has no api_key")
+	}
+	return account.APIKey, nil
+}
+
+// fetchProfile writes the CPU profile of a pprof listener to path.
+func fetchProfile(ctx context.Context, addr, path string, d time.Duration) error {
+	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, max(1, int(d.Seconds())))
+	profile, err := call(ctx, http.MethodGet, url, nil, http.StatusOK)
+	if err != nil {
+		return fmt.Errorf("bench: profile the engine: %w", err)
+	}
+	if err := os.WriteFile(path, profile, 0o644); err != nil {
+		return fmt.Errorf("bench: profile the engine: %w", err)
+	}
+	return nil
+}
+
+// control is the client of the few calls beside the load. It keeps no
+// connection: one left open would make a server wait when it is stopped.
+var control = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// call makes one request and returns the answer of the wanted status.
+func call(ctx context.Context, method, url string, body []byte, want int) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	answer, err := control.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	const answerLimit = 64 << 20 // a profile may be some MiB
+	text, err := io.ReadAll(io.LimitReader(answer.Body, answerLimit))
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode != want {
+		return nil, fmt.Errorf("%s %s: %s: %.200s", method, url, answer.Status, text)
+	}
+	return text, nil
+}
