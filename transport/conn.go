@@ -1,0 +1,159 @@
+package transport
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+// conn is one connection to a destination. It belongs to one attempt at a
+// time, or to the pool.
+type conn struct {
+	net.Conn // what HTTP is spoken on: socket, or tls
+	socket   *socket
+	tls      *tls.Conn // nil for http
+
+	dest      destination
+	remote    netip.Addr
+	made      time.Time
+	roundTrip time.Duration // the shortest of the path, as of the dial
+	idle      time.Time     // since when, while in the pool
+	reused    bool
+}
+
+// fresh reports whether the connection can carry another request: the peer
+// has neither closed it nor said anything that nobody asked for. A client
+// that skips this credits the next request with whatever was lying there,
+// and every later one with its predecessor's answer.
+//
+// Over TLS, pending bytes may be innocent (session tickets, a key update), so
+// they are read through the TLS layer without waiting: it consumes those, and
+// hands out application data if there is any, also such that it had already
+// decrypted. A record that has only half arrived could be either; it counts
+// as stale.
+func (c *conn) fresh() bool {
+	if c.tls == nil {
+		_, err := c.socket.peek()
+		return err == errWouldBlock
+	}
+	c.socket.noWait = true
+	var b [1]byte
+	_, err := c.tls.Read(b[:])
+	c.socket.noWait = false
+	return errors.Is(err, errWouldBlock) && c.socket.records.whole()
+}
+
+// abort closes the connection without ceremony. A TLS close alert would wait
+// up to 5 s behind a full send buffer.
+func (c *conn) abort() { c.socket.Close() }
+
+// retire closes an idle connection; over TLS with the alert, whose buffer is
+// empty then.
+func (c *conn) retire() { c.Conn.Close() }
+
+// wouldBlock is what a read that must not wait returns when there is nothing.
+// It is a temporary net.Error, so that crypto/tls does not remember it.
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "transport: nothing to read" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
+
+var errWouldBlock error = wouldBlock{}
+
+// socket is a TCP connection that can also be read without waiting.
+type socket struct {
+	*net.TCPConn
+	raw     syscall.RawConn
+	records recordCounter // over TLS: where in the record stream we are
+	isTLS   bool
+	noWait  bool // Read returns errWouldBlock instead of waiting
+
+	// The arguments and results of receive, in fields so that a call
+	// allocates nothing.
+	receive  func(fd uintptr)
+	buf      []byte
+	peekOnly bool
+	n        int
+	err      error
+	one      [1]byte
+}
+
+func newSocket(tcp *net.TCPConn, isTLS bool) (*socket, error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{TCPConn: tcp, raw: raw, isTLS: isTLS}
+	s.receive = func(fd uintptr) { s.n, s.err = recvNow(fd, s.buf, s.peekOnly) }
+	return s, nil
+}
+
+// Read reads as net.Conn says, unless noWait is set.
+func (s *socket) Read(p []byte) (int, error) {
+	if !s.isTLS {
+		return s.TCPConn.Read(p)
+	}
+	var n int
+	var err error
+	if s.noWait && len(p) > 0 {
+		n, err = s.now(p, false)
+	} else {
+		n, err = s.TCPConn.Read(p)
+	}
+	s.records.add(p[:n])
+	return n, err
+}
+
+// peek looks for a byte without taking it or waiting for it.
+func (s *socket) peek() (int, error) { return s.now(s.one[:], true) }
+
+func (s *socket) now(p []byte, peek bool) (int, error) {
+	s.buf, s.peekOnly, s.n, s.err = p, peek, 0, nil
+	err := s.raw.Control(s.receive)
+	s.buf = nil
+	if err != nil {
+		return 0, err
+	}
+	return s.n, s.err
+}
+
+// roundTrip returns the kernel's shortest round trip of the connection.
+func (s *socket) roundTrip() (d time.Duration) {
+	if err := s.raw.Control(func(fd uintptr) { d = minRoundTrip(fd) }); err != nil {
+		return 0
+	}
+	return d
+}
+
+// recordCounter follows the record framing of a TLS stream (RFC 8446 section
+// 5.1: type, version, and a 16-bit length, then that many bytes), to tell
+// whether it stands between two records.
+type recordCounter struct {
+	header [5]byte
+	have   int // bytes of header seen
+	left   int // bytes of the record's body to come
+}
+
+func (r *recordCounter) add(p []byte) {
+	for len(p) > 0 {
+		if r.left > 0 {
+			n := min(r.left, len(p))
+			r.left -= n
+			p = p[n:]
+			continue
+		}
+		n := copy(r.header[r.have:], p)
+		r.have += n
+		p = p[n:]
+		if r.have == len(r.header) {
+			r.left = int(r.header[3])<<8 | int(r.header[4])
+			r.have = 0
+		}
+	}
+}
+
+func (r *recordCounter) whole() bool { return r.have == 0 && r.left == 0 }
