@@ -68,20 +68,21 @@ func (s *Scheduler) first(l *lane) (due Time, inMemory, ok bool) {
 // refresh puts the lane where it now belongs; every change to a lane ends
 // here. A lane with something due is in the due heap, and is ready, full,
 // held off, or waits for a page. A lane whose first item is due later is in
-// the wheel only. A lane with nothing at all is gone.
+// the wheel only. A lane with nothing at all is gone, once it is not held off.
 func (s *Scheduler) refresh(r laneRef, l *lane) {
 	due, inMemory, waits := s.first(l)
-	if !waits && l.busy == 0 {
-		s.removeLane(r, l)
-		return
-	}
 	if !waits || due > s.now {
 		s.due.remove(r)
 		s.unready(r, l)
-		if waits {
+		switch {
+		case waits:
 			s.wheel.set(uint32(r), due)
-		} else {
+		case l.busy > 0:
 			s.wheel.cancel(uint32(r))
+		case l.resumeAt > s.now: // still held off, should something come
+			s.wheel.set(uint32(r), l.resumeAt)
+		default:
+			s.removeLane(r, l)
 		}
 		return
 	}
@@ -128,9 +129,8 @@ func (s *Scheduler) laneFor(k LaneKey) (laneRef, *lane) {
 	return r, l
 }
 
+// removeLane forgets a lane that is in no ring and not in the due heap.
 func (s *Scheduler) removeLane(r laneRef, l *lane) {
-	s.unready(r, l)
-	s.due.remove(r)
 	s.wheel.cancel(uint32(r))
 	delete(s.byKey, l.key)
 	ar := l.account
