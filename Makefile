@@ -1,0 +1,81 @@
+# What one may want of this work tree, by name. `make` alone lists it.
+# Needs Go and make, nothing else: the other tools are pinned in tools/go.mod
+# and built when they are first used.
+
+FUZZTIME   ?= 30s
+N          ?= 30
+COUNT      ?= 5
+PROFILES   ?= out/profiles
+BENCHFLAGS ?=
+TESTFLAGS  ?=
+PKG        ?= ./...
+
+TOOL := go tool -modfile=tools/go.mod
+
+# The race detector needs cgo and a C compiler. Without them the tests still
+# run, and say loudly what was not looked for.
+HAVE_RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v $$(go env CC) >/dev/null 2>&1 && echo yes)
+ifeq ($(HAVE_RACE),yes)
+RACE := -race
+else
+RACE :=
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test race lint fuzz crash bench profile vuln clean no-race
+
+help: ## list the targets
+	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: PKG=./wal  TESTFLAGS='-run Torn -v'  FUZZTIME=30s  N=30 (crash)  COUNT=5 (race)  BENCHFLAGS='--rounds 5'"
+
+demo: build ## everything on one screen: server, receiver, deliveries, retries, dead letters
+	bin/harepost demo
+
+build: ## build bin/harepost
+	go build -trimpath -o bin/harepost ./cmd/harepost
+
+test: lint no-race ## vet, lint, and every test under the race detector, in quick sizes
+	go test $(RACE) $(TESTFLAGS) $(PKG)
+	go test -C tools ./...
+
+race: ## the tests under the race detector, COUNT=5 times over
+ifneq ($(HAVE_RACE),yes)
+	@echo "make race needs cgo and a C compiler (CGO_ENABLED=$$(go env CGO_ENABLED), CC=$$(go env CC))" >&2; exit 1
+endif
+	go test -race -count=$(COUNT) -timeout 0 $(TESTFLAGS) $(PKG)
+
+no-race:
+ifneq ($(HAVE_RACE),yes)
+	@echo
+	@echo "*** NOT LOOKING FOR DATA RACES: no C compiler, or CGO_ENABLED=0."
+	@echo "*** The tests run without -race, and passing them says less. Install gcc for the whole check."
+	@echo
+endif
+
+lint: ## gofmt, vet, staticcheck, and a doc comment on every package
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	$(TOOL) staticcheck ./...
+	go vet -C tools ./...
+	go run -C tools ./signs ..
+
+fuzz: ## every fuzz target in turn, FUZZTIME=30s each
+	tools/fuzz.sh $(FUZZTIME)
+
+crash: ## the crash tests alone, in sizes of N=30 (a nightly run: N=1000)
+	HAREPOST_CRASH_N=$(N) go test -count=1 -timeout 0 -v -run 'Crash|Kill|PowerCut' $(TESTFLAGS) $(PKG)
+
+bench: build ## the engine beside a forwarder that keeps nothing; data under out/
+	@mkdir -p out
+	bin/harepost bench throughput --dir out $(BENCHFLAGS)
+
+profile: build ## the same, short, with CPU profiles of both into PROFILES=out/profiles
+	@mkdir -p $(PROFILES)
+	bin/harepost bench throughput --dir out --rounds 1 --profile-dir $(PROFILES) $(BENCHFLAGS)
+
+vuln: ## known vulnerabilities in what we call, from the Go vulnerability database
+	tools/vuln.sh
+
+clean: ## remove what the targets above made
+	rm -rf bin out
