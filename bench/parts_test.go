@@ -93,9 +93,24 @@ func TestForwarderLosesNothingWhenItsQueueIsFull(t *testing.T) {
 			answers <- err
 		}()
 	}
-	<-arrived // one is with the target; one is queued; the others wait
+	// One is with the target and one is queued: both are answered. The others
+	// are held back, and are still there when the target goes on.
+	<-arrived
+	for range 2 {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for f.server.http.GetCurrentConcurrency() < sends-2 {
+		<-look.C
+	}
+	if len(answers) > 0 {
+		t.Error("more is accepted than the queue holds")
+	}
 	close(release)
-	for range sends {
+	for range sends - 2 {
 		if err := <-answers; err != nil {
 			t.Error(err)
 		}

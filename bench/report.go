@@ -2,9 +2,11 @@ package bench
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 )
 
@@ -15,6 +17,7 @@ type Report struct {
 	DurationMS   int64   `json:"duration_ms"`
 	PayloadBytes int     `json:"payload_bytes"`
 	Targets      int     `json:"targets"`
+	Workers      int     `json:"forwarder_workers"` // 0: as many as connections
 
 	Rounds    []Round   `json:"rounds"` // in the order they ran
 	Summaries []Summary `json:"summaries"`
@@ -155,13 +158,26 @@ func (r *Report) lost() (lost uint64) {
 	return lost
 }
 
+func (r *Report) write(w io.Writer, asJSON bool) error {
+	if !asJSON {
+		return r.WriteText(w)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(r)
+}
+
 // WriteText writes the summary for people.
 func (r *Report) WriteText(w io.Writer) error {
 	m := r.Machine
 	fmt.Fprintf(w, "machine  %s, %d CPUs, %.0f GiB, %s, %s, data on %s, load average before %s\n",
 		m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Go, m.Filesystem, cmp.Or(m.LoadAverage, "unknown"))
-	fmt.Fprintf(w, "load     closed loop, %d-byte payloads, %d target(s), %.0f s measured after %.0f s; medians (least to greatest)\n",
-		r.PayloadBytes, r.Targets, float64(r.DurationMS)/1000, float64(r.WarmupMS)/1000)
+	workers := "a worker for each connection"
+	if r.Workers > 0 {
+		workers = strconv.Itoa(r.Workers) + " workers"
+	}
+	fmt.Fprintf(w, "load     closed loop, %d-byte payloads, %d target(s), %.1f s measured after %.1f s; the forwarder has %s\n",
+		r.PayloadBytes, r.Targets, float64(r.DurationMS)/1000, float64(r.WarmupMS)/1000, workers)
 	if inMemory[m.Filesystem] {
 		fmt.Fprintln(w, "WARNING  the data directories are in memory: syncs cost nothing here, and these numbers show nothing about a disk")
 	}
@@ -180,7 +196,7 @@ func (r *Report) WriteText(w io.Writer) error {
 }
 
 func (s Summary) writeText(w io.Writer) {
-	fmt.Fprintf(w, "\n%d connections\n", s.Connections)
+	fmt.Fprintf(w, "\n%d connections; medians (least to greatest)\n", s.Connections)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "  system\tdelivered/s\taccepted/s\tCPU s/million\tanswer p50, p99 ms\tarrival p50, p99 ms\tpeak RSS MiB\twritten/payload\tlost\tduplicates")
 	for _, y := range s.Systems {

@@ -41,6 +41,10 @@ type Round struct {
 	PeakRSSBytes           uint64  `json:"peak_rss_bytes"`
 	WrittenBytes           uint64  `json:"written_bytes"` // to storage, after the warm-up
 	WrittenPerPayloadBytes float64 `json:"written_per_payload_byte"`
+
+	// GeneratorCPUSecondsPerMillion is what a million sends cost the generator,
+	// its start and end included. It is taken from the same CPUs.
+	GeneratorCPUSecondsPerMillion float64 `json:"generator_cpu_seconds_per_million"`
 }
 
 // A bout is the state of one round while it runs.
@@ -51,6 +55,7 @@ type bout struct {
 	receiver *part
 
 	before, loaded, settled usage          // of the system
+	generatorCPU            time.Duration  // in all
 	start, end, drained     ReceiverCounts // at the same moments
 }
 
@@ -112,7 +117,10 @@ func (b *bout) load(ctx context.Context, o GeneratorOptions, profile string) (g 
 	if err != nil {
 		return g, err
 	}
-	defer func() { err = errors.Join(err, p.close()) }()
+	defer func() {
+		err = errors.Join(err, p.close())
+		b.generatorCPU = p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+	}()
 	var warm generatorReady
 	if err := p.hear("warm up", &warm); err != nil {
 		return g, err
@@ -189,6 +197,9 @@ func (b *bout) result(g Generated, arrivals receiverReport) Round {
 	if measured := float64(arrivals.Arrived - b.start.Arrived); measured > 0 {
 		r.CPUSecondsPerMillion = (b.settled.CPU - b.before.CPU).Seconds() / measured * 1e6
 		r.WrittenPerPayloadBytes = float64(r.WrittenBytes) / (measured * float64(b.options.PayloadBytes))
+	}
+	if g.Attempted > 0 {
+		r.GeneratorCPUSecondsPerMillion = b.generatorCPU.Seconds() / float64(g.Attempted) * 1e6
 	}
 	return r
 }

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,27 +16,21 @@ var ErrLost = errors.New("bench: acknowledged sends were lost")
 // returns ErrLost, after the report, when anything acknowledged did not arrive.
 func Run(ctx context.Context, o Options, w io.Writer) error {
 	report, err := Measure(ctx, o)
-	if err != nil {
+	if report == nil {
 		return err
 	}
-	if o.JSON {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(report)
-	} else {
-		err = report.WriteText(w)
-	}
-	if err != nil {
-		return fmt.Errorf("bench: write the report: %w", err)
+	if writeErr := report.write(w, o.JSON); writeErr != nil {
+		err = errors.Join(err, fmt.Errorf("bench: write the report: %w", writeErr))
 	}
 	if report.lost() > 0 {
-		return ErrLost
+		err = errors.Join(err, ErrLost)
 	}
-	return nil
+	return err
 }
 
 // Measure runs every round: for each number of connections the systems take
-// turns (A B A B …), each with new processes and a new data directory.
+// turns (A B A B …), each with new processes and a new data directory. With an
+// error there is a report only if nothing but the profiles failed.
 func Measure(ctx context.Context, o Options) (*Report, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -49,6 +42,7 @@ func Measure(ctx context.Context, o Options) (*Report, error) {
 		DurationMS:   o.Duration.Milliseconds(),
 		PayloadBytes: o.PayloadBytes,
 		Targets:      o.Targets,
+		Workers:      o.ForwarderWorkers,
 	}
 	for _, connections := range o.Connections {
 		for round := 1; round <= o.Rounds; round++ {

@@ -56,7 +56,7 @@ func TestKnownDelayIsReportedAsThatDelay(t *testing.T) {
 	check("answer", r.AnswerLatency.P50MS, answer)
 	check("arrival", r.ArrivalLatency.P50MS, arrival)
 	// 8 connections, one send every 100 ms each.
-	if r.AcceptedPerSecond < 50 || r.AcceptedPerSecond > 82 {
+	if r.AcceptedPerSecond < 40 || r.AcceptedPerSecond > 82 {
 		t.Errorf("%.1f accepted/s, want about 80", r.AcceptedPerSecond)
 	}
 	if r.Lost != 0 {
