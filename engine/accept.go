@@ -1,0 +1,299 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/harepost/harepost/engine/account"
+	"github.com/harepost/harepost/engine/command"
+	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/transport"
+)
+
+// youngDelay is how far off a first attempt may be for the delivery to wait in
+// memory.
+const youngDelay = 2 * time.Second
+
+// Send makes a delivery of s and returns when it is durable. Errors: a
+// [*RateLimitedError], [*AddressBlockedError] or [*DomainNotVerifiedError]
+// says why it was refused, [ErrOverloaded] that it was not tried,
+// [ErrUnknown] that it may or may not have been accepted.
+func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error) {
+	if err := e.Ready(); err != nil {
+		return Receipt{}, err
+	}
+	now := e.opts.Now()
+	if wait := e.limiter.take(a, now); wait > 0 {
+		e.metrics.refused(refusedRate)
+		return Receipt{}, &RateLimitedError{RetryAfter: wait}
+	}
+	if err := e.checkTarget(ctx, a, &s.Target); err != nil {
+		e.metrics.refused(refusedTarget)
+		return Receipt{}, err
+	}
+	var r Receipt
+	var err error
+	if s.IdempotencyKey == "" {
+		r, err = e.accept(a, s, now, nil)
+	} else {
+		r, err = e.acceptOnce(ctx, a, s, now)
+	}
+	if errors.Is(err, ErrOverloaded) {
+		e.metrics.refused(refusedOverload)
+	}
+	return r, err
+}
+
+// checkTarget checks that the account may send to the target, and that the
+// target is not an address that is never connected to. A literal is looked at
+// first: no domain could cover it. A name is resolved only once it is known to
+// be the account's. That it does not resolve is no reason to refuse it: trouble
+// with DNS passes, and the attempt will say so if it does not.
+func (e *Engine) checkTarget(ctx context.Context, a AccountID, t *Target) error {
+	_, notLiteral := netip.ParseAddr(t.Host)
+	if notLiteral == nil {
+		if err := e.checkAddress(ctx, t); err != nil {
+			return err
+		}
+	}
+	if !e.covers(a, t.Host) {
+		return &DomainNotVerifiedError{Host: t.Host}
+	}
+	if notLiteral == nil {
+		return nil
+	}
+	return e.checkAddress(ctx, t)
+}
+
+func (e *Engine) checkAddress(ctx context.Context, t *Target) error {
+	var blocked *transport.BlockedError
+	if err := e.opts.Transport.CheckHost(ctx, t.Host, t.Port); errors.As(err, &blocked) {
+		return &AddressBlockedError{Host: t.Host}
+	}
+	return nil
+}
+
+// covers reports whether the account may send to the host.
+func (e *Engine) covers(a AccountID, host string) bool {
+	return e.state.Directory().Covers(a, host) || e.opts.DevLoopback && isLoopback(host)
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// accept commits the delivery. hash is its idempotency hash, nil if it has no
+// key.
+func (e *Engine) accept(a AccountID, s *Send, now time.Time, hash *[16]byte) (Receipt, error) {
+	id := e.ids.next(now)
+	due := id.UnixMilli()
+	if ms := s.NotBefore.UnixMilli(); !s.NotBefore.IsZero() && ms > due {
+		due = ms
+	}
+	rec := delivery.Record{
+		ID:             id,
+		Account:        uint64(a),
+		NotBefore:      due,
+		Method:         s.Method,
+		Target:         s.Target,
+		Headers:        s.Headers,
+		Policy:         s.Policy,
+		Sign:           s.Sign,
+		IdempotencyKey: s.IdempotencyKey,
+		Metadata:       s.Metadata,
+		Labels:         s.Labels,
+		BodyBytes:      len(s.Body),
+		BodyCRC:        delivery.BodyCRC(s.Body),
+	}
+	if !s.ExpiresAt.IsZero() {
+		rec.ExpiresAt = s.ExpiresAt.UnixMilli()
+	}
+	var buf [1024]byte
+	c := command.Accept{
+		Stored:      due-id.UnixMilli() > youngDelay.Milliseconds(),
+		Destination: s.Target.Destination(),
+		Record:      delivery.AppendRecord(buf[:0], &rec),
+		Body:        s.Body,
+	}
+	if hash != nil {
+		c.Idempotent, c.Hash = true, *hash
+	}
+	cmd := command.AppendAccept(make([]byte, 0, len(c.Record)+len(c.Body)+48), &c)
+	// From here on the delivery's bytes are the command's, the engine's own.
+	bodyAt := len(cmd) - len(c.Body)
+	c.Record, c.Body = cmd[bodyAt-len(c.Record):bodyAt:bodyAt], cmd[bodyAt:]
+
+	t := tickets.Get().(*ticket)
+	t.young = state.NewYoung(id, a, due, c)
+	if err := e.log.Append(cmd, t); err != nil {
+		return Receipt{}, err
+	}
+	select {
+	case <-t.done:
+	case <-e.failed:
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, e.failure)
+	}
+	t.young = nil
+	tickets.Put(t)
+	return Receipt{ID: id, CreatedAt: id.Time()}, nil
+}
+
+var tickets = sync.Pool{New: func() any { return &ticket{done: make(chan struct{}, 1)} }}
+
+// acceptOnce is accept for a send with an idempotency key. Of sends with the
+// same key, target, method and body that race, one goes to the log and the
+// others wait for it; of later ones the state knows. The decision is made
+// before the log, by the one node that may append to it, so that applying a
+// command needs no decision.
+func (e *Engine) acceptOnce(ctx context.Context, a AccountID, s *Send, now time.Time) (Receipt, error) {
+	key := flightKey{a, idempotencyHash(s)}
+	for {
+		f, leader := e.flights.join(key)
+		if leader {
+			f.receipt, f.err = e.acceptFirst(a, s, now, key.hash)
+			e.flights.land(key, f)
+			return f.receipt, f.err
+		}
+		select {
+		case <-f.landed:
+		case <-ctx.Done():
+			return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+		}
+		if errors.Is(f.err, ErrOverloaded) {
+			continue // it was never accepted: take its place
+		}
+		return Receipt{ID: f.receipt.ID, CreatedAt: f.receipt.CreatedAt, Duplicate: true}, f.err
+	}
+}
+
+func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte) (Receipt, error) {
+	id, found, err := e.state.Idempotent(a, hash, now, e.opts.IdempotencyWindow)
+	if err != nil {
+		e.fail(err)
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	if found {
+		e.metrics.duplicates.Inc()
+		return Receipt{ID: id, CreatedAt: id.Time(), Duplicate: true}, nil
+	}
+	return e.accept(a, s, now, &hash)
+}
+
+// idempotencyHash is what makes a send a duplicate of another.
+func idempotencyHash(s *Send) (hash [16]byte) {
+	h := sha256.New()
+	var n [8]byte
+	for _, part := range [...]string{s.IdempotencyKey, s.Target.URL, s.Method} {
+		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
+		h.Write(n[:])
+		h.Write([]byte(part))
+	}
+	h.Write(s.Body)
+	copy(hash[:], h.Sum(nil))
+	return hash
+}
+
+// flights are the sends with an idempotency key that are on their way to the
+// log: as many as there are requests at most.
+type flights struct {
+	mu sync.Mutex
+	m  map[flightKey]*flight
+}
+
+type flightKey struct {
+	account AccountID
+	hash    [16]byte
+}
+
+type flight struct {
+	landed  chan struct{}
+	receipt Receipt // set before landed is closed
+	err     error
+}
+
+// join returns the flight of a key, and whether the caller is to make it.
+func (f *flights) join(key flightKey) (*flight, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if other := f.m[key]; other != nil {
+		return other, false
+	}
+	if f.m == nil {
+		f.m = make(map[flightKey]*flight)
+	}
+	own := &flight{landed: make(chan struct{})}
+	f.m[key] = own
+	return own, true
+}
+
+func (f *flights) land(key flightKey, own *flight) {
+	f.mu.Lock()
+	delete(f.m, key)
+	f.mu.Unlock()
+	close(own.landed)
+}
+
+// limiter is a token bucket per account. It holds a bucket only for accounts
+// that have sent within the last minute: an older one would be full.
+type limiter struct {
+	perMinute int
+	mu        sync.Mutex
+	buckets   map[account.ID]*bucket
+	swept     time.Time
+}
+
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+// take takes a token, or says how long until there is one.
+func (l *limiter) take(a account.ID, now time.Time) time.Duration {
+	if l.perMinute == 0 {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.buckets == nil {
+		l.buckets = make(map[account.ID]*bucket)
+	}
+	if now.Sub(l.swept) > time.Minute {
+		l.sweep(now)
+	}
+	perSecond, full := float64(l.perMinute)/60, float64(l.perMinute)
+	b := l.buckets[a]
+	if b == nil {
+		b = &bucket{tokens: full, at: now}
+		l.buckets[a] = b
+	}
+	if gone := now.Sub(b.at); gone > 0 {
+		b.tokens = min(full, b.tokens+gone.Seconds()*perSecond)
+		b.at = now
+	}
+	if b.tokens >= 1 {
+		b.tokens--
+		return 0
+	}
+	return time.Duration(math.Ceil((1 - b.tokens) / perSecond * float64(time.Second)))
+}
+
+func (l *limiter) sweep(now time.Time) {
+	l.swept = now
+	for a, b := range l.buckets {
+		if now.Sub(b.at) > time.Minute {
+			delete(l.buckets, a)
+		}
+	}
+}

@@ -1,0 +1,244 @@
+// Package account has the nouns around an account, and their bytes: the
+// account itself, its API keys and its destination domains. Like package
+// delivery it holds values only; the encodings are part of the log's and the
+// state's format.
+package account
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/harepost/harepost/engine/wire"
+)
+
+// ID identifies an account. Its text form is "acc_" and 13 characters of
+// lower-case base32.
+type ID uint64
+
+// KeyID identifies an API key. Its text form is "key_" and 13 characters of
+// lower-case base32.
+type KeyID uint64
+
+// ErrInvalidID says that a text is not the form of an id.
+var ErrInvalidID = errors.New("invalid id")
+
+var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+func format(prefix string, v uint64) string {
+	return prefix + crockford.EncodeToString(binary.BigEndian.AppendUint64(nil, v))
+}
+
+func parse(prefix, s string) (uint64, error) {
+	var b [8]byte
+	if len(s) != len(prefix)+crockford.EncodedLen(len(b)) || s[:len(prefix)] != prefix {
+		return 0, ErrInvalidID
+	}
+	if _, err := crockford.Decode(b[:], []byte(s[len(prefix):])); err != nil {
+		return 0, ErrInvalidID
+	}
+	v := binary.BigEndian.Uint64(b[:])
+	if format(prefix, v) != s { // a second spelling, see delivery.ParseID
+		return 0, ErrInvalidID
+	}
+	return v, nil
+}
+
+// String is the public form.
+func (id ID) String() string { return format("acc_", uint64(id)) }
+
+// String is the public form.
+func (id KeyID) String() string { return format("key_", uint64(id)) }
+
+// ParseID reads the public form of an account's id.
+func ParseID(s string) (ID, error) {
+	v, err := parse("acc_", s)
+	return ID(v), err
+}
+
+// ParseKeyID reads the public form of a key's id.
+func ParseKeyID(s string) (KeyID, error) {
+	v, err := parse("key_", s)
+	return KeyID(v), err
+}
+
+// An Account is the customer of a send: everything else belongs to one.
+type Account struct {
+	ID            ID
+	Name          string
+	CreatedAt     time.Time // whole milliseconds
+	SigningSecret string    // "whsec_" and base64 of 32 bytes
+}
+
+// A Key is an API key without its secret, of which only the hash is kept.
+type Key struct {
+	Account   ID
+	ID        KeyID
+	Hash      [sha256.Size]byte
+	Prefix    string // first characters, for recognition
+	CreatedAt time.Time
+}
+
+// A Domain is a destination domain of an account.
+type Domain struct {
+	Account    ID
+	Name       string
+	Token      string // what the TXT record has after "harepost-verify="
+	CreatedAt  time.Time
+	VerifiedAt time.Time // zero while pending
+}
+
+const version = 1
+
+// Append appends the bytes of a.
+func (a *Account) Append(dst []byte) []byte {
+	dst = append(dst, version)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(a.ID))
+	dst = binary.AppendVarint(dst, a.CreatedAt.UnixMilli())
+	dst = wire.AppendString(dst, a.Name)
+	return wire.AppendString(dst, a.SigningSecret)
+}
+
+// Read takes an account off r. Strings alias r's input.
+func (a *Account) Read(r *wire.Reader) {
+	if r.Byte() != version {
+		r.Fail()
+	}
+	a.ID = ID(r.Uint64())
+	a.CreatedAt = readTime(r)
+	a.Name = r.String()
+	a.SigningSecret = r.String()
+}
+
+// Append appends the bytes of k.
+func (k *Key) Append(dst []byte) []byte {
+	dst = append(dst, version)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(k.Account))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(k.ID))
+	dst = append(dst, k.Hash[:]...)
+	dst = wire.AppendString(dst, k.Prefix)
+	return binary.AppendVarint(dst, k.CreatedAt.UnixMilli())
+}
+
+// Read takes a key off r. Strings alias r's input.
+func (k *Key) Read(r *wire.Reader) {
+	if r.Byte() != version {
+		r.Fail()
+	}
+	k.Account = ID(r.Uint64())
+	k.ID = KeyID(r.Uint64())
+	copy(k.Hash[:], r.Fixed(len(k.Hash)))
+	k.Prefix = r.String()
+	k.CreatedAt = readTime(r)
+}
+
+// Append appends the bytes of d.
+func (d *Domain) Append(dst []byte) []byte {
+	dst = append(dst, version)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(d.Account))
+	dst = wire.AppendString(dst, d.Name)
+	dst = wire.AppendString(dst, d.Token)
+	dst = binary.AppendVarint(dst, d.CreatedAt.UnixMilli())
+	dst = wire.AppendBool(dst, !d.VerifiedAt.IsZero())
+	if !d.VerifiedAt.IsZero() {
+		dst = binary.AppendVarint(dst, d.VerifiedAt.UnixMilli())
+	}
+	return dst
+}
+
+// Read takes a domain off r. Strings alias r's input.
+func (d *Domain) Read(r *wire.Reader) {
+	if r.Byte() != version {
+		r.Fail()
+	}
+	d.Account = ID(r.Uint64())
+	d.Name = r.String()
+	d.Token = r.String()
+	d.CreatedAt = readTime(r)
+	d.VerifiedAt = time.Time{}
+	if r.Bool() {
+		d.VerifiedAt = readTime(r)
+	}
+}
+
+func readTime(r *wire.Reader) time.Time { return time.UnixMilli(r.Varint()).UTC() }
+
+const (
+	keyPrefix    = "hp_live_"
+	keyChars     = 32
+	shownChars   = len(keyPrefix) + 4
+	base62       = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	secretPrefix = "whsec_"
+	secretBytes  = 32
+)
+
+// NewKey draws an API key from random, which must be cryptographically
+// secure: "hp_live_" and 32 characters of base62, 190 bits. The text is not
+// kept anywhere.
+func NewKey(random io.Reader, owner ID, now time.Time) (Key, string, error) {
+	id, err := drawUint64(random)
+	if err != nil {
+		return Key{}, "", err
+	}
+	text := []byte(keyPrefix)
+	var b [1]byte
+	for len(text) < len(keyPrefix)+keyChars {
+		if _, err := io.ReadFull(random, b[:]); err != nil {
+			return Key{}, "", fmt.Errorf("account: draw a key: %w", err)
+		}
+		if b[0] < 248 { // 4 * 62: no character is likelier than another
+			text = append(text, base62[b[0]%62])
+		}
+	}
+	k := Key{Account: owner, ID: KeyID(id), Hash: HashKey(text), Prefix: string(text[:shownChars]), CreatedAt: now}
+	return k, string(text), nil
+}
+
+// HashKey is the hash under which a key is kept. A key has 190 random bits,
+// so that no salt and no slow hash is needed.
+func HashKey(text []byte) [sha256.Size]byte { return sha256.Sum256(text) }
+
+// New draws an account with its signing secret.
+func New(random io.Reader, name string, now time.Time) (Account, error) {
+	id, err := drawUint64(random)
+	if err != nil {
+		return Account{}, err
+	}
+	var secret [secretBytes]byte
+	if _, err := io.ReadFull(random, secret[:]); err != nil {
+		return Account{}, fmt.Errorf("account: draw a secret: %w", err)
+	}
+	return Account{
+		ID:            ID(id),
+		Name:          name,
+		CreatedAt:     now,
+		SigningSecret: secretPrefix + base64.StdEncoding.EncodeToString(secret[:]),
+	}, nil
+}
+
+// NewDomain draws the token of a domain.
+func NewDomain(random io.Reader, owner ID, name string, now time.Time) (Domain, error) {
+	var token [16]byte
+	if _, err := io.ReadFull(random, token[:]); err != nil {
+		return Domain{}, fmt.Errorf("account: draw a token: %w", err)
+	}
+	return Domain{Account: owner, Name: name, Token: crockford.EncodeToString(token[:]), CreatedAt: now}, nil
+}
+
+// drawUint64 draws a number that is not zero.
+func drawUint64(random io.Reader) (uint64, error) {
+	var b [8]byte
+	for {
+		if _, err := io.ReadFull(random, b[:]); err != nil {
+			return 0, fmt.Errorf("account: draw an id: %w", err)
+		}
+		if v := binary.BigEndian.Uint64(b[:]); v != 0 {
+			return v, nil
+		}
+	}
+}

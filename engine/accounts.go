@@ -1,0 +1,233 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/harepost/harepost/engine/account"
+	"github.com/harepost/harepost/engine/command"
+	"github.com/harepost/harepost/transport"
+)
+
+// Changes of accounts, keys and domains are rare. Each looks at the directory,
+// decides, and commits, under one lock, so that no two decide on the same
+// directory.
+
+// Authenticate finds the account of an API key. The error is ErrUnauthorized.
+func (e *Engine) Authenticate(apiKey []byte) (AccountID, error) {
+	a, k, ok := e.state.Directory().Authenticate(account.HashKey(apiKey))
+	if !ok {
+		return 0, ErrUnauthorized
+	}
+	e.lastUsed.set(k, e.opts.Now())
+	return a, nil
+}
+
+// CreateAccount makes an account with a key and a signing secret.
+func (e *Engine) CreateAccount(ctx context.Context, name string) (NewAccount, error) {
+	now := e.now()
+	a, err := account.New(rand.Reader, name, now)
+	if err != nil {
+		return NewAccount{}, err
+	}
+	k, text, err := account.NewKey(rand.Reader, a.ID, now)
+	if err != nil {
+		return NewAccount{}, err
+	}
+	e.admin.Lock()
+	defer e.admin.Unlock()
+	if err := e.propose(ctx, command.AppendCreateAccount(nil, &a, &k)); err != nil {
+		return NewAccount{}, err
+	}
+	return NewAccount{Account: a, APIKey: text, SigningSecret: a.SigningSecret}, nil
+}
+
+// Keys are the keys of an account, oldest first.
+func (e *Engine) Keys(_ context.Context, a AccountID) ([]Key, error) {
+	keys := e.state.Directory().Keys(a)
+	views := make([]Key, len(keys))
+	for i, k := range keys {
+		views[i] = Key{ID: k.ID, Prefix: k.Prefix, CreatedAt: k.CreatedAt, LastUsed: e.lastUsed.get(k.ID)}
+	}
+	return views, nil
+}
+
+// CreateKey makes a further key and returns its text, which is not kept. The
+// error is ErrTooMany at the bound.
+func (e *Engine) CreateKey(ctx context.Context, a AccountID) (Key, string, error) {
+	k, text, err := account.NewKey(rand.Reader, a, e.now())
+	if err != nil {
+		return Key{}, "", err
+	}
+	e.admin.Lock()
+	defer e.admin.Unlock()
+	if len(e.state.Directory().Keys(a)) >= e.opts.KeysPerAccount {
+		return Key{}, "", fmt.Errorf("%w: an account has at most %d keys", ErrTooMany, e.opts.KeysPerAccount)
+	}
+	if err := e.propose(ctx, command.AppendCreateKey(nil, &k)); err != nil {
+		return Key{}, "", err
+	}
+	return Key{ID: k.ID, Prefix: k.Prefix, CreatedAt: k.CreatedAt}, text, nil
+}
+
+// RevokeKey ends a key; the next request with it is unauthorized. The error is
+// ErrNotFound when the account has no such key.
+func (e *Engine) RevokeKey(ctx context.Context, a AccountID, id KeyID) error {
+	e.admin.Lock()
+	defer e.admin.Unlock()
+	for _, k := range e.state.Directory().Keys(a) {
+		if k.ID == id {
+			return e.propose(ctx, command.AppendRevokeKey(nil, a, id))
+		}
+	}
+	return ErrNotFound
+}
+
+// SigningSecret is the secret with which an account's deliveries are signed.
+func (e *Engine) SigningSecret(_ context.Context, a AccountID) (string, error) {
+	owner, ok := e.state.Directory().Account(a)
+	if !ok {
+		return "", ErrNotFound
+	}
+	return owner.SigningSecret, nil
+}
+
+// Accounts are the ids of all accounts.
+func (e *Engine) Accounts() []AccountID { return e.state.Directory().Accounts() }
+
+// AddDomain adds a destination domain by its normalised name. created is
+// false, and the domain the one that is there, when it was added before.
+func (e *Engine) AddDomain(ctx context.Context, a AccountID, name string) (d Domain, created bool, err error) {
+	fresh, err := account.NewDomain(rand.Reader, a, name, e.now())
+	if err != nil {
+		return Domain{}, false, err
+	}
+	e.admin.Lock()
+	defer e.admin.Unlock()
+	dir := e.state.Directory()
+	if d, ok := dir.Domain(a, name); ok {
+		return d, false, nil
+	}
+	if len(dir.Domains(a)) >= e.opts.DomainsPerAccount {
+		return Domain{}, false, fmt.Errorf("%w: an account has at most %d domains", ErrTooMany, e.opts.DomainsPerAccount)
+	}
+	if err := e.propose(ctx, command.AppendPutDomain(nil, &fresh)); err != nil {
+		return Domain{}, false, err
+	}
+	return fresh, true, nil
+}
+
+// The TXT record that proves a domain.
+const (
+	ChallengeLabel  = "_harepost-challenge."
+	ChallengePrefix = "harepost-verify="
+)
+
+// VerifyDomain looks for the domain's TXT record and marks the domain as
+// verified when it is there; the check is made once. Errors: ErrNotFound, or a
+// [*DomainPendingError] with what was found instead.
+func (e *Engine) VerifyDomain(ctx context.Context, a AccountID, name string) (Domain, error) {
+	d, ok := e.state.Directory().Domain(a, name)
+	if !ok {
+		return Domain{}, ErrNotFound
+	}
+	if !d.VerifiedAt.IsZero() {
+		return d, nil
+	}
+	// Without the lock: a resolver may take its time.
+	records, err := e.opts.Transport.LookupTXT(ctx, ChallengeLabel+name)
+	if err != nil {
+		return Domain{}, &DomainPendingError{Domain: d, Detail: lookupDetail(name, err)}
+	}
+	if !contains(records, ChallengePrefix+d.Token) {
+		return Domain{}, &DomainPendingError{Domain: d, Detail: fmt.Sprintf(
+			"%s%s has %d TXT records, none of them %s%s", ChallengeLabel, name, len(records), ChallengePrefix, d.Token)}
+	}
+	e.admin.Lock()
+	defer e.admin.Unlock()
+	now, ok := e.state.Directory().Domain(a, name)
+	if !ok || now.Token != d.Token {
+		return Domain{}, ErrNotFound // deleted meanwhile
+	}
+	if !now.VerifiedAt.IsZero() {
+		return now, nil
+	}
+	now.VerifiedAt = e.now()
+	if err := e.propose(ctx, command.AppendPutDomain(nil, &now)); err != nil {
+		return Domain{}, err
+	}
+	return now, nil
+}
+
+func lookupDetail(name string, err error) string {
+	var lookup *transport.LookupError
+	if errors.As(err, &lookup) && lookup.NotFound {
+		return fmt.Sprintf("%s%s has no TXT record yet", ChallengeLabel, name)
+	}
+	return fmt.Sprintf("looking up %s%s failed: %v", ChallengeLabel, name, err)
+}
+
+func contains(records []string, want string) bool {
+	for _, r := range records {
+		if strings.TrimSpace(r) == want {
+			return true
+		}
+	}
+	return false
+}
+
+// Domain is a domain of an account by its normalised name; ErrNotFound.
+func (e *Engine) Domain(_ context.Context, a AccountID, name string) (Domain, error) {
+	d, ok := e.state.Directory().Domain(a, name)
+	if !ok {
+		return Domain{}, ErrNotFound
+	}
+	return d, nil
+}
+
+// Domains are the domains of an account, oldest first.
+func (e *Engine) Domains(_ context.Context, a AccountID) ([]Domain, error) {
+	return e.state.Directory().Domains(a), nil
+}
+
+// DeleteDomain removes a domain. Deliveries to it that are pending are
+// rejected when their next attempt is due.
+func (e *Engine) DeleteDomain(ctx context.Context, a AccountID, name string) error {
+	e.admin.Lock()
+	defer e.admin.Unlock()
+	if _, ok := e.state.Directory().Domain(a, name); !ok {
+		return ErrNotFound
+	}
+	return e.propose(ctx, command.AppendDeleteDomain(nil, a, name))
+}
+
+// now is the clock in the precision in which times are kept.
+func (e *Engine) now() time.Time { return e.opts.Now().UTC().Truncate(time.Millisecond) }
+
+// lastUsed is when each key was last used: in memory only, because a request
+// must not cost a write.
+type lastUsed struct{ m sync.Map } // account.KeyID to *atomic.Int64, Unix milliseconds
+
+func (l *lastUsed) set(k KeyID, now time.Time) {
+	v, ok := l.m.Load(k)
+	if !ok {
+		v, _ = l.m.LoadOrStore(k, new(atomic.Int64))
+	}
+	// Once a second is enough, and keeps the line out of the other core's way.
+	if at, ms := v.(*atomic.Int64), now.UnixMilli(); ms-at.Load() >= 1000 {
+		at.Store(ms)
+	}
+}
+
+func (l *lastUsed) get(k KeyID) time.Time {
+	if v, ok := l.m.Load(k); ok {
+		return time.UnixMilli(v.(*atomic.Int64).Load()).UTC()
+	}
+	return time.Time{}
+}

@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/harepost/harepost/engine/state"
+)
+
+// A ticket is what waits for a command: a Send's, or a change of an account.
+type ticket struct {
+	done  chan struct{} // one slot: the applier writes once, the waiter reads once
+	young *state.Young  // of a Send
+}
+
+// attempted is what the dispatcher remembers of an attempt until its record is
+// applied.
+type attempted struct {
+	lane    state.Lane
+	id      DeliveryID
+	outcome Outcome
+	status  Status
+	retry   state.Position // the next attempt, if status is StatusRetrying
+}
+
+// A commit is a batch on its way from the log to the state.
+type commit struct {
+	entries []state.Entry
+	cookies []any
+}
+
+// committed takes a batch from the log's writer. It waits when the applier is
+// commitsAhead batches behind, which holds the log back in turn.
+func (e *Engine) committed(batch []committed) {
+	c := <-e.spare
+	c.entries, c.cookies = c.entries[:0], c.cookies[:0]
+	for i := range batch {
+		entry := state.Entry{Index: batch[i].index, Command: batch[i].cmd}
+		if t, ok := batch[i].cookie.(*ticket); ok {
+			entry.Young = t.young
+		}
+		c.entries = append(c.entries, entry)
+		c.cookies = append(c.cookies, batch[i].cookie)
+	}
+	e.commits <- c
+}
+
+// apply is the applier. After a failure it only keeps the log's writer from
+// waiting for ever.
+func (e *Engine) apply() {
+	for c := range e.commits {
+		select {
+		case <-e.failed:
+		default:
+			if err := e.applyCommit(c); err != nil {
+				e.fail(fmt.Errorf("engine: %w", err))
+			}
+		}
+		clear(c.entries)
+		clear(c.cookies)
+		e.spare <- c
+	}
+}
+
+func (e *Engine) applyCommit(c *commit) error {
+	done := 0
+	err := e.state.Apply(c.entries, func(batch []state.Entry) {
+		e.answerAccepts(batch, c.cookies[done:done+len(batch)])
+		done += len(batch)
+	})
+	if err != nil {
+		return err
+	}
+	for i, cookie := range c.cookies {
+		if t, ok := cookie.(*ticket); ok && !answeredEarly(t) {
+			t.done <- struct{}{}
+		} else if a, ok := cookie.(*attempted); ok && !c.entries[i].Ignored {
+			e.metrics.countAttempt(a)
+		}
+	}
+	e.dispatcher.recorded(c, e.state.Low())
+	return e.boundLog()
+}
+
+// boundLog flushes the state when the log has grown long, so that it can be
+// cut: small rows fill a memtable slowly, and a start replays what is not
+// flushed.
+func (e *Engine) boundLog() error {
+	if e.log.Bytes() < e.opts.LogBytes || e.flushing.Swap(true) {
+		return nil
+	}
+	return e.state.FlushSoon()
+}
+
+// answeredEarly reports whether a ticket is answered as soon as its delivery
+// is in memory. A send with an idempotency key waits until the key is in
+// Pebble, where the next send with it will look.
+func answeredEarly(t *ticket) bool { return t.young != nil && !t.young.Accept.Idempotent }
+
+// answerAccepts lets the accepted deliveries start and their senders go on.
+func (e *Engine) answerAccepts(batch []state.Entry, cookies []any) {
+	accepted := 0
+	e.dispatcher.mu.Lock()
+	for i := range batch {
+		if y := batch[i].Young; y != nil {
+			e.dispatcher.addYoung(y, batch[i].Index)
+			accepted++
+		}
+	}
+	e.dispatcher.kick(accepted)
+	e.dispatcher.mu.Unlock()
+	e.metrics.accepted.Add(accepted)
+	for _, cookie := range cookies {
+		if t, ok := cookie.(*ticket); ok && answeredEarly(t) {
+			t.done <- struct{}{}
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/harepost/harepost/engine/command"
+	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/scheduler"
+	"github.com/harepost/harepost/transport"
+)
+
+// attempting is what a worker reuses from attempt to attempt.
+type attempting struct {
+	record  delivery.Record
+	request transport.Request
+	result  transport.Result
+	headers []transport.Header
+	secrets [1]string
+	command []byte
+}
+
+// The errors of attempts that were ended by a rule and not by the target.
+const (
+	errorExpired = "expired: the delivery's expires_at had passed"
+	errorRemoved = "canceled: the destination's domain is no longer verified"
+)
+
+// attempt makes one attempt. It returns what is to be recorded of it, whose
+// command it leaves in w; nil if no attempt was made, because the delivery has
+// ended or cannot be read.
+func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
+	a, id := AccountID(next.Lane.Account), DeliveryID(next.Item.ID)
+	found, body, err := e.state.FindPending(a, id, next.Item.Attempt)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		err = found.Row.DecodeRecord(&w.record)
+	}
+	if err == nil && delivery.BodyCRC(body) != w.record.BodyCRC {
+		err = errors.New("the body is not the one that was accepted")
+	}
+	if err != nil {
+		e.fail(fmt.Errorf("engine: read delivery %s for attempt %d: %w", id, next.Item.Attempt, err))
+		return nil
+	}
+	record, status := e.make(w, int(next.Item.Attempt), body)
+	c := command.Attempt{
+		Account:   a,
+		ID:        id,
+		Number:    record.Number,
+		Status:    status,
+		UpdatedAt: record.CreatedAt.UnixMilli(),
+	}
+	done := &attempted{lane: stateLane(next.Lane), id: id, outcome: record.Outcome, status: status}
+	if status == StatusRetrying {
+		c.NextDue = record.NextAttemptAt.UnixMilli()
+		done.retry = state.Position{Due: c.NextDue, ID: id, Attempt: next.Item.Attempt + 1}
+	}
+	w.command = command.AppendAttempt(w.command[:0], &c, &record)
+	return done
+}
+
+// record queues an attempt's record for the log. It is not waited for: if it
+// is lost in a crash, the attempt is made once more. When the log has failed
+// or is closed, that is what will happen.
+func (e *Engine) record(w *attempting, done *attempted) {
+	cmd := append([]byte(nil), w.command...)
+	if err := e.log.AppendWait(cmd, done); err != nil && e.Ready() == nil {
+		e.fail(err)
+	}
+}
+
+// make makes attempt number of the worker's record, and says how the delivery
+// stands after it.
+func (e *Engine) make(w *attempting, number int, body []byte) (delivery.Attempt, Status) {
+	rec := &w.record
+	now := e.opts.Now()
+	if rec.ExpiresAt != 0 && now.UnixMilli() >= rec.ExpiresAt {
+		return endedByRule(number, now, OutcomeFailed, errorExpired), StatusDeadLetter
+	}
+	if !e.covers(AccountID(rec.Account), rec.Target.Host) {
+		return endedByRule(number, now, OutcomeRejected, errorRemoved), StatusRejected
+	}
+	e.metrics.inFlight.Add(1)
+	e.deliver(w, number, body)
+	e.metrics.inFlight.Add(-1)
+	res := &w.result
+	record := delivery.Attempt{
+		Number:        number,
+		Outcome:       outcomes[res.Outcome],
+		HTTPStatus:    res.Status,
+		Latency:       res.Latency,
+		Error:         res.Error(),
+		StartedAt:     res.Started,
+		CreatedAt:     e.opts.Now(),
+		Timing:        Timing(res.Timing),
+		ResponseBody:  res.Body,
+		BodyTruncated: res.BodyTruncated,
+	}
+	if res.RemoteIP.IsValid() {
+		record.RemoteIP = res.RemoteIP.String()
+	}
+	e.metrics.observeAttempt(record.Latency)
+	switch {
+	case record.Outcome == OutcomeDelivered:
+		return record, StatusDelivered
+	case record.Outcome == OutcomeRejected:
+		return record, StatusRejected
+	case number >= rec.Policy.MaxAttempts:
+		return record, StatusDeadLetter
+	}
+	record.NextAttemptAt = nextDue(rec, res, number, record.CreatedAt)
+	return record, StatusRetrying
+}
+
+var outcomes = [...]Outcome{
+	transport.Delivered: OutcomeDelivered,
+	transport.Failed:    OutcomeFailed,
+	transport.Rejected:  OutcomeRejected,
+}
+
+func endedByRule(number int, now time.Time, o Outcome, why string) delivery.Attempt {
+	return delivery.Attempt{Number: number, Outcome: o, Error: why, StartedAt: now, CreatedAt: now}
+}
+
+// deliver has the transport make the attempt.
+func (e *Engine) deliver(w *attempting, number int, body []byte) {
+	rec := &w.record
+	w.headers = w.headers[:0]
+	for _, h := range rec.Headers {
+		w.headers = append(w.headers, transport.Header(h))
+	}
+	w.request = transport.Request{
+		Scheme:         rec.Target.Scheme,
+		Host:           rec.Target.Host,
+		Port:           rec.Target.Port,
+		URI:            rec.Target.URI,
+		Method:         rec.Method,
+		Headers:        w.headers,
+		Body:           body,
+		Timeout:        rec.Policy.Timeout,
+		DeliveryID:     rec.ID.String(),
+		Attempt:        number,
+		IdempotencyKey: rec.IdempotencyKey,
+	}
+	if rec.Sign {
+		if owner, ok := e.state.Directory().Account(AccountID(rec.Account)); ok {
+			w.secrets[0] = owner.SigningSecret
+			w.request.Secrets = w.secrets[:]
+		}
+	}
+	e.opts.Transport.Do(&w.request, &w.result)
+}
+
+// nextDue is when the attempt after failed attempt number is due.
+func nextDue(rec *delivery.Record, res *transport.Result, number int, ended time.Time) time.Time {
+	b := scheduler.Backoff{
+		BaseDelay:         rec.Policy.BaseDelay,
+		MaxDelay:          rec.Policy.MaxDelay,
+		RespectRetryAfter: rec.Policy.RespectRetryAfter,
+	}
+	if rec.Policy.Backoff == BackoffFixed {
+		b.Growth = scheduler.Fixed
+	}
+	if rec.Policy.Jitter == JitterNone {
+		b.Jitter = scheduler.JitterNone
+	}
+	due := b.Next(scheduler.Time(ended.UnixMilli()), number, res.RetryAfter, res.HasRetryAfter, rand.Uint64())
+	return time.UnixMilli(int64(due)).UTC()
+}

@@ -1,0 +1,262 @@
+// Package command has the commands that go through the engine's log, and
+// their bytes. A command carries every choice that was made for it (ids,
+// times, jitter), so that applying it needs no clock and no randomness: the
+// same log gives the same state on every node and at every replay.
+//
+// # Bytes
+//
+//	version   byte, 1
+//	kind      byte, see [Kind]
+//	payload   see the command
+//
+// Numbers and strings are as in package wire. A decoder accepts exactly what
+// its encoder writes; a version or kind that it does not know is an error, and
+// the node refuses to go on: skipping a command would lose what it says.
+package command
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/harepost/harepost/engine/account"
+	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/wire"
+)
+
+// Kind says what a command does.
+type Kind uint8
+
+// The kinds. Their numbers are part of the log's format.
+const (
+	KindAccept        Kind = 1 // a send became a delivery
+	KindAttempt       Kind = 2 // an attempt of a delivery ended
+	KindCreateAccount Kind = 3
+	KindCreateKey     Kind = 4
+	KindRevokeKey     Kind = 5
+	KindPutDomain     Kind = 6 // added, or verified
+	KindDeleteDomain  Kind = 7
+	KindRetain        Kind = 8 // drop what is older
+)
+
+const version = 1
+
+// ErrUnknown says that a command is of a version or kind that this program
+// does not know.
+var ErrUnknown = errors.New("unknown command")
+
+// Parse takes the head off a command and returns its kind and a reader of
+// its payload.
+func Parse(b []byte) (Kind, wire.Reader, error) {
+	if len(b) < 2 {
+		return 0, wire.Reader{}, wire.ErrMalformed
+	}
+	k := Kind(b[1])
+	if b[0] != version || k < KindAccept || k > KindRetain {
+		return 0, wire.Reader{}, fmt.Errorf("%w: version %d, kind %d", ErrUnknown, b[0], b[1])
+	}
+	return k, wire.NewReader(b[2:]), nil
+}
+
+func head(dst []byte, k Kind) []byte { return append(dst, version, byte(k)) }
+
+// finish makes sure that nothing is left over.
+func finish(r *wire.Reader) error {
+	if len(r.Rest()) > 0 {
+		r.Fail()
+	}
+	return r.Err()
+}
+
+// An Accept makes a delivery of a send. Payload:
+//
+//	flags        byte: 1 stored at once, 2 idempotent
+//	idempotency  16 bytes, if idempotent: hash of key, target, method and body
+//	destination  8 bytes: the lane within the account
+//	record       string, see package delivery
+//	body         the rest
+//
+// Stored at once says that the delivery goes straight to the disk queue,
+// because its first attempt is too far off to be worth memory.
+type Accept struct {
+	Stored      bool
+	Idempotent  bool
+	Hash        [16]byte
+	Destination uint64
+	Record      []byte
+	Body        []byte
+}
+
+const (
+	acceptStored = 1 << iota
+	acceptIdempotent
+)
+
+// AppendAccept appends the command for record and body.
+func AppendAccept(dst []byte, a *Accept) []byte {
+	dst = head(dst, KindAccept)
+	flags := byte(0)
+	if a.Stored {
+		flags |= acceptStored
+	}
+	if a.Idempotent {
+		flags |= acceptIdempotent
+	}
+	dst = append(dst, flags)
+	if a.Idempotent {
+		dst = append(dst, a.Hash[:]...)
+	}
+	dst = binary.BigEndian.AppendUint64(dst, a.Destination)
+	dst = wire.AppendBytes(dst, a.Record)
+	return append(dst, a.Body...)
+}
+
+// ReadAccept decodes the payload. Record and Body alias it.
+func ReadAccept(r *wire.Reader) (Accept, error) {
+	var a Accept
+	flags := r.Byte()
+	if flags > acceptStored|acceptIdempotent {
+		r.Fail()
+	}
+	a.Stored = flags&acceptStored != 0
+	a.Idempotent = flags&acceptIdempotent != 0
+	if a.Idempotent {
+		copy(a.Hash[:], r.Fixed(len(a.Hash)))
+	}
+	a.Destination = r.Uint64()
+	a.Record = r.Bytes()
+	a.Body = r.Rest()
+	return a, r.Err()
+}
+
+// An Attempt records that an attempt of a delivery ended. Payload:
+//
+//	account      8 bytes
+//	id           16 bytes
+//	number       of the attempt, so that a second report of it is known as such
+//	status       byte: of the delivery from now on
+//	updated      zigzag milliseconds
+//	next         zigzag milliseconds: when the next attempt is due, if retrying
+//	record       the rest, see delivery.AppendAttempt
+type Attempt struct {
+	Account   account.ID
+	ID        delivery.ID
+	Number    int
+	Status    delivery.Status
+	UpdatedAt int64 // Unix milliseconds
+	NextDue   int64 // Unix milliseconds, only if Status is Retrying
+	Record    []byte
+}
+
+// AppendAttempt appends the command for an attempt.
+func AppendAttempt(dst []byte, a *Attempt, record *delivery.Attempt) []byte {
+	dst = head(dst, KindAttempt)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(a.Account))
+	dst = append(dst, a.ID[:]...)
+	dst = binary.AppendUvarint(dst, uint64(a.Number))
+	dst = append(dst, byte(a.Status))
+	dst = binary.AppendVarint(dst, a.UpdatedAt)
+	dst = binary.AppendVarint(dst, a.NextDue)
+	return delivery.AppendAttempt(dst, record)
+}
+
+// ReadAttempt decodes the payload. Record aliases it.
+func ReadAttempt(r *wire.Reader) (Attempt, error) {
+	var a Attempt
+	a.Account = account.ID(r.Uint64())
+	copy(a.ID[:], r.Fixed(len(a.ID)))
+	a.Number = r.Int(1 << 20)
+	a.Status = delivery.Status(r.Byte())
+	if !a.Status.Valid() || a.Status == delivery.Queued {
+		r.Fail()
+	}
+	a.UpdatedAt = r.Varint()
+	a.NextDue = r.Varint()
+	a.Record = r.Rest()
+	check := wire.NewReader(a.Record)
+	delivery.ReadAttempt(&check)
+	if finish(&check) != nil {
+		r.Fail()
+	}
+	return a, r.Err()
+}
+
+// AppendCreateAccount appends the command that makes an account together
+// with its first key.
+func AppendCreateAccount(dst []byte, a *account.Account, k *account.Key) []byte {
+	return k.Append(a.Append(head(dst, KindCreateAccount)))
+}
+
+// ReadCreateAccount decodes the payload. Strings alias it.
+func ReadCreateAccount(r *wire.Reader) (a account.Account, k account.Key, err error) {
+	a.Read(r)
+	k.Read(r)
+	return a, k, finish(r)
+}
+
+// AppendCreateKey appends the command that makes a key.
+func AppendCreateKey(dst []byte, k *account.Key) []byte {
+	return k.Append(head(dst, KindCreateKey))
+}
+
+// ReadCreateKey decodes the payload. Strings alias it.
+func ReadCreateKey(r *wire.Reader) (k account.Key, err error) {
+	k.Read(r)
+	return k, finish(r)
+}
+
+// AppendRevokeKey appends the command that ends a key.
+func AppendRevokeKey(dst []byte, a account.ID, k account.KeyID) []byte {
+	dst = binary.BigEndian.AppendUint64(head(dst, KindRevokeKey), uint64(a))
+	return binary.BigEndian.AppendUint64(dst, uint64(k))
+}
+
+// ReadRevokeKey decodes the payload.
+func ReadRevokeKey(r *wire.Reader) (a account.ID, k account.KeyID, err error) {
+	a, k = account.ID(r.Uint64()), account.KeyID(r.Uint64())
+	return a, k, finish(r)
+}
+
+// AppendPutDomain appends the command that adds a domain or replaces it, as
+// when it becomes verified.
+func AppendPutDomain(dst []byte, d *account.Domain) []byte {
+	return d.Append(head(dst, KindPutDomain))
+}
+
+// ReadPutDomain decodes the payload. Strings alias it.
+func ReadPutDomain(r *wire.Reader) (d account.Domain, err error) {
+	d.Read(r)
+	return d, finish(r)
+}
+
+// AppendDeleteDomain appends the command that removes a domain.
+func AppendDeleteDomain(dst []byte, a account.ID, name string) []byte {
+	dst = binary.BigEndian.AppendUint64(head(dst, KindDeleteDomain), uint64(a))
+	return wire.AppendString(dst, name)
+}
+
+// ReadDeleteDomain decodes the payload. The name aliases it.
+func ReadDeleteDomain(r *wire.Reader) (a account.ID, name string, err error) {
+	a, name = account.ID(r.Uint64()), r.String()
+	return a, name, finish(r)
+}
+
+// A Retain drops what is older than its bounds, all in Unix milliseconds.
+type Retain struct {
+	Finished    int64 // delivered and cancelled deliveries
+	Dead        int64 // dead letters
+	Idempotency int64 // idempotency keys
+}
+
+// AppendRetain appends the command.
+func AppendRetain(dst []byte, c *Retain) []byte {
+	dst = binary.AppendVarint(head(dst, KindRetain), c.Finished)
+	dst = binary.AppendVarint(dst, c.Dead)
+	return binary.AppendVarint(dst, c.Idempotency)
+}
+
+// ReadRetain decodes the payload.
+func ReadRetain(r *wire.Reader) (c Retain, err error) {
+	c = Retain{Finished: r.Varint(), Dead: r.Varint(), Idempotency: r.Varint()}
+	return c, finish(r)
+}

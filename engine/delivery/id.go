@@ -1,0 +1,81 @@
+package delivery
+
+import (
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+// An ID identifies a delivery. The first 48 bits are the time of acceptance in
+// Unix milliseconds, the next 16 count within the millisecond, the last 64 are
+// random; so ids sort by time, and those of one process are never equal.
+//
+// Its text form, the public queue_id, is "hr_" and 26 characters of lower-case
+// Crockford base32.
+type ID [16]byte
+
+// ErrInvalidID says that a text is not the form of an id.
+var ErrInvalidID = errors.New("invalid delivery id")
+
+const idPrefix = "hr_"
+
+// crockford is the alphabet of ULIDs in lower case: it sorts as the bytes do
+// and has no letter that reads like a digit.
+var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+// MakeID joins a sequence number, see [Sequence], and random bits.
+func MakeID(sequence, random uint64) ID {
+	var id ID
+	binary.BigEndian.PutUint64(id[:8], sequence)
+	binary.BigEndian.PutUint64(id[8:], random)
+	return id
+}
+
+// Sequence is the first half of an id whose time is t: the smallest one of
+// that millisecond. Times before 1970 or after the year 10889 are clamped.
+func Sequence(t time.Time) uint64 {
+	ms := min(max(t.UnixMilli(), 0), 1<<48-1)
+	return uint64(ms) << 16
+}
+
+// FirstID is the smallest id of time t; ids made before t are all below it.
+func FirstID(t time.Time) ID { return MakeID(Sequence(t), 0) }
+
+// Sequence is the first half of the id.
+func (id ID) Sequence() uint64 { return binary.BigEndian.Uint64(id[:8]) }
+
+// UnixMilli is the time of acceptance in milliseconds.
+func (id ID) UnixMilli() int64 { return int64(id.Sequence() >> 16) }
+
+// Time is the time of acceptance.
+func (id ID) Time() time.Time { return time.UnixMilli(id.UnixMilli()).UTC() }
+
+// IsZero reports whether the id is no id.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// String is the public form.
+func (id ID) String() string { return string(id.Append(nil)) }
+
+// Append appends the public form to dst.
+func (id ID) Append(dst []byte) []byte {
+	dst = append(dst, idPrefix...)
+	return crockford.AppendEncode(dst, id[:])
+}
+
+// ParseID reads the public form. The error is [ErrInvalidID].
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != len(idPrefix)+crockford.EncodedLen(len(id)) || s[:len(idPrefix)] != idPrefix {
+		return ID{}, ErrInvalidID
+	}
+	if n, err := crockford.Decode(id[:], []byte(s[len(idPrefix):])); err != nil || n != len(id) {
+		return ID{}, ErrInvalidID
+	}
+	// 26 characters hold 130 bits: a text whose last two bits are not zero is
+	// a second spelling of the same id, and not one that we ever gave out.
+	if id.String() != s {
+		return ID{}, ErrInvalidID
+	}
+	return id, nil
+}

@@ -1,0 +1,208 @@
+package delivery
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/harepost/harepost/engine/wire"
+)
+
+// Backoff is how the ceiling of the delay grows from attempt to attempt.
+type Backoff uint8
+
+// The two forms of backoff.
+const (
+	Exponential Backoff = iota
+	Fixed
+)
+
+// Jitter is how the delay is drawn below its ceiling.
+type Jitter uint8
+
+// The two forms of jitter.
+const (
+	FullJitter Jitter = iota // uniform in [0, ceiling]
+	NoJitter                 // exactly the ceiling
+)
+
+// A Policy says how often, how fast and how patiently to try.
+type Policy struct {
+	MaxAttempts       int // the first included
+	Backoff           Backoff
+	Jitter            Jitter
+	BaseDelay         time.Duration // whole milliseconds
+	MaxDelay          time.Duration // whole milliseconds; caps both forms of backoff
+	Timeout           time.Duration // of one attempt, whole milliseconds
+	RespectRetryAfter bool
+}
+
+// A Header is one header field, as the caller wrote it.
+type Header struct{ Name, Value string }
+
+// A Target is a destination URL in the parts in which it goes out. It is
+// parsed once, by the API; no other parser ever sees the URL.
+type Target struct {
+	URL    string // as the caller gave it, for display
+	Scheme string // "https" or "http"
+	Host   string // ASCII, lower case, no trailing dot, no port; an IPv6 literal without brackets
+	Port   uint16 // explicit, or the scheme's
+	URI    string // path and query as they go on the wire; begins with "/"
+}
+
+// Destination is a hash of scheme, host and port. Two destinations of one
+// account that collide share a lane, which costs them isolation from each
+// other and nothing else: every delivery still goes to its own target.
+func (t *Target) Destination() uint64 {
+	var buf [300]byte
+	b := append(buf[:0], t.Scheme...)
+	b = append(b, '/')
+	b = append(b, t.Host...)
+	b = binary.BigEndian.AppendUint16(append(b, '/'), t.Port)
+	return xxhash.Sum64(b)
+}
+
+// A Record is what a send asked for, as it was accepted. It does not change.
+type Record struct {
+	ID             ID
+	Account        uint64
+	NotBefore      int64 // Unix milliseconds; the first attempt is not before it
+	ExpiresAt      int64 // Unix milliseconds, 0: never
+	Method         string
+	Target         Target
+	Headers        []Header
+	Policy         Policy
+	Sign           bool
+	IdempotencyKey string
+	Metadata       []byte // raw JSON, nil: none
+	Labels         []string
+	BodyBytes      int
+	BodyCRC        uint32 // CRC32C
+}
+
+const (
+	recordVersion = 1
+
+	mostHeaders = 1 << 10
+	mostLabels  = 1 << 8
+	mostBody    = 1 << 30
+	mostMillis  = 1 << 50
+)
+
+// The flags of a record.
+const (
+	flagSign = 1 << iota
+	flagRespectRetryAfter
+	flagFixed
+	flagNoJitter
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// BodyCRC is the checksum of a body that a record carries.
+func BodyCRC(body []byte) uint32 { return crc32.Checksum(body, castagnoli) }
+
+// AppendRecord appends the bytes of r.
+func AppendRecord(dst []byte, r *Record) []byte {
+	flags := byte(0)
+	if r.Sign {
+		flags |= flagSign
+	}
+	if r.Policy.RespectRetryAfter {
+		flags |= flagRespectRetryAfter
+	}
+	if r.Policy.Backoff == Fixed {
+		flags |= flagFixed
+	}
+	if r.Policy.Jitter == NoJitter {
+		flags |= flagNoJitter
+	}
+	dst = append(dst, recordVersion, flags)
+	dst = append(dst, r.ID[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, r.Account)
+	created := r.ID.UnixMilli()
+	dst = binary.AppendUvarint(dst, uint64(max(r.NotBefore-created, 0)))
+	expires := uint64(0)
+	if r.ExpiresAt != 0 {
+		expires = 1 + uint64(max(r.ExpiresAt-created, 0))
+	}
+	dst = binary.AppendUvarint(dst, expires)
+	dst = wire.AppendString(dst, r.Method)
+	dst = wire.AppendString(dst, r.Target.Scheme)
+	dst = wire.AppendString(dst, r.Target.Host)
+	dst = binary.AppendUvarint(dst, uint64(r.Target.Port))
+	dst = wire.AppendString(dst, r.Target.URI)
+	dst = wire.AppendString(dst, r.Target.URL)
+	dst = binary.AppendUvarint(dst, uint64(len(r.Headers)))
+	for _, h := range r.Headers {
+		dst = wire.AppendString(dst, h.Name)
+		dst = wire.AppendString(dst, h.Value)
+	}
+	dst = binary.AppendUvarint(dst, uint64(r.Policy.MaxAttempts))
+	dst = binary.AppendUvarint(dst, uint64(r.Policy.BaseDelay.Milliseconds()))
+	dst = binary.AppendUvarint(dst, uint64(r.Policy.MaxDelay.Milliseconds()))
+	dst = binary.AppendUvarint(dst, uint64(r.Policy.Timeout.Milliseconds()))
+	dst = wire.AppendString(dst, r.IdempotencyKey)
+	dst = wire.AppendBytes(dst, r.Metadata)
+	dst = binary.AppendUvarint(dst, uint64(len(r.Labels)))
+	for _, l := range r.Labels {
+		dst = wire.AppendString(dst, l)
+	}
+	dst = binary.AppendUvarint(dst, uint64(r.BodyBytes))
+	return binary.BigEndian.AppendUint32(dst, r.BodyCRC)
+}
+
+// ReadRecord takes a record off r into rec, whose Headers and Labels are
+// reused if they have room. Strings and bytes of the record alias r's input.
+func ReadRecord(r *wire.Reader, rec *Record) {
+	if r.Byte() != recordVersion {
+		r.Fail()
+		return
+	}
+	flags := r.Byte()
+	rec.Sign = flags&flagSign != 0
+	rec.Policy.RespectRetryAfter = flags&flagRespectRetryAfter != 0
+	rec.Policy.Backoff, rec.Policy.Jitter = Exponential, FullJitter
+	if flags&flagFixed != 0 {
+		rec.Policy.Backoff = Fixed
+	}
+	if flags&flagNoJitter != 0 {
+		rec.Policy.Jitter = NoJitter
+	}
+	copy(rec.ID[:], r.Fixed(len(rec.ID)))
+	rec.Account = r.Uint64()
+	created := rec.ID.UnixMilli()
+	rec.NotBefore = created + int64(r.Int(mostMillis))
+	rec.ExpiresAt = 0
+	if v := r.Int(mostMillis); v != 0 {
+		rec.ExpiresAt = created + int64(v) - 1
+	}
+	rec.Method = r.String()
+	rec.Target.Scheme = r.String()
+	rec.Target.Host = r.String()
+	rec.Target.Port = uint16(r.Int(1<<16 - 1))
+	rec.Target.URI = r.String()
+	rec.Target.URL = r.String()
+	rec.Headers = rec.Headers[:0]
+	for n := r.Int(mostHeaders); n > 0 && r.Err() == nil; n-- {
+		rec.Headers = append(rec.Headers, Header{Name: r.String(), Value: r.String()})
+	}
+	rec.Policy.MaxAttempts = r.Int(1 << 20)
+	rec.Policy.BaseDelay = readMillis(r)
+	rec.Policy.MaxDelay = readMillis(r)
+	rec.Policy.Timeout = readMillis(r)
+	rec.IdempotencyKey = r.String()
+	rec.Metadata = r.Bytes()
+	rec.Labels = rec.Labels[:0]
+	for n := r.Int(mostLabels); n > 0 && r.Err() == nil; n-- {
+		rec.Labels = append(rec.Labels, r.String())
+	}
+	rec.BodyBytes = r.Int(mostBody)
+	rec.BodyCRC = r.Uint32()
+}
+
+// readMillis reads a duration of whole milliseconds, at most about 35 years.
+func readMillis(r *wire.Reader) time.Duration {
+	return time.Duration(r.Int(1<<40)) * time.Millisecond
+}

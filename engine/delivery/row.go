@@ -1,0 +1,98 @@
+package delivery
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/harepost/harepost/engine/wire"
+)
+
+const (
+	rowVersion = 1
+	rowBody    = 1 // flag: the body is inside
+
+	mostAttempts = 1 << 16
+)
+
+// A Row is a delivery as the state keeps it under its key, which has account
+// and status: the record, the attempts so far and, where it is short, the
+// body. Its parts are encoded bytes, so that moving a delivery from one status
+// to the next copies and does not decode.
+type Row struct {
+	UpdatedAt int64  // Unix milliseconds
+	Record    []byte // see AppendRecord
+	Count     int    // attempts
+	Attempts  []byte // Count attempts one after another, see AppendAttempt
+	HasBody   bool   // the body is inside the row
+	Body      []byte
+}
+
+// AppendRow appends the bytes of w.
+func AppendRow(dst []byte, w *Row) []byte {
+	flags := byte(0)
+	if w.HasBody {
+		flags = rowBody
+	}
+	dst = slices.Grow(dst, len(w.Record)+len(w.Attempts)+len(w.Body)+32)
+	dst = append(dst, rowVersion, flags)
+	dst = binary.AppendVarint(dst, w.UpdatedAt)
+	dst = wire.AppendBytes(dst, w.Record)
+	dst = binary.AppendUvarint(dst, uint64(w.Count))
+	dst = wire.AppendBytes(dst, w.Attempts)
+	if w.HasBody {
+		dst = append(dst, w.Body...)
+	}
+	return dst
+}
+
+// DecodeRow reads the bytes of a row. The parts alias b.
+func DecodeRow(b []byte) (Row, error) {
+	r := wire.NewReader(b)
+	if r.Byte() != rowVersion {
+		r.Fail()
+	}
+	flags := r.Byte()
+	if flags > rowBody {
+		r.Fail()
+	}
+	w := Row{
+		UpdatedAt: r.Varint(),
+		Record:    r.Bytes(),
+		Count:     r.Int(mostAttempts),
+		Attempts:  r.Bytes(),
+		HasBody:   flags&rowBody != 0,
+	}
+	if w.HasBody {
+		w.Body = r.Rest()
+	} else if len(r.Rest()) > 0 {
+		r.Fail()
+	}
+	return w, r.Err()
+}
+
+// DecodeRecord reads the row's record into rec.
+func (w *Row) DecodeRecord(rec *Record) error {
+	r := wire.NewReader(w.Record)
+	ReadRecord(&r, rec)
+	if len(r.Rest()) > 0 {
+		r.Fail()
+	}
+	return r.Err()
+}
+
+// DecodeAttempts reads the row's attempts, in order.
+func (w *Row) DecodeAttempts() ([]Attempt, error) {
+	r := wire.NewReader(w.Attempts)
+	attempts := make([]Attempt, 0, min(w.Count, 32))
+	for range w.Count {
+		a := ReadAttempt(&r)
+		if r.Err() != nil {
+			return nil, r.Err()
+		}
+		attempts = append(attempts, a)
+	}
+	if len(r.Rest()) > 0 {
+		return nil, wire.ErrMalformed
+	}
+	return attempts, nil
+}

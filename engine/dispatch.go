@@ -1,0 +1,294 @@
+package engine
+
+import (
+	"sync"
+	"time"
+
+	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/scheduler"
+)
+
+// dispatcher lets workers make the attempts that the scheduler says are next.
+// Workers pull: one that has ended an attempt takes the next itself, under the
+// same lock, so that under load an attempt costs no wake-up.
+type dispatcher struct {
+	engine *Engine
+
+	mu       sync.Mutex
+	sched    *scheduler.Scheduler
+	idle     []*worker // waiting for work; the last to have worked is the last here
+	workers  int
+	pages    int // being read
+	armed    scheduler.Time
+	stopping bool
+
+	rearm    chan struct{} // to the timekeeper: the next moment has come nearer
+	running  sync.WaitGroup
+	timing   sync.WaitGroup
+	stopTime chan struct{}
+}
+
+// pagesAtOnce bounds the workers that read the disk rather than deliver.
+const pagesAtOnce = 4
+
+// A worker is a goroutine that makes attempts.
+type worker struct {
+	wake chan bool // false: end
+	attempting
+}
+
+func newDispatcher(e *Engine) *dispatcher {
+	return &dispatcher{
+		engine:   e,
+		sched:    scheduler.New(scheduler.Options{LaneConcurrency: e.opts.LaneConcurrency}),
+		rearm:    make(chan struct{}, 1),
+		stopTime: make(chan struct{}),
+	}
+}
+
+func (d *dispatcher) now() scheduler.Time {
+	return scheduler.Time(d.engine.opts.Now().UnixMilli())
+}
+
+func (d *dispatcher) start() { d.timing.Go(d.keepTime) }
+
+// stop lets attempts under way end, waits for them up to the timeout, and
+// reports whether all have.
+func (d *dispatcher) stop(timeout time.Duration) (drained bool) {
+	d.mu.Lock()
+	d.stopping = true
+	for _, w := range d.idle {
+		w.wake <- false
+	}
+	d.idle = nil
+	d.mu.Unlock()
+	close(d.stopTime)
+	d.timing.Wait()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.running.Wait()
+	}()
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// wait waits for attempts that outlived the drain; each ends at its own
+// deadline.
+func (d *dispatcher) wait() { d.running.Wait() }
+
+// addYoung gives the scheduler an accepted delivery. The lock is held, or
+// nothing runs yet.
+func (d *dispatcher) addYoung(y *state.Young, index uint64) {
+	d.sched.Add(laneKey(y.Lane()), scheduler.Item{
+		ID:      scheduler.ID(y.ID),
+		Due:     scheduler.Time(y.Due),
+		Attempt: 1,
+	}, index, d.now())
+}
+
+// recorded tells the scheduler which attempts are on record, and what has come
+// to be on disk.
+func (d *dispatcher) recorded(c *commit, low uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now, retries := d.now(), 0
+	for i, cookie := range c.cookies {
+		a, ok := cookie.(*attempted)
+		if !ok {
+			continue
+		}
+		d.sched.Recorded(laneKey(a.lane), scheduler.ID(a.id))
+		if a.status == StatusRetrying && !c.entries[i].Ignored {
+			d.sched.Add(laneKey(a.lane), schedulerItem(a.retry), 0, now)
+			retries++
+		}
+	}
+	d.sched.StoredBelow(low)
+	d.kick(retries)
+}
+
+// kick wakes or makes workers for up to n pieces of work, if there is any, and
+// the timekeeper if its next moment has come nearer. The lock is held.
+func (d *dispatcher) kick(n int) {
+	if d.stopping {
+		return
+	}
+	st := d.sched.Stats()
+	if st.ReadyLanes == 0 {
+		n = 0
+	}
+	if st.PagesWanted > 0 {
+		n = max(n, 1)
+	}
+	for ; n > 0; n-- {
+		if k := len(d.idle); k > 0 {
+			w := d.idle[k-1]
+			d.idle = d.idle[:k-1]
+			w.wake <- true
+		} else if d.workers < d.engine.opts.MaxInFlight {
+			d.workers++
+			w := &worker{wake: make(chan bool, 1)}
+			d.running.Go(func() { d.work(w) })
+		} else {
+			break
+		}
+	}
+	if next, ok := d.sched.NextWake(); ok && next < d.armed {
+		d.armed = next
+		select {
+		case d.rearm <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// work is a worker's life: attempts while there are any, then waiting.
+func (d *dispatcher) work(w *worker) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	defer func() { d.workers-- }()
+	for !d.stopping {
+		if d.pages < pagesAtOnce {
+			if req, ok := d.sched.NextPage(); ok {
+				d.readPage(req)
+				continue
+			}
+		}
+		if next, ok := d.sched.Next(d.now()); ok {
+			d.attempts(w, next)
+			continue
+		}
+		d.idle = append(d.idle, w)
+		d.mu.Unlock()
+		goOn := <-w.wake
+		d.mu.Lock()
+		if !goOn {
+			return
+		}
+	}
+}
+
+// attempts makes one attempt after the other until there is something else to
+// do. The lock is held on entry and on return, and given up in between.
+//
+// The slot of an attempt is freed before its record is queued for the log:
+// were it the other way round, the record could be applied and the retry
+// started before, and it would be the retry's slot that is freed.
+func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch) {
+	for more := true; more; {
+		d.kick(1) // another attempt may be ready: let another worker take it
+		d.mu.Unlock()
+		done := d.engine.attempt(&w.attempting, next)
+		d.mu.Lock()
+		d.sched.Done(next.Lane, next.Item.ID)
+		if done == nil {
+			d.sched.Recorded(next.Lane, next.Item.ID) // there is nothing to record
+		}
+		if more = !d.stopping && d.sched.Stats().PagesWanted == 0; more {
+			next, more = d.sched.Next(d.now())
+		}
+		if done != nil {
+			d.mu.Unlock()
+			d.engine.record(&w.attempting, done)
+			d.mu.Lock()
+		}
+	}
+}
+
+// readPage reads a part of a lane's disk queue. The lock is held on entry and
+// on return, and given up in between.
+func (d *dispatcher) readPage(req scheduler.PageRequest) {
+	d.pages++
+	d.mu.Unlock()
+	page, more, err := d.engine.state.QueuePage(stateLane(req.Lane), statePosition(req.From), req.Limit)
+	items := make([]scheduler.Item, len(page))
+	for i, p := range page {
+		items[i] = schedulerItem(p)
+	}
+	if err != nil {
+		d.engine.opts.Logger.Error("engine: read a lane's queue; it will be tried again", "error", err)
+	}
+	d.mu.Lock()
+	d.pages--
+	if err != nil {
+		d.sched.PageFailed(req.Lane, d.now())
+		return
+	}
+	d.sched.Paged(req.Lane, items, more, d.now())
+	d.kick(len(items))
+}
+
+// keepTime wakes the scheduler at its next moment.
+func (d *dispatcher) keepTime() {
+	const never = scheduler.Time(1<<63 - 1)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-d.rearm:
+		case <-d.stopTime:
+			return
+		}
+		d.mu.Lock()
+		now := d.now()
+		d.sched.Wake(now)
+		d.armed = never
+		if next, ok := d.sched.NextWake(); ok {
+			d.armed = next
+			timer.Reset(time.Duration(max(next-now, 0)) * time.Millisecond)
+		}
+		d.kick(d.sched.Stats().ReadyLanes)
+		d.mu.Unlock()
+	}
+}
+
+// trim ends the half of the idle workers that has waited longest.
+func (d *dispatcher) trim() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := len(d.idle) / 2
+	for _, w := range d.idle[:n] {
+		w.wake <- false
+	}
+	d.idle = append(d.idle[:0], d.idle[n:]...)
+}
+
+// stats are the scheduler's counts and the age of the oldest due attempt.
+func (d *dispatcher) stats() (st scheduler.Stats, oldest time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	if due, ok := d.sched.OldestDue(now); ok {
+		oldest = time.Duration(now-due) * time.Millisecond
+	}
+	return d.sched.Stats(), oldest
+}
+
+func laneKey(l state.Lane) scheduler.LaneKey {
+	return scheduler.LaneKey{Account: uint64(l.Account), Destination: l.Destination}
+}
+
+func stateLane(k scheduler.LaneKey) state.Lane {
+	return state.Lane{Account: AccountID(k.Account), Destination: k.Destination}
+}
+
+func schedulerPosition(p state.Position) scheduler.Position {
+	return scheduler.Position{Due: scheduler.Time(p.Due), ID: scheduler.ID(p.ID), Attempt: p.Attempt}
+}
+
+func schedulerItem(p state.Position) scheduler.Item {
+	return scheduler.Item{ID: scheduler.ID(p.ID), Due: scheduler.Time(p.Due), Attempt: p.Attempt}
+}
+
+func statePosition(p scheduler.Position) state.Position {
+	return state.Position{Due: int64(p.Due), ID: delivery.ID(p.ID), Attempt: p.Attempt}
+}

@@ -1,0 +1,272 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/wal"
+)
+
+// The directories inside the engine's.
+const (
+	walDir   = "wal"
+	stateDir = "state"
+)
+
+// Engine accepts sends and delivers them. Its methods are for any goroutine.
+type Engine struct {
+	opts Options
+
+	log        Log
+	state      *state.State
+	dispatcher *dispatcher
+	metrics    *engineMetrics
+
+	ids      idSource
+	flights  flights
+	limiter  limiter
+	lastUsed lastUsed
+	admin    sync.Mutex // one change of accounts, keys or domains at a time
+
+	commits chan *commit // from the log's writer to the applier
+	spare   chan *commit // and back, for reuse
+	applier sync.WaitGroup
+	keeper  sync.WaitGroup
+	started chan struct{} // closed when Open is done with the stores
+	stop    chan struct{} // closed by Close
+
+	flushing atomic.Bool // a flush was asked for because the log is long
+
+	failOnce  sync.Once
+	failed    chan struct{} // closed when the engine cannot go on
+	failure   error         // set before failed is closed
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// commitsAhead is how many batches the log may be ahead of the state.
+const commitsAhead = 4
+
+// Open opens the engine in dir, or makes it. It returns when all that was
+// acknowledged is readable and attempts are being made.
+func Open(dir string, o Options) (*Engine, error) {
+	o.withDefaults()
+	if o.Transport == nil {
+		return nil, errors.New("engine: Options.Transport is needed")
+	}
+	e := &Engine{
+		opts:    o,
+		commits: make(chan *commit, commitsAhead),
+		spare:   make(chan *commit, commitsAhead+2),
+		started: make(chan struct{}),
+		stop:    make(chan struct{}),
+		failed:  make(chan struct{}),
+	}
+	e.limiter.perMinute = o.RatePerMinute
+	e.dispatcher = newDispatcher(e)
+	e.metrics = newEngineMetrics(e)
+	log, err := e.openStores(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.restoreLanes(); err != nil {
+		return nil, errors.Join(err, log.Close(), e.state.Close())
+	}
+	for range cap(e.spare) {
+		e.spare <- new(commit)
+	}
+	close(e.started)
+	log.Start()
+	e.applier.Go(e.apply)
+	e.dispatcher.start()
+	e.keeper.Go(e.keep)
+	return e, nil
+}
+
+// openStores opens state and log and brings the state up to the log's end.
+func (e *Engine) openStores(dir string) (walLog, error) {
+	if err := e.opts.FS.MkdirAll(dir, 0o755); err != nil {
+		return walLog{}, fmt.Errorf("engine: make %s: %w", dir, err)
+	}
+	so := e.opts.State
+	so.FS, so.Logger, so.Durable = e.opts.FS, e.opts.Logger, e.release
+	so.OnCorruption = e.fail
+	st, err := state.Open(e.opts.FS.PathJoin(dir, stateDir), so)
+	if err != nil {
+		return walLog{}, fmt.Errorf("engine: %w", err)
+	}
+	log, err := openWAL(e.opts.FS.PathJoin(dir, walDir), walOptions{
+		fs:           e.opts.FS,
+		segmentBytes: e.opts.LogSegmentBytes,
+		queueBytes:   e.opts.LogQueueBytes,
+		applied:      st.Applied(),
+		committed:    e.committed,
+		failed:       e.fail,
+		observe:      e.metrics.observeCommit,
+		logger:       e.opts.Logger,
+	})
+	if err != nil {
+		return walLog{}, errors.Join(fmt.Errorf("engine: %w", err), st.Close())
+	}
+	e.state = st
+	if err := e.replay(log); err != nil {
+		return walLog{}, errors.Join(err, log.Close(), st.Close())
+	}
+	e.log = log
+	return log, nil
+}
+
+// replayBytes is about how much of the log goes into one batch of the state.
+const replayBytes = 1 << 20
+
+// replay applies what the log has and the state does not.
+func (e *Engine) replay(log walLog) error {
+	st := e.state
+	low, applied := st.Low(), st.Applied()
+	if first := uint64(log.FirstIndex()); first > low {
+		return fmt.Errorf("engine: the log begins at %d, the state needs it from %d: entries are missing", first, low)
+	}
+	began := e.opts.Now()
+	var batch []state.Entry
+	bytes := 0
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		err := st.Apply(batch, nil)
+		batch, bytes = batch[:0], 0
+		return err
+	}
+	err := log.Replay(wal.Index(low), func(w wal.Entry) error {
+		entry := state.Entry{Index: uint64(w.Index), Command: append([]byte(nil), w.Data...)}
+		if entry.Index <= applied {
+			return st.Rebuild(entry)
+		}
+		batch = append(batch, entry)
+		if bytes += len(w.Data); bytes >= replayBytes {
+			return flush()
+		}
+		return nil
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
+		return fmt.Errorf("engine: replay the log from %d: %w", low, err)
+	}
+	e.opts.Logger.Info("log replayed", "from", low, "applied", st.Applied(),
+		"entries", st.Applied()+1-low, "pending", st.Pending(), "took", e.opts.Now().Sub(began))
+	return nil
+}
+
+// restoreLanes gives the scheduler what is pending.
+func (e *Engine) restoreLanes() error {
+	d := e.dispatcher
+	err := e.state.Lanes(func(l state.Lane, first state.Position) {
+		d.sched.Restore(laneKey(l), schedulerPosition(first), d.now())
+	})
+	if err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	e.state.EachYoung(func(y *state.Young) {
+		e.ids.observe(y.ID)
+		d.addYoung(y, y.Index())
+	})
+	return nil
+}
+
+// Ready is nil while sends are accepted.
+func (e *Engine) Ready() error {
+	select {
+	case <-e.failed:
+		return fmt.Errorf("%w: %w", ErrUnknown, e.failure)
+	case <-e.stop:
+		return ErrClosed
+	default:
+		return nil
+	}
+}
+
+// fail ends the engine's work: whoever waits is told that the outcome is
+// unknown, and the owner is told why.
+func (e *Engine) fail(err error) {
+	e.failOnce.Do(func() {
+		e.failure = err
+		close(e.failed)
+		if e.opts.Failed != nil {
+			e.opts.Failed(err)
+		}
+	})
+}
+
+// Close stops accepting, waits for attempts under way (at most DrainTimeout),
+// commits and applies their records, flushes the state and closes everything.
+// It may be called twice. After a failure it only closes.
+func (e *Engine) Close() error {
+	e.closeOnce.Do(func() { e.closeErr = e.shutdown() })
+	return e.closeErr
+}
+
+func (e *Engine) shutdown() error {
+	close(e.stop)
+	e.keeper.Wait()
+	drained := e.dispatcher.stop(e.opts.DrainTimeout)
+	err := e.log.Close()
+	close(e.commits)
+	e.applier.Wait()
+	if !drained {
+		// Their records find the log closed; the attempts are made again.
+		e.opts.Logger.Warn("attempts under way were given up; they are made again after the next start")
+		e.dispatcher.wait()
+	}
+	if e.Ready() == ErrClosed { // not failed
+		err = errors.Join(err, e.state.Flush())
+	}
+	return errors.Join(err, e.state.Close())
+}
+
+// propose commits a command and waits until it is applied. The error is
+// ErrUnknown when it may or may not be.
+func (e *Engine) propose(ctx context.Context, cmd []byte) error {
+	t := &ticket{done: make(chan struct{}, 1)}
+	if err := e.log.Append(cmd, t); err != nil {
+		return err
+	}
+	select {
+	case <-t.done:
+		return nil
+	case <-e.failed:
+		return fmt.Errorf("%w: %w", ErrUnknown, e.failure)
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+	}
+}
+
+// idSource draws ids that ascend within the process, also when the clock does
+// not.
+type idSource struct{ last atomic.Uint64 }
+
+func (s *idSource) next(now time.Time) DeliveryID {
+	want := delivery.Sequence(now)
+	for {
+		last := s.last.Load()
+		seq := max(want, last+1)
+		if s.last.CompareAndSwap(last, seq) {
+			return delivery.MakeID(seq, rand.Uint64())
+		}
+	}
+}
+
+// observe makes later ids larger than one that exists.
+func (s *idSource) observe(id DeliveryID) {
+	if seq := id.Sequence(); seq > s.last.Load() {
+		s.last.Store(seq)
+	}
+}

@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/transport"
+)
+
+// Options of an Engine. The zero value of a field means its default.
+type Options struct {
+	// Transport makes the attempts. The engine uses it and does not close it.
+	Transport *transport.Transport
+
+	// DevLoopback lets every account send to loopback without a verified
+	// domain. For one's own machine only.
+	DevLoopback bool
+
+	// MaxInFlight bounds the attempts under way at once, each of which costs a
+	// goroutine and its buffers, about 20 KiB. Default 2048.
+	MaxInFlight int
+
+	// LaneConcurrency bounds the attempts under way in one lane. Default 64.
+	LaneConcurrency int
+
+	// RatePerMinute bounds the sends of each account, as a token bucket of that
+	// many tokens that fills at that rate. Default 0: no bound.
+	RatePerMinute int
+
+	// IdempotencyWindow is for how long a second send with the same idempotency
+	// key, target, method and body is a duplicate. Default 24 h.
+	IdempotencyWindow time.Duration
+
+	// RetainFinished and RetainDead are how long finished deliveries and dead
+	// letters stay readable. Default 7 and 30 days.
+	RetainFinished, RetainDead time.Duration
+
+	// DomainsPerAccount and KeysPerAccount are bounds. Default 1,000 and 100.
+	DomainsPerAccount, KeysPerAccount int
+
+	// DrainTimeout bounds how long Close waits for attempts under way. What is
+	// not done by then is attempted again after the next start. Default 30 s.
+	DrainTimeout time.Duration
+
+	// LogQueueBytes bounds the commands that wait for the log; when it is full,
+	// sends get ErrOverloaded. Default 64 MiB.
+	LogQueueBytes int64
+
+	// LogSegmentBytes is the size of one file of the log. Default 64 MiB.
+	LogSegmentBytes int64
+
+	// LogBytes is how large the log may grow before the state is flushed so
+	// that it can be cut. It bounds the time that a start takes. Default 512 MiB.
+	LogBytes int64
+
+	// State has the options of the state; FS, Durable and Logger are set by the
+	// engine.
+	State state.Options
+
+	// FS is where everything is kept. Default: the machine's file system.
+	FS vfs.FS
+
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+
+	// Failed is called once, when the engine cannot go on: the log or the state
+	// cannot be written or read, or are found damaged. The process should end;
+	// a later start recovers what was acknowledged.
+	Failed func(error)
+
+	Logger *slog.Logger // default slog.Default()
+}
+
+func (o *Options) withDefaults() {
+	setDefault(&o.MaxInFlight, 2048)
+	setDefault(&o.LaneConcurrency, 64)
+	setDefault(&o.IdempotencyWindow, 24*time.Hour)
+	setDefault(&o.RetainFinished, 7*24*time.Hour)
+	setDefault(&o.RetainDead, 30*24*time.Hour)
+	setDefault(&o.DomainsPerAccount, 1000)
+	setDefault(&o.KeysPerAccount, 100)
+	setDefault(&o.DrainTimeout, 30*time.Second)
+	setDefault(&o.LogQueueBytes, 64<<20)
+	setDefault(&o.LogSegmentBytes, 64<<20)
+	setDefault(&o.LogBytes, 512<<20)
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,477 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/harepost/harepost/engine/account"
+	"github.com/harepost/harepost/engine/command"
+	"github.com/harepost/harepost/engine/delivery"
+)
+
+// An Entry is a command of the log with its index. Several entries may carry
+// one index, when the log orders whole batches; such entries are applied
+// together.
+type Entry struct {
+	Index   uint64
+	Command []byte // must not change any more
+
+	// Young is the delivery that the command accepts, if the caller has it at
+	// hand; nil: it is decoded from the command.
+	Young *Young
+
+	// Ignored is set by Apply when the command changed nothing: a second report
+	// of an attempt, or one for a delivery that has ended meanwhile.
+	Ignored bool
+}
+
+// pendingRow is what the batch being built has made of a delivery in the disk
+// queue, which Pebble does not show before the commit.
+type pendingRow struct {
+	status delivery.Status
+	row    []byte
+	body   []byte // if it is not in the row
+}
+
+// NewYoung makes the delivery that an accept is about. due is the time of its
+// first attempt. The accept's bytes must not change any more.
+func NewYoung(id delivery.ID, a account.ID, due int64, c command.Accept) *Young {
+	return &Young{ID: id, Account: a, Due: due, Accept: c}
+}
+
+func decodeYoung(c command.Accept) (*Young, error) {
+	var rec delivery.Record
+	w := delivery.Row{Record: c.Record}
+	if err := w.DecodeRecord(&rec); err != nil {
+		return nil, err
+	}
+	if len(c.Body) != rec.BodyBytes {
+		return nil, fmt.Errorf("state: body of %s has %d bytes, not %d", rec.ID, len(c.Body), rec.BodyBytes)
+	}
+	return NewYoung(rec.ID, account.ID(rec.Account), rec.NotBefore, c), nil
+}
+
+// Apply applies entries in order, in one batch of Pebble's (two or three if
+// there is a retention pass among them), and calls accepted with the entries
+// of a batch as soon as its accepts can be read, before the rest is written.
+// On an error nothing may be applied any more: the state in memory and the log
+// do not agree.
+func (s *State) Apply(entries []Entry, accepted func([]Entry)) error {
+	for len(entries) > 0 {
+		n, err := s.batchLen(entries)
+		if err != nil {
+			return err
+		}
+		if err := s.applyBatch(entries[:n], accepted); err != nil {
+			return fmt.Errorf("state: apply %d to %d: %w", entries[0].Index, entries[n-1].Index, err)
+		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// batchLen is how many entries go into the next batch. A retention pass reads
+// what the entries before it wrote, so it has a batch of its own.
+func (s *State) batchLen(entries []Entry) (int, error) {
+	for i := range entries {
+		if kind, _, err := command.Parse(entries[i].Command); err != nil {
+			return 0, fmt.Errorf("state: index %d: %w", entries[i].Index, err)
+		} else if kind == command.KindRetain {
+			return max(i, 1), nil
+		}
+	}
+	return len(entries), nil
+}
+
+// applying is one batch on its way.
+type applying struct {
+	*pebble.Batch
+	leaving      []*Young // young that this batch writes
+	leavingBytes int64
+	pending      int64 // change of State.pending
+}
+
+func (b *applying) leave(y *Young) {
+	y.gone = true
+	b.leaving = append(b.leaving, y)
+	b.leavingBytes += y.bytes()
+}
+
+func (s *State) applyBatch(entries []Entry, accepted func([]Entry)) error {
+	b := applying{Batch: s.db.NewBatch()}
+	defer b.Close()
+	clear(s.touched)
+	s.young.storedLow = 0
+	if err := s.takeAccepts(&b, entries); err != nil {
+		return err
+	}
+	if accepted != nil {
+		accepted(entries)
+	}
+	for i := range entries {
+		if err := s.applyEntry(&b, &entries[i]); err != nil {
+			return fmt.Errorf("index %d: %w", entries[i].Index, err)
+		}
+	}
+	s.applied = entries[len(entries)-1].Index
+	if err := s.evict(&b); err != nil {
+		return err
+	}
+	pending := s.pending.Load() + b.pending
+	m := meta{applied: s.applied, low: s.young.low(s.applied + 1), pending: pending}
+	s.buf = m.append(s.buf[:0])
+	if err := b.Set([]byte{spaceMeta}, s.buf, nil); err != nil {
+		return err
+	}
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	s.pending.Store(pending)
+	s.young.remove(b.leaving)
+	s.young.compact()
+	return nil
+}
+
+// takeAccepts takes the accepted deliveries into memory, before anything else
+// of the batch: nothing in a batch can come before the accept it depends on
+// and matter to it.
+func (s *State) takeAccepts(b *applying, entries []Entry) error {
+	var fresh []*Young
+	for i := range entries {
+		e := &entries[i]
+		s.logBytes += int64(len(e.Command))
+		kind, r, err := command.Parse(e.Command)
+		if err != nil {
+			return err
+		}
+		if kind != command.KindAccept {
+			continue
+		}
+		if e.Young == nil {
+			c, err := command.ReadAccept(&r)
+			if err == nil {
+				e.Young, err = decodeYoung(c)
+			}
+			if err != nil {
+				return fmt.Errorf("index %d: accept: %w", e.Index, err)
+			}
+		}
+		e.Young.index, e.Young.position = e.Index, s.logBytes
+		b.pending++
+		if fresh == nil {
+			fresh = make([]*Young, 0, len(entries)-i)
+		}
+		fresh = append(fresh, e.Young)
+	}
+	s.young.add(fresh)
+	return nil
+}
+
+func (s *State) applyEntry(b *applying, e *Entry) error {
+	kind, r, err := command.Parse(e.Command)
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case command.KindAccept:
+		return s.applyAccept(b, e.Young)
+	case command.KindAttempt:
+		c, err := command.ReadAttempt(&r)
+		if err != nil {
+			return err
+		}
+		e.Ignored, err = s.applyAttempt(b, &c)
+		return err
+	case command.KindCreateAccount:
+		a, k, err := command.ReadCreateAccount(&r)
+		if err != nil {
+			return err
+		}
+		s.dir.putAccount(a)
+		if err := b.Set(appendAccount(nil, spaceAccount, a.ID), a.Append(nil), nil); err != nil {
+			return err
+		}
+		return s.putKey(b, k)
+	case command.KindCreateKey:
+		k, err := command.ReadCreateKey(&r)
+		if err != nil {
+			return err
+		}
+		return s.putKey(b, k)
+	case command.KindRevokeKey:
+		a, k, err := command.ReadRevokeKey(&r)
+		if err != nil {
+			return err
+		}
+		s.dir.deleteKey(a, k)
+		return b.Delete(appendAPIKey(nil, a, k), nil)
+	case command.KindPutDomain:
+		d, err := command.ReadPutDomain(&r)
+		if err != nil {
+			return err
+		}
+		s.dir.putDomain(d)
+		return b.Set(appendDomain(nil, d.Account, d.Name), d.Append(nil), nil)
+	case command.KindDeleteDomain:
+		a, name, err := command.ReadDeleteDomain(&r)
+		if err != nil {
+			return err
+		}
+		s.dir.deleteDomain(a, name)
+		return b.Delete(appendDomain(nil, a, name), nil)
+	case command.KindRetain:
+		c, err := command.ReadRetain(&r)
+		if err != nil {
+			return err
+		}
+		return s.applyRetain(b, c)
+	}
+	panic(fmt.Sprintf("state: command kind %d parsed and not applied", kind))
+}
+
+func (s *State) putKey(b *applying, k account.Key) error {
+	s.dir.putKey(k)
+	return b.Set(appendAPIKey(nil, k.Account, k.ID), k.Append(nil), nil)
+}
+
+func (s *State) applyAccept(b *applying, y *Young) error {
+	if y.Accept.Idempotent {
+		s.key = appendIdempotency(s.key[:0], bucketOf(y.ID.UnixMilli()), y.Account, y.Accept.Hash)
+		if err := b.Set(s.key, y.ID[:], nil); err != nil {
+			return err
+		}
+	}
+	if y.Accept.Stored {
+		return s.store(b, y)
+	}
+	return nil
+}
+
+// store writes a young delivery into the disk queue.
+func (s *State) store(b *applying, y *Young) error {
+	w, body := y.row(s.opts.InlineBodyBytes)
+	p := place{account: y.Account, status: delivery.Queued, id: y.ID}
+	row := delivery.AppendRow(nil, &w)
+	if err := s.put(b, &p, row, body); err != nil {
+		return err
+	}
+	s.touched[y.ID] = pendingRow{status: delivery.Queued, row: row, body: body}
+	b.leave(y)
+	s.key = appendQueue(s.key[:0], y.Lane(), Position{Due: y.Due, ID: y.ID, Attempt: 1})
+	return b.Set(s.key, nil, nil)
+}
+
+// put writes a delivery's row, and its body if it is not in there.
+func (s *State) put(b *applying, p *place, row, body []byte) error {
+	s.key = p.appendRow(s.key[:0])
+	if err := b.Set(s.key, row, nil); err != nil {
+		return err
+	}
+	if body == nil {
+		return nil
+	}
+	s.key = p.appendBody(s.key[:0])
+	return b.Set(s.key, body, nil)
+}
+
+// applyAttempt records an attempt. It reports true for one that changes
+// nothing.
+func (s *State) applyAttempt(b *applying, c *command.Attempt) (ignored bool, err error) {
+	s.young.mu.RLock() // cheap here, and the race detector knows who reads what
+	y := s.young.byID[c.ID]
+	s.young.mu.RUnlock()
+	if y != nil && !y.gone {
+		if c.Number != 1 || c.Account != y.Account {
+			return true, nil
+		}
+		return false, s.finishYoung(b, y, c)
+	}
+	return s.recordStored(b, c)
+}
+
+// finishYoung records the first attempt of a young delivery: the only write
+// that it costs, if the attempt was the last as well.
+func (s *State) finishYoung(b *applying, y *Young, c *command.Attempt) error {
+	w, body := y.row(s.opts.InlineBodyBytes)
+	w.UpdatedAt, w.Count, w.Attempts = c.UpdatedAt, 1, c.Record
+	b.leave(y)
+	return s.settle(b, c, &w, body, y.Accept.Destination)
+}
+
+// recordStored records an attempt of a delivery that is in the disk queue.
+func (s *State) recordStored(b *applying, c *command.Attempt) (ignored bool, err error) {
+	was := place{account: c.Account, status: delivery.Retrying, id: c.ID}
+	if c.Number == 1 {
+		was.status = delivery.Queued
+	}
+	encoded, ok, err := s.pendingRow(&was)
+	if err != nil || !ok {
+		return !ok, err
+	}
+	w, err := delivery.DecodeRow(encoded)
+	if err != nil {
+		return false, fmt.Errorf("row of %s: %w", c.ID, err)
+	}
+	if w.Count != c.Number-1 {
+		return true, nil
+	}
+	var rec delivery.Record
+	if err := w.DecodeRecord(&rec); err != nil {
+		return false, fmt.Errorf("record of %s: %w", c.ID, err)
+	}
+	attempts, err := w.DecodeAttempts()
+	if err != nil {
+		return false, fmt.Errorf("attempts of %s: %w", c.ID, err)
+	}
+	lane := Lane{c.Account, rec.Target.Destination()}
+	s.key = appendQueue(s.key[:0], lane, Position{delivery.NextDue(&rec, attempts), c.ID, uint32(c.Number)})
+	if err := b.SingleDelete(s.key, nil); err != nil {
+		return false, err
+	}
+	var body []byte // if it has to move
+	if c.Status.Final() && !w.HasBody {
+		if body, err = s.pendingBody(&was); err != nil {
+			return false, fmt.Errorf("body of %s: %w", c.ID, err)
+		}
+	}
+	if err := s.removePending(b, &was, c.Status, body != nil); err != nil {
+		return false, err
+	}
+	if c.Status.Final() {
+		// Pebble shows the row until the batch is committed; a second report
+		// within the batch must not.
+		s.touched[c.ID] = pendingRow{status: c.Status}
+	}
+	w.UpdatedAt, w.Count = c.UpdatedAt, c.Number
+	w.Attempts = append(bytes.Clone(w.Attempts), c.Record...)
+	return false, s.settle(b, c, &w, body, lane.Destination)
+}
+
+// removePending removes a row that will be written elsewhere.
+func (s *State) removePending(b *applying, was *place, next delivery.Status, bodyMoves bool) error {
+	s.key = was.appendRow(s.key[:0])
+	switch {
+	case was.status == delivery.Queued: // set once
+		if err := b.SingleDelete(s.key, nil); err != nil {
+			return err
+		}
+	case next != was.status: // set at each attempt
+		if err := b.Delete(s.key, nil); err != nil {
+			return err
+		}
+	}
+	if !bodyMoves {
+		return nil
+	}
+	s.key = was.appendBody(s.key[:0])
+	return b.SingleDelete(s.key, nil)
+}
+
+// settle writes the row where it belongs now, and the next attempt into the
+// disk queue if there is to be one.
+func (s *State) settle(b *applying, c *command.Attempt, w *delivery.Row, body []byte, destination uint64) error {
+	p := placeOf(c.Account, c.Status, c.ID, c.UpdatedAt)
+	if c.Status.Final() {
+		b.pending--
+		s.buf = delivery.AppendRow(s.buf[:0], w)
+		return s.put(b, &p, s.buf, body)
+	}
+	row := delivery.AppendRow(nil, w)
+	if err := s.put(b, &p, row, body); err != nil {
+		return err
+	}
+	if body == nil {
+		body = s.touched[c.ID].body // stays
+	}
+	s.touched[c.ID] = pendingRow{status: c.Status, row: row, body: body}
+	s.key = appendQueue(s.key[:0], Lane{c.Account, destination}, Position{c.NextDue, c.ID, uint32(c.Number) + 1})
+	return b.Set(s.key, nil, nil)
+}
+
+// pendingRow reads the row of a pending delivery as of this point of the batch.
+func (s *State) pendingRow(p *place) (row []byte, ok bool, err error) {
+	if t, touched := s.touched[p.id]; touched {
+		return t.row, t.status == p.status, nil
+	}
+	row, err = s.get(p.appendRow(nil))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	return row, err == nil, err
+}
+
+// pendingBody reads the body that a pending delivery has beside its row.
+func (s *State) pendingBody(p *place) ([]byte, error) {
+	if t := s.touched[p.id]; t.body != nil {
+		return t.body, nil
+	}
+	return s.get(p.appendBody(nil))
+}
+
+// get reads a key into memory of its own.
+func (s *State) get(key []byte) ([]byte, error) {
+	v, closer, err := s.db.Get(key)
+	if err != nil {
+		return nil, err
+	}
+	own := bytes.Clone(v)
+	return own, closer.Close()
+}
+
+// evict writes the oldest young into the disk queue until what is left is
+// within bounds.
+func (s *State) evict(b *applying) error {
+	for {
+		y := s.young.oldest()
+		if y == nil {
+			return nil
+		}
+		tooMany := len(s.young.queue)-s.young.front > s.opts.YoungDeliveries
+		tooOld := s.logBytes-y.position > s.opts.YoungLogBytes
+		if !tooMany && !tooOld && s.young.bytes-b.leavingBytes <= s.opts.YoungBytes {
+			return nil
+		}
+		if err := s.store(b, y); err != nil {
+			return err
+		}
+	}
+}
+
+// Rebuild takes an entry from [Low, Applied] that Pebble already holds, to
+// find which deliveries are young. The log's entries of that range must all be
+// given, in order, before the first Apply.
+func (s *State) Rebuild(e Entry) error {
+	kind, r, err := command.Parse(e.Command)
+	if err != nil {
+		return fmt.Errorf("state: index %d: %w", e.Index, err)
+	}
+	s.logBytes += int64(len(e.Command))
+	switch kind {
+	case command.KindAccept:
+		c, err := command.ReadAccept(&r)
+		if err != nil {
+			return fmt.Errorf("state: index %d: accept: %w", e.Index, err)
+		}
+		if c.Stored {
+			return nil
+		}
+		y, err := decodeYoung(c)
+		if err != nil {
+			return fmt.Errorf("state: index %d: accept: %w", e.Index, err)
+		}
+		y.index, y.position = e.Index, s.logBytes
+		s.young.add([]*Young{y})
+	case command.KindAttempt:
+		c, err := command.ReadAttempt(&r)
+		if err != nil {
+			return fmt.Errorf("state: index %d: attempt: %w", e.Index, err)
+		}
+		if y := s.young.byID[c.ID]; y != nil {
+			y.gone = true
+			s.young.remove([]*Young{y})
+		}
+	}
+	return nil
+}

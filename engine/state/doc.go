@@ -1,0 +1,61 @@
+// Package state is the materialised state of the engine: what the log says,
+// applied in order, in Pebble and in a bounded part of memory.
+//
+// [Open] it, feed it the log from [State.Low] (entries up to [State.Applied]
+// with [State.Rebuild], later ones with [State.Apply]), then read. One
+// goroutine applies; any number read. The state owns no goroutine beyond
+// Pebble's and the one that reports what has become durable.
+//
+// # Final rows only
+//
+// Most deliveries end with their first attempt, well within a second. Writing
+// such a delivery when it is accepted, indexing it by due time, and moving it
+// when it ends would be five writes for one that matters. So an accepted
+// delivery is at first *young*: it is in the log and in memory, and nowhere in
+// Pebble. When its first attempt ends it is written once, in its final place.
+// Only when the attempt fails, or the delivery stays young for too long (too
+// many, too many bytes, or too much log behind it), does it go into the disk
+// queue of its lane.
+//
+// The young are a function of the log: with every batch the state stores
+// Applied, the last index it holds, and Low, the index of the oldest young
+// delivery; the young at Applied are the accepts in [Low, Applied] whose first
+// attempt has not been recorded in there, since they leave strictly in log
+// order unless they finish. Rebuild collects them without touching Pebble. The
+// log must therefore keep everything from Low on, see [Options.Durable].
+//
+// Where a young delivery is written does not depend on how the log was cut
+// into batches, only when; two states that have applied the same log are equal
+// once the young are counted as queued, which is how every read sees them.
+//
+// # Durability
+//
+// Pebble runs without its own WAL. Every batch carries Applied, and memtables
+// are flushed whole and in order, so that after a crash Pebble holds exactly
+// the state as of some Applied, and the log goes on from there.
+//
+// # Keys
+//
+// All numbers are big-endian; account, id and hash are 8, 16 and 16 bytes.
+//
+//	a account                          an account
+//	k account key                      an API key
+//	n account name                     a domain
+//	d account status id                a delivery that is pending, or that ended within an hour of its acceptance
+//	e account status day id            one that ended later, under the day (4 bytes) on which it ended
+//	b account class id                 its body, where it is too long for the row
+//	c account class day id             the same for a late one
+//	q account destination due id n     a pending attempt: due in milliseconds, n is the attempt's number (4 bytes)
+//	i bucket account hash              an idempotency key, under the 6 hours (4 bytes) in which it was first seen
+//	m                                  Applied, Low, and the number of pending deliveries
+//
+// Class is pending, done or dead. Keys of deliveries begin with the account
+// and sort by time, so that a page of a list costs what it returns, and
+// retention drops a range per account and status. A delivery that ended late
+// has an id far older than its end; it goes under e, so that a range of d that
+// is dropped for its age never holds a delivery that ended recently, and never
+// a pending one.
+//
+// The keys under q and b, and those under d with status queued, are set once
+// and removed once, so that SingleDelete can drop both in the memtable.
+package state

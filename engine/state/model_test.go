@@ -1,0 +1,251 @@
+package state
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/harepost/harepost/engine/account"
+	"github.com/harepost/harepost/engine/command"
+	"github.com/harepost/harepost/engine/delivery"
+)
+
+// epoch is when the histories of these tests begin.
+var epoch = time.Date(2026, 6, 10, 14, 0, 0, 0, time.UTC)
+
+// history draws random logs, and knows what the state must say after each
+// entry of theirs.
+type history struct {
+	rng      *rand.Rand
+	now      int64 // Unix milliseconds
+	seq      uint64
+	accounts []account.ID
+	live     []*modelDelivery // pending, in order of acceptance
+	model    map[delivery.ID]*modelDelivery
+	log      []Entry
+}
+
+// A modelDelivery is what the state must know of a delivery.
+type modelDelivery struct {
+	rec      delivery.Record
+	body     []byte
+	status   delivery.Status
+	updated  int64
+	due      int64
+	attempts []delivery.Attempt
+}
+
+func newHistory(seed uint64) *history {
+	h := &history{
+		rng:      rand.New(rand.NewPCG(seed, 1)),
+		now:      epoch.UnixMilli(),
+		accounts: []account.ID{3, 7, 7 << 40},
+		model:    make(map[delivery.ID]*modelDelivery),
+	}
+	for _, a := range h.accounts {
+		acc := account.Account{ID: a, Name: fmt.Sprint("account ", a), CreatedAt: epoch, SigningSecret: "whsec_x"}
+		key := account.Key{Account: a, ID: account.KeyID(a), Prefix: "hp_live_abcd", CreatedAt: epoch}
+		key.Hash[0] = byte(len(h.log))
+		h.add(command.AppendCreateAccount(nil, &acc, &key))
+	}
+	return h
+}
+
+func (h *history) add(cmd []byte) {
+	h.log = append(h.log, Entry{Index: uint64(len(h.log)) + 1, Command: cmd})
+}
+
+// step adds one random entry.
+func (h *history) step() {
+	h.now += h.rng.Int64N(400)
+	switch p := h.rng.IntN(100); {
+	case p < 45 || len(h.live) == 0:
+		h.accept()
+	case p < 95:
+		h.attempt(h.live[h.rng.IntN(len(h.live))])
+	case p < 97: // reported a second time, as after a change of leader
+		h.repeat()
+	default:
+		h.now += h.rng.Int64N(2 * time.Hour.Milliseconds())
+	}
+}
+
+func (h *history) accept() {
+	h.seq = max(h.seq+1, delivery.Sequence(time.UnixMilli(h.now)))
+	m := &modelDelivery{status: delivery.Queued}
+	m.rec = delivery.Record{
+		ID:      delivery.MakeID(h.seq, h.rng.Uint64()),
+		Account: uint64(h.accounts[h.rng.IntN(len(h.accounts))]),
+		Method:  "POST",
+		Target: delivery.Target{
+			Scheme: "https", Host: fmt.Sprintf("host-%d.example", h.rng.IntN(3)), Port: 443, URI: "/hook",
+		},
+		Policy:   delivery.Policy{MaxAttempts: 3, BaseDelay: time.Second, MaxDelay: time.Hour, Timeout: time.Second},
+		Metadata: []byte(`{"n":1}`),
+		Labels:   []string{fmt.Sprint("label-", h.rng.IntN(2))},
+	}
+	m.rec.Target.URL = "https://" + m.rec.Target.Host + "/hook"
+	m.rec.NotBefore = m.rec.ID.UnixMilli()
+	if h.rng.IntN(10) == 0 {
+		m.rec.NotBefore += h.rng.Int64N(10_000)
+	}
+	m.body = make([]byte, h.rng.IntN(64))
+	if h.rng.IntN(8) == 0 {
+		m.body = make([]byte, 1000+h.rng.IntN(3000)) // some are kept beside the row
+	}
+	for i := range m.body {
+		m.body[i] = byte(h.rng.Uint32())
+	}
+	m.rec.BodyBytes, m.rec.BodyCRC = len(m.body), delivery.BodyCRC(m.body)
+	m.updated, m.due = m.rec.ID.UnixMilli(), m.rec.NotBefore
+	c := command.Accept{
+		Stored:      m.rec.NotBefore-m.rec.ID.UnixMilli() > 2000,
+		Destination: m.rec.Target.Destination(),
+		Record:      delivery.AppendRecord(nil, &m.rec),
+		Body:        m.body,
+	}
+	h.add(command.AppendAccept(nil, &c))
+	h.model[m.rec.ID] = m
+	h.live = append(h.live, m)
+}
+
+func (h *history) attempt(m *modelDelivery) {
+	n := len(m.attempts) + 1
+	record := delivery.Attempt{
+		Number: n, Outcome: delivery.OutcomeFailed, HTTPStatus: 503, Error: "http_status: 503",
+		StartedAt: time.UnixMilli(h.now - 5).UTC(), CreatedAt: time.UnixMilli(h.now).UTC(),
+		Latency: 5 * time.Millisecond, ResponseBody: []byte("busy"),
+	}
+	status := delivery.Retrying
+	switch p := h.rng.IntN(10); {
+	case p < 6:
+		record.Outcome, record.HTTPStatus, record.Error, record.ResponseBody = delivery.OutcomeDelivered, 200, "", nil
+		status = delivery.Delivered
+	case p == 6:
+		record.Outcome, record.HTTPStatus, status = delivery.OutcomeRejected, 404, delivery.Rejected
+	case n == m.rec.Policy.MaxAttempts:
+		status = delivery.DeadLetter
+	}
+	c := command.Attempt{
+		Account: account.ID(m.rec.Account), ID: m.rec.ID, Number: n, Status: status, UpdatedAt: h.now,
+	}
+	if status == delivery.Retrying {
+		c.NextDue = h.now + h.rng.Int64N(5000)
+		record.NextAttemptAt = time.UnixMilli(c.NextDue).UTC()
+	}
+	h.add(command.AppendAttempt(nil, &c, &record))
+	m.status, m.updated, m.due = status, h.now, c.NextDue
+	m.attempts = append(m.attempts, record)
+	if status.Final() {
+		h.live = slices.DeleteFunc(h.live, func(l *modelDelivery) bool { return l == m })
+	}
+}
+
+// repeat reports an attempt once more that is on record.
+func (h *history) repeat() {
+	for i := len(h.log) - 1; i >= 0; i-- {
+		if kind, _, _ := command.Parse(h.log[i].Command); kind == command.KindAttempt {
+			h.add(h.log[i].Command)
+			return
+		}
+	}
+}
+
+// dump is the whole logical state as text, one line a delivery, in order.
+func (h *history) dump() string {
+	var lines []string
+	for _, m := range h.model {
+		w := delivery.Row{UpdatedAt: m.updated, Record: delivery.AppendRecord(nil, &m.rec), Count: len(m.attempts)}
+		for i := range m.attempts {
+			w.Attempts = delivery.AppendAttempt(w.Attempts, &m.attempts[i])
+		}
+		d, err := delivery.View(m.status, &w)
+		if err != nil {
+			panic(err)
+		}
+		lines = append(lines, dumpDelivery(account.ID(m.rec.Account), &d, m.body))
+		if !m.status.Final() {
+			lane := Lane{account.ID(m.rec.Account), m.rec.Target.Destination()}
+			lines = append(lines, dumpQueued(lane, Position{m.due, m.rec.ID, uint32(len(m.attempts)) + 1}))
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func dumpDelivery(a account.ID, d *delivery.Delivery, body []byte) string {
+	d.Headers = nil
+	return fmt.Sprintf("%s %+v body %d %x", a, *d, len(body), delivery.BodyCRC(body))
+}
+
+func dumpQueued(l Lane, p Position) string { return fmt.Sprintf("queue %+v %+v", l, p) }
+
+// dumpState is the same of a state, through the doors that its readers use.
+func dumpState(t testing.TB, s *State) string {
+	t.Helper()
+	var lines []string
+	for _, a := range s.Directory().Accounts() {
+		var after delivery.ID
+		for {
+			page, err := s.List(a, &delivery.Filter{}, after, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range page.Deliveries {
+				d := &page.Deliveries[i]
+				found, err := s.Find(a, d.ID)
+				if err != nil || found.Status != d.Status {
+					t.Fatalf("%s is listed as %s and found as %s: %v", d.ID, d.Status, found.Status, err)
+				}
+				body, err := s.Body(&found)
+				if err != nil {
+					t.Fatalf("body of %s: %v", d.ID, err)
+				}
+				lines = append(lines, dumpDelivery(a, d, body))
+			}
+			if after = page.Next; after.IsZero() {
+				break
+			}
+		}
+	}
+	err := s.Lanes(func(l Lane, first Position) {
+		page, more, err := s.QueuePage(l, first, 1<<20)
+		if err != nil || more {
+			t.Fatalf("queue of %+v: more %t, %v", l, more, err)
+		}
+		for _, p := range page {
+			lines = append(lines, dumpQueued(l, p))
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.EachYoung(func(y *Young) { lines = append(lines, dumpQueued(y.Lane(), Position{y.Due, y.ID, 1})) })
+	slices.SortFunc(lines, cmp.Compare[string])
+	return strings.Join(lines, "\n")
+}
+
+// diff is the first line in which two dumps differ.
+func diff(got, want string) string {
+	if got == want {
+		return ""
+	}
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range max(len(g), len(w)) {
+		var a, b string
+		if i < len(g) {
+			a = g[i]
+		}
+		if i < len(w) {
+			b = w[i]
+		}
+		if a != b {
+			return fmt.Sprintf("line %d of %d and %d:\n got %s\nwant %s", i, len(g), len(w), a, b)
+		}
+	}
+	return "dumps differ"
+}

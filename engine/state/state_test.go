@@ -1,0 +1,415 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/harepost/harepost/engine/account"
+	"github.com/harepost/harepost/engine/command"
+	"github.com/harepost/harepost/engine/delivery"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// runs is how often a random test runs: few in make test, many in make crash.
+func runs(t testing.TB, few int) int {
+	if v := os.Getenv("HAREPOST_CRASH_N"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			t.Fatalf("HAREPOST_CRASH_N: %v", err)
+		}
+		return max(n, few)
+	}
+	return few
+}
+
+// seeded runs fn with random seeds, or with the one of HAREPOST_SEED.
+func seeded(t *testing.T, few int, fn func(t *testing.T, seed uint64)) {
+	if v := os.Getenv("HAREPOST_SEED"); v != "" {
+		seed, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			t.Fatalf("HAREPOST_SEED: %v", err)
+		}
+		fn(t, seed)
+		return
+	}
+	for range runs(t, few) {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint("HAREPOST_SEED=", seed), func(t *testing.T) { fn(t, seed) })
+	}
+}
+
+func openState(t testing.TB, fs vfs.FS, o Options) *State {
+	t.Helper()
+	o.FS, o.Logger = fs, quiet
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 1 << 20
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = 256 << 10
+	}
+	s, err := Open("state", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// applyAll applies entries in batches of random length.
+func applyAll(t testing.TB, s *State, rng *rand.Rand, entries []Entry, most int) {
+	t.Helper()
+	for len(entries) > 0 {
+		n := min(1+rng.IntN(most), len(entries))
+		batch := make([]Entry, n) // Apply notes its findings in there
+		for i, e := range entries[:n] {
+			batch[i] = Entry{Index: e.Index, Command: e.Command}
+		}
+		if err := s.Apply(batch, nil); err != nil {
+			t.Fatal(err)
+		}
+		entries = entries[n:]
+	}
+}
+
+// The same log gives the same state, however it is cut into batches, however
+// long deliveries stay young, and it is what the model says.
+func TestApplyIsDeterministic(t *testing.T) {
+	seeded(t, 20, func(t *testing.T, seed uint64) {
+		h := newHistory(seed)
+		for range 600 {
+			h.step()
+		}
+		want := h.dump()
+		for name, c := range map[string]struct {
+			most int
+			opts Options
+		}{
+			"one by one":       {1, Options{}},
+			"all at once":      {len(h.log), Options{}},
+			"never young":      {7, Options{YoungDeliveries: 1, YoungBytes: 1}},
+			"soon old":         {40, Options{YoungDeliveries: 20}},
+			"bodies apart":     {40, Options{InlineBodyBytes: 1, YoungLogBytes: 10_000}},
+			"old by log bytes": {3, Options{YoungLogBytes: 3000}},
+		} {
+			s := openState(t, vfs.NewMem(), c.opts)
+			applyAll(t, s, rand.New(rand.NewPCG(seed, 2)), h.log, c.most)
+			if d := diff(dumpState(t, s), want); d != "" {
+				t.Fatalf("%s: %s", name, d)
+			}
+			if got := s.Pending(); got != int64(len(h.live)) {
+				t.Fatalf("%s: %d pending, want %d", name, got, len(h.live))
+			}
+		}
+	})
+}
+
+// A crash leaves an exact prefix of the log in the state, and replaying the
+// log from Low brings everything back, young deliveries included; also when
+// the replay is cut off by another crash.
+func TestReplayAfterCrash(t *testing.T) {
+	seeded(t, 60, func(t *testing.T, seed uint64) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		h := newHistory(seed)
+		for range 400 {
+			h.step()
+		}
+		fs := vfs.NewCrashableMem()
+		for crashes := 0; ; crashes++ {
+			o := Options{YoungDeliveries: 1 + rng.IntN(200), MemTableBytes: 64 << 10}
+			s := openState(t, fs, o)
+			low, applied := s.Low(), s.Applied()
+			for _, e := range h.log[min(low, applied+1)-1 : applied] {
+				if err := s.Rebuild(e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if crashes == 3 {
+				applyAll(t, s, rng, h.log[applied:], 50)
+				if d := diff(dumpState(t, s), h.dump()); d != "" {
+					t.Fatalf("after %d crashes, from %d, low %d: %s", crashes, applied, low, d)
+				}
+				return
+			}
+			upTo := int(applied) + rng.IntN(len(h.log)-int(applied)+1)
+			applyAll(t, s, rng, h.log[applied:upTo], 50)
+			if rng.IntN(2) == 0 {
+				if err := s.Flush(); err != nil {
+					t.Fatal(err)
+				}
+				applyAll(t, s, rng, h.log[upTo:min(upTo+20, len(h.log))], 5)
+			}
+			fs = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// What Durable reports is what a crash would leave: the log may be cut there.
+func TestDurableIsWhatACrashLeaves(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	reports := make(chan [2]uint64, 100)
+	s := openState(t, fs, Options{Durable: func(applied, low uint64) { reports <- [2]uint64{applied, low} }})
+	h := newHistory(1)
+	for range 100 {
+		h.step()
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	applyAll(t, s, rng, h.log[:60], 10)
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	low := s.Low()
+	applyAll(t, s, rng, h.log[60:], 10)
+	if got, want := <-reports, [2]uint64{60, low}; got != want {
+		t.Fatalf("durable: applied and low %v, want %v", got, want)
+	}
+	crashed := openState(t, fs.CrashClone(vfs.CrashCloneCfg{}), Options{})
+	if crashed.Applied() != 60 || crashed.Low() != low {
+		t.Fatalf("after the crash: applied %d, low %d, want 60, %d", crashed.Applied(), crashed.Low(), low)
+	}
+}
+
+// A delivery that ends with its first attempt costs one key, whatever it
+// would have cost to index it.
+func TestFinishedAtOnceIsWrittenOnce(t *testing.T) {
+	h := newHistory(5)
+	before := len(h.log)
+	h.accept()
+	m := h.live[0]
+	m.body = m.body[:min(len(m.body), 64)]
+	for m.status != delivery.Delivered {
+		h = newHistory(h.rng.Uint64())
+		h.accept()
+		if m = h.live[0]; len(m.body) <= 64 && m.rec.NotBefore == m.rec.ID.UnixMilli() {
+			h.attempt(m)
+		}
+	}
+	s := openState(t, vfs.NewMem(), Options{})
+	applyAll(t, s, h.rng, h.log[:before], 10)
+	keys := func() (n int) {
+		for _, space := range []byte{spaceRow, spaceLateRow, spaceBody, spaceLateBody, spaceQueue} {
+			if err := s.scan([]byte{space}, []byte{space + 1}, func(_, _ []byte) error { n++; return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	applyAll(t, s, h.rng, h.log[before:before+1], 1)
+	if n := keys(); n != 0 {
+		t.Errorf("an accepted delivery has %d keys, want none before its first attempt", n)
+	}
+	if s.Young() != 1 {
+		t.Errorf("%d young, want 1", s.Young())
+	}
+	applyAll(t, s, h.rng, h.log[before+1:], 1)
+	if n := keys(); n != 1 {
+		t.Errorf("a delivered delivery has %d keys, want 1", n)
+	}
+}
+
+func TestRetention(t *testing.T) {
+	h := newHistory(11)
+	for range 1500 {
+		h.step()
+	}
+	s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 50, InlineBodyBytes: 500})
+	applyAll(t, s, h.rng, h.log, 30)
+
+	// Nothing is old yet.
+	bounds := command.Retain{Finished: epoch.UnixMilli(), Dead: epoch.UnixMilli(), Idempotency: epoch.UnixMilli()}
+	if needed, err := s.NeedsRetain(bounds); needed || err != nil {
+		t.Fatalf("retention is needed: %t, %v, though nothing is old", needed, err)
+	}
+	// Half of the time is over for the finished, none for the dead.
+	bounds.Finished = (epoch.UnixMilli() + h.now) / 2
+	if needed, err := s.NeedsRetain(bounds); !needed || err != nil {
+		t.Fatalf("retention is needed: %t, %v, want true", needed, err)
+	}
+	retain := func(c command.Retain) {
+		h.add(command.AppendRetain(nil, &c))
+		applyAll(t, s, h.rng, h.log[len(h.log)-1:], 1)
+	}
+	retain(bounds)
+	count := func(st delivery.Status) (kept, old int) {
+		for _, m := range h.model {
+			if m.status != st {
+				continue
+			}
+			a := account.ID(m.rec.Account)
+			found, err := s.Find(a, m.rec.ID)
+			if errors.Is(err, ErrNotFound) {
+				if m.updated >= bounds.Finished {
+					t.Errorf("%s ended at %d, after the bound %d, and is gone", m.rec.ID, m.updated, bounds.Finished)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Body(&found); err != nil {
+				t.Errorf("%s is kept and its body is not: %v", m.rec.ID, err)
+			}
+			kept++
+			// On time: dropped an hour late at most. Late: within its day.
+			if m.updated < bounds.Finished-25*time.Hour.Milliseconds() {
+				old++
+			}
+		}
+		return kept, old
+	}
+	if kept, old := count(delivery.Delivered); old != 0 || kept == 0 {
+		t.Errorf("delivered: %d kept, of which %d are too old", kept, old)
+	}
+	for _, st := range []delivery.Status{delivery.Queued, delivery.Retrying, delivery.Rejected, delivery.DeadLetter} {
+		all := 0
+		for _, m := range h.model {
+			if m.status == st {
+				all++
+			}
+		}
+		if kept, _ := count(st); kept != all || all == 0 {
+			t.Errorf("%s: %d of %d kept, want all", st, kept, all)
+		}
+	}
+	// At the end of all time only what is pending is left.
+	end := h.now + 400*dayMillis
+	bounds = command.Retain{Finished: end, Dead: end, Idempotency: end}
+	retain(bounds)
+	for _, space := range []byte{spaceLateRow, spaceLateBody, spaceIdempotency} {
+		if err := s.scan([]byte{space}, []byte{space + 1}, func(k, _ []byte) error {
+			return fmt.Errorf("key %x is left", k)
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := s.Pending(); got != int64(len(h.live)) {
+		t.Errorf("%d pending, want %d", got, len(h.live))
+	}
+	for _, m := range h.live {
+		if _, err := s.Find(account.ID(m.rec.Account), m.rec.ID); err != nil {
+			t.Errorf("pending %s: %v", m.rec.ID, err)
+		}
+	}
+}
+
+func TestListFilters(t *testing.T) {
+	h := newHistory(21)
+	for range 1500 {
+		h.step()
+	}
+	s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 40})
+	applyAll(t, s, h.rng, h.log, 30)
+	mid := time.UnixMilli((epoch.UnixMilli() + h.now) / 2)
+	for _, f := range []delivery.Filter{
+		{},
+		{Status: delivery.Queued}, {Status: delivery.Retrying}, {Status: delivery.Delivered},
+		{Status: delivery.Rejected}, {Status: delivery.DeadLetter}, {Status: delivery.Canceled},
+		{Host: "host-1.example"}, {TargetPrefix: "https://host-2"}, {TargetPrefix: "http://"},
+		{Label: "label-1"}, {Since: mid}, {Until: mid}, {Since: mid, Until: mid.Add(time.Hour)},
+		{Status: delivery.Rejected, Label: "label-0", Since: mid},
+	} {
+		for _, limit := range []int{1, 7, 100} {
+			checkList(t, s, h, f, limit)
+		}
+	}
+}
+
+// checkList pages through a list and compares it with the model.
+func checkList(t *testing.T, s *State, h *history, f delivery.Filter, limit int) {
+	t.Helper()
+	for _, a := range h.accounts {
+		want := make(map[delivery.ID]bool)
+		for id, m := range h.model {
+			d := delivery.Delivery{
+				Status: m.status, Target: m.rec.Target.URL, Host: m.rec.Target.Host,
+				Labels: m.rec.Labels, CreatedAt: id.Time(),
+			}
+			if account.ID(m.rec.Account) == a && f.Match(&d) {
+				want[id] = true
+			}
+		}
+		last, after := lastID, delivery.ID{}
+		for {
+			page, err := s.List(a, &f, after, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range page.Deliveries {
+				if compareIDs(d.ID, last) >= 0 {
+					t.Fatalf("%+v, limit %d: %s comes after %s", f, limit, d.ID, last)
+				}
+				if !want[d.ID] {
+					t.Fatalf("%+v, limit %d: %s should not be there", f, limit, d.ID)
+				}
+				delete(want, d.ID)
+				last = d.ID
+			}
+			if page.Next.IsZero() {
+				break
+			}
+			if len(page.Deliveries) == 0 {
+				t.Fatalf("%+v, limit %d: an empty page that is not the last", f, limit)
+			}
+			after = page.Next
+		}
+		if len(want) > 0 {
+			t.Fatalf("%+v, limit %d: %d deliveries are missing", f, limit, len(want))
+		}
+	}
+}
+
+func TestIdempotent(t *testing.T) {
+	s := openState(t, vfs.NewMem(), Options{})
+	h := newHistory(31)
+	h.accept()
+	_, r, err := command.Parse(h.log[len(h.log)-1].Command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := command.ReadAccept(&r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Idempotent, c.Hash = true, [16]byte{9}
+	h.log[len(h.log)-1].Command = command.AppendAccept(nil, &c)
+	applyAll(t, s, h.rng, h.log, 10)
+	m := h.live[0]
+	a, at := account.ID(m.rec.Account), m.rec.ID.Time()
+	const window = 24 * time.Hour
+	for _, c := range []struct {
+		name    string
+		account account.ID
+		hash    [16]byte
+		now     time.Time
+		found   bool
+	}{
+		{"at once", a, [16]byte{9}, at, true},
+		{"at the window's end", a, [16]byte{9}, at.Add(window - time.Millisecond), true},
+		{"after the window", a, [16]byte{9}, at.Add(window), false},
+		{"another key", a, [16]byte{8}, at, false},
+		{"another account", a + 1, [16]byte{9}, at, false},
+	} {
+		id, found, err := s.Idempotent(c.account, c.hash, c.now, window)
+		if err != nil || found != c.found || found && id != m.rec.ID {
+			t.Errorf("%s: %s, %t, %v; want found %t", c.name, id, found, err, c.found)
+		}
+	}
+}
