@@ -71,7 +71,7 @@ func (e *Engine) applyCommit(c *commit) error {
 		return err
 	}
 	for i, cookie := range c.cookies {
-		if t, ok := cookie.(*ticket); ok && !answeredEarly(t) {
+		if t, ok := cookie.(*ticket); ok {
 			t.done <- struct{}{}
 		} else if a, ok := cookie.(*attempted); ok && !c.entries[i].Ignored {
 			e.metrics.countAttempt(a)
@@ -109,8 +109,9 @@ func (e *Engine) answerAccepts(batch []state.Entry, cookies []any) {
 	e.dispatcher.kick(accepted)
 	e.dispatcher.mu.Unlock()
 	e.metrics.accepted.Add(accepted)
-	for _, cookie := range cookies {
+	for i, cookie := range cookies {
 		if t, ok := cookie.(*ticket); ok && answeredEarly(t) {
+			cookies[i] = nil // from here on the ticket is its waiter's, for another send
 			t.done <- struct{}{}
 		}
 	}

@@ -90,7 +90,7 @@ func applyAll(t testing.TB, s *State, rng *rand.Rand, entries []Entry, most int)
 // The same log gives the same state, however it is cut into batches, however
 // long deliveries stay young, and it is what the model says.
 func TestApplyIsDeterministic(t *testing.T) {
-	seeded(t, 20, func(t *testing.T, seed uint64) {
+	seeded(t, 6, func(t *testing.T, seed uint64) {
 		h := newHistory(seed)
 		for range 600 {
 			h.step()
@@ -123,7 +123,7 @@ func TestApplyIsDeterministic(t *testing.T) {
 // log from Low brings everything back, young deliveries included; also when
 // the replay is cut off by another crash.
 func TestReplayAfterCrash(t *testing.T) {
-	seeded(t, 60, func(t *testing.T, seed uint64) {
+	seeded(t, 20, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		h := newHistory(seed)
 		for range 400 {
@@ -312,7 +312,7 @@ func TestRetention(t *testing.T) {
 
 func TestListFilters(t *testing.T) {
 	h := newHistory(21)
-	for range 1500 {
+	for range 700 {
 		h.step()
 	}
 	s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 40})
