@@ -106,9 +106,8 @@ func (s *Scheduler) trim(l *lane) {
 		return s.items.at(a).position().Compare(s.items.at(b).position())
 	})
 	drop := all[most/2:]
-	if p := s.items.at(drop[0]).position(); !l.onDisk || p.Compare(l.diskNext) < 0 {
-		l.onDisk, l.diskNext = true, p
-	}
+	// No page is out, so every stored item is before the old diskNext.
+	l.onDisk, l.diskNext = true, s.items.at(drop[0]).position()
 	for _, i := range drop {
 		s.unwait(l, i)
 		s.forget(i)

@@ -33,7 +33,10 @@ type model struct {
 	reads   []*pageRead
 	flights map[LaneKey]int
 
-	started, stale int // dispatches, answers that held something stale
+	mood []int // actions, each as often as it is likely
+	hot  int   // the lane that gets most sends; 4 and above: none
+
+	started, stale int // attempts; page entries that were over or busy when answered
 }
 
 type logged struct {
@@ -66,6 +69,9 @@ func newModel(o Options, pick func(int) int) *model {
 }
 
 func (m *model) lane() LaneKey {
+	if m.hot < 4 && m.pick(8) != 0 {
+		return LaneKey{Account: uint64(m.hot / 2), Destination: uint64(m.hot % 2)}
+	}
 	return LaneKey{Account: uint64(m.pick(2)), Destination: uint64(m.pick(2))}
 }
 
@@ -317,16 +323,37 @@ func (m *model) tick() error {
 	default:
 		m.now += Time(m.pick(30))
 	}
-	m.s.Wake(m.now)
+	m.wake()
 	return nil
 }
 
+func (m *model) wake() {
+	m.s.Wake(m.now)
+	for k, at := range m.resume {
+		if at <= m.now {
+			delete(m.resume, k) // it has been; a clock that goes back does not renew it
+		}
+	}
+}
+
+// step does one thing. What it does rather than another is a matter of mood,
+// which changes now and then: floods, disks that stand still, pages that take
+// for ever and results that come all at once are where the hard cases are.
 func (m *model) step() error {
 	actions := [...]func() error{
-		m.accept, m.apply, m.watermark, m.start, m.start, m.end, m.record,
+		m.accept, m.apply, m.watermark, m.start, m.end, m.record,
 		m.giveBack, m.ask, m.read, m.answer, m.tick,
 	}
-	i := m.pick(len(actions))
+	if m.pick(60) == 0 || m.mood == nil {
+		m.mood = make([]int, 0, 64)
+		for i := range actions {
+			for range 1 << m.pick(4) {
+				m.mood = append(m.mood, i)
+			}
+		}
+		m.hot = m.pick(8)
+	}
+	i := m.mood[m.pick(len(m.mood))]
 	if i == 0 && len(m.live) > 300 {
 		i = 3
 	}
@@ -399,7 +426,7 @@ func (m *model) settle() error {
 			if !ok || at > m.now {
 				break
 			}
-			m.s.Wake(m.now)
+			m.wake()
 		}
 		for {
 			m.ask()
@@ -427,7 +454,7 @@ func (m *model) settle() error {
 	}
 	for id, d := range m.live {
 		l := m.s.lanes.at(m.s.byKey[d.k])
-		late := d.item.Due <= m.now-tickMs && m.resume[d.k] <= m.now-tickMs && l.pageAt <= m.now-tickMs
+		late := d.item.Due <= m.now-tickMs && l.resumeAt <= m.now-tickMs && l.pageAt <= m.now-tickMs
 		if d.state == itemStored && late && m.flights[d.k] < m.s.opts.LaneConcurrency {
 			return fmt.Errorf("%x was due at %d, its lane has room, now %d: %+v", id, d.item.Due, m.now, *l)
 		}
@@ -476,7 +503,7 @@ func (m *model) run(steps, checkEvery int) error {
 		if err == nil && n%checkEvery == 0 {
 			err = m.check()
 		}
-		if err == nil && n%97 == 0 {
+		if err == nil && n%389 == 388 {
 			err = m.settle()
 		}
 		if err != nil {
