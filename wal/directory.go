@@ -57,14 +57,14 @@ const fillChunkBytes = 1 << 20
 
 // createFilled makes a zero-filled, synced file of that size, ready to be overwritten: only blocks that
 // were written before are overwritten without the filesystem's own journal. stop is asked now and then.
-// On error the file is left for the caller to remove.
+// On error no file is left, if it can be helped.
 func (d directory) createFilled(name string, size int64, stop func() bool) (vfs.File, error) {
 	f, err := d.fs.Create(d.path(name), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
 	if err := fillZero(f, size, stop); err != nil {
-		return nil, errors.Join(fmt.Errorf("fill %s: %w", name, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("fill %s: %w", name, err), f.Close(), d.fs.Remove(d.path(name)))
 	}
 	return f, nil
 }

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strconv"
@@ -73,7 +74,7 @@ func (h *segmentHeader) encode(b []byte) {
 func parseSegmentHeader(b []byte) (segmentHeader, error) {
 	le := binary.LittleEndian
 	if err := checkPage(b, segmentMagic); err != nil {
-		return segmentHeader{}, fmt.Errorf("segment header: %w", err)
+		return segmentHeader{}, err
 	}
 	h := segmentHeader{
 		version:     le.Uint32(b[8:]),
@@ -118,19 +119,21 @@ func putPageCRC(b []byte) uint32 {
 	return crc
 }
 
+var errPage = errors.New("header page")
+
 func checkPage(b []byte, magic string) error {
 	le := binary.LittleEndian
 	if len(b) < headerBytes {
-		return fmt.Errorf("page is short")
+		return fmt.Errorf("%w: it is short", errPage)
 	}
 	if crc32.Checksum(b[:headerBytes-4], castagnoli) != le.Uint32(b[headerBytes-4:]) {
-		return fmt.Errorf("page checksum does not fit")
+		return fmt.Errorf("%w: its checksum does not fit", errPage)
 	}
 	if string(b[:8]) != magic {
-		return fmt.Errorf("page is of another kind")
+		return fmt.Errorf("%w: it is of another kind", errPage)
 	}
 	if v := le.Uint32(b[8:]); v != formatVersion {
-		return fmt.Errorf("%w: version %d, known is %d", ErrVersion, v, formatVersion)
+		return fmt.Errorf("%w: %w: version %d, known is %d", errPage, ErrVersion, v, formatVersion)
 	}
 	return nil
 }

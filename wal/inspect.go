@@ -3,6 +3,8 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -143,8 +145,10 @@ func (p *inspection) readHeader(name string) (segmentHeader, error) {
 		return segmentHeader{}, fmt.Errorf("wal: close segment %d: %w", number, closeErr)
 	}
 	switch {
-	case err != nil:
+	case errors.Is(err, errPage):
 		return segmentHeader{}, bad(err.Error(), err)
+	case err != nil:
+		return segmentHeader{}, fmt.Errorf("wal: read segment %d: %w", number, err)
 	case h.number != number || h.first != first:
 		return segmentHeader{}, bad(fmt.Sprintf("header is that of %s", h.fileName()), nil)
 	case h.identity != p.meta.identity:
@@ -289,9 +293,13 @@ func (p *inspection) checkApplied(applied Index) error {
 	return e
 }
 
-func lockDirectory(d directory) (closer interface{ Close() error }, err error) {
+func lockDirectory(d directory) (io.Closer, error) {
 	c, err := d.fs.Lock(d.path(lockName))
-	if err != nil {
+	var path *os.PathError
+	switch {
+	case errors.As(err, &path): // the file cannot even be opened
+		return nil, fmt.Errorf("wal: lock %s: %w", d.dir, err)
+	case err != nil:
 		return nil, fmt.Errorf("%w: %s: %w", ErrLocked, d.dir, err)
 	}
 	return c, nil

@@ -225,7 +225,9 @@ func (l *Log) close() error {
 		l.startLocked()
 	}
 	l.closing = true
-	l.idle = !l.started
+	if !l.started {
+		l.idle = true
+	}
 	l.wakeLocked()
 	l.mu.Unlock()
 	l.running.Wait()

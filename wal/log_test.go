@@ -2,13 +2,10 @@ package wal
 
 import (
 	"fmt"
-	"log/slog"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
-
-var quiet = slog.New(slog.DiscardHandler)
 
 func TestEntriesComeBackAfterEveryRestart(t *testing.T) {
 	fs := vfs.NewMem()

@@ -195,9 +195,6 @@ func (l *Log) openSpare(recycled, name string, size int64) (*spare, error) {
 	}
 	f, err := l.d.createFilled(name, size, l.stopping)
 	if err != nil {
-		if removeErr := l.d.fs.Remove(l.d.path(name)); removeErr != nil {
-			return nil, errors.Join(err, removeErr)
-		}
 		return nil, err
 	}
 	return &spare{f, name, size}, nil

@@ -41,7 +41,7 @@ func (r *frameReader) close() error { return r.file.Close() }
 // header reads and checks the segment's first page, and sets the seed by it.
 func (r *frameReader) header() (segmentHeader, error) {
 	if r.size < headerBytes {
-		return segmentHeader{}, fmt.Errorf("segment header: file has %d bytes", r.size)
+		return segmentHeader{}, fmt.Errorf("%w: file has %d bytes", errPage, r.size)
 	}
 	b, err := r.view(0, headerBytes)
 	if err != nil {

@@ -51,14 +51,24 @@ func Open(dir string, options Options) (*Log, error) {
 }
 
 func makeDirectory(d directory) error {
-	if exists(d.fs, d.dir) {
-		return nil
-	}
 	if err := d.fs.MkdirAll(d.dir, 0o755); err != nil {
 		return fmt.Errorf("wal: make %s: %w", d.dir, err)
 	}
-	if err := syncDir(d.fs, d.parent()); err != nil {
+	return nil
+}
+
+// syncAncestors makes the directory's own name durable, and those of the directories above that may
+// have been made with it (in this life or in one that was killed before it came to here). Those further
+// up may not be ours to open; they were there before.
+func syncAncestors(d directory) error {
+	dir := d.parent()
+	if err := syncDir(d.fs, dir); err != nil {
 		return fmt.Errorf("wal: %w", err)
+	}
+	for up := d.fs.PathDir(dir); up != dir && up != ""; dir, up = up, d.fs.PathDir(up) {
+		if err := syncDir(d.fs, up); err != nil {
+			break
+		}
 	}
 	return nil
 }
@@ -75,6 +85,9 @@ func open(d directory, o Options) (*Log, error) {
 		return nil, err
 	}
 	// From here on the directory is ours to change.
+	if err := p.clean(); err != nil {
+		return nil, fmt.Errorf("wal: recover %s: %w", d.dir, err)
+	}
 	if p.fresh {
 		if err := p.create(o); err != nil {
 			return nil, err
@@ -111,6 +124,9 @@ func (p *inspection) create(o Options) error {
 		}
 	}
 	p.meta = m
+	if err := syncAncestors(p.d); err != nil {
+		return err
+	}
 	return createMeta(p.d, m)
 }
 
@@ -130,32 +146,39 @@ func newLog(d directory, o Options, p *inspection) (*Log, error) {
 	return l, nil
 }
 
-// settle makes what was found durable, whatever the last life left half done, before anyone builds on
-// it. Each step may be cut short by a crash and is then done again by the next Open with the same result:
+// What was found is made durable, whatever the last life left half done, before anyone builds on it.
+// Each step may be cut short by a crash and is then done again by the next Open with the same result:
 //
-//  1. sync the directory: its names may have come from memory only
-//  2. remove what is not part of the log: old segments, spares, a segment that was being made
-//  3. write meta, both slots
-//  4. copy the unproven tail to a new segment, which becomes the newest by the same steps as always
-//  5. remove the note of a failure
-func (l *Log) settle(p *inspection) error {
-	if err := l.d.sync(); err != nil {
+//  1. clean: sync the directory, since its names may have come from memory only; remove what is not
+//     part of the log: old segments, spares, a segment that was being made
+//  2. settle: write meta, both slots
+//  3. copy the unproven tail to a new segment, which becomes the newest by the same steps as always
+//  4. remove the note of a failure
+func (p *inspection) clean() error {
+	if err := p.d.sync(); err != nil {
 		return err
 	}
-	garbage := append(append([]string(nil), p.dead...), p.listing.spares...)
-	if p.leftover != "" {
-		garbage = append(garbage, p.leftover)
-	}
+	garbage := p.garbage()
 	for _, name := range garbage {
-		if err := l.d.fs.Remove(l.d.path(name)); err != nil {
+		if err := p.d.fs.Remove(p.d.path(name)); err != nil {
 			return fmt.Errorf("remove %s: %w", name, err)
 		}
 	}
-	if len(garbage) > 0 {
-		if err := l.d.sync(); err != nil {
-			return err
-		}
+	if len(garbage) == 0 {
+		return nil
 	}
+	return p.d.sync()
+}
+
+func (p *inspection) garbage() []string {
+	names := append(append([]string(nil), p.dead...), p.listing.spares...)
+	if p.leftover != "" {
+		names = append(names, p.leftover)
+	}
+	return names
+}
+
+func (l *Log) settle(p *inspection) error {
 	if err := l.meta.update(func(*metaState) {}); err != nil {
 		return err
 	}
@@ -191,7 +214,7 @@ func (l *Log) copyTail(s *segmentScan) (err error) {
 		return err
 	}
 	w := &l.w
-	return w.begin(&spare{f, name, size}, l.nextHeader(l.next, 0, 0, false), func() error {
+	return w.begin(&spare{f, name, size}, l.nextHeader(l.next), func() error {
 		for _, t := range s.tail {
 			if err := w.copyFrame(r, t.off); err != nil {
 				return err

@@ -61,6 +61,9 @@ func (l *Log) Read(i Index) (Entry, error) {
 func (l *Log) pin(from Index) ([]source, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closing {
+		return nil, ErrClosed // the directory may be another's by now
+	}
 	first := l.firstLocked()
 	if from == 0 {
 		from = first

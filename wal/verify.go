@@ -19,7 +19,7 @@ type Report struct {
 	Unproven  int64 // entries of the last write, which Open will copy to a new segment
 	Failure   string
 	Leftovers []string // files that Open will remove
-	Findings  []error  // what is wrong, most often *CorruptionError; none means that Open will succeed
+	Findings  []error  // what is wrong, most often *CorruptionError; none means that Open accepts the directory
 }
 
 // A SegmentReport describes one file of the log.
@@ -63,11 +63,7 @@ func verify(d directory) (Report, error) {
 	if err := p.run(); err != nil {
 		return Report{}, err
 	}
-	r := Report{Identity: p.meta.identity, Frames: p.frames, Entries: p.entries, Findings: p.findings, Failure: readNote(d)}
-	r.Leftovers = append(append(r.Leftovers, p.dead...), p.listing.spares...)
-	if p.leftover != "" {
-		r.Leftovers = append(r.Leftovers, p.leftover)
-	}
+	r := Report{Identity: p.meta.identity, Frames: p.frames, Entries: p.entries, Findings: p.findings, Failure: readNote(d), Leftovers: p.garbage()}
 	for _, s := range p.segments {
 		g := v.of(s.number)
 		g.Name, g.First, g.Last, g.Bytes, g.Used = s.name, s.start, s.last, s.bytes, s.end

@@ -125,6 +125,9 @@ func (w *writer) commit(batch []Entry) (int, error) {
 	w.l.o.Committed(batch[:n])
 	w.l.release(waited)
 	clear(batch[:n]) // what they point to is the caller's again
+	if most := 4 * w.l.o.FrameBytes; cap(w.frame) > most || cap(w.packed) > most {
+		w.frame, w.packed = nil, nil // a very large entry went by
+	}
 	return n, nil
 }
 
@@ -245,15 +248,20 @@ func (l *Log) release(bytes int64) {
 // returns, the new segment is there after any crash: header synced, then the name, then the directory,
 // then meta, which is what makes it part of the log.
 func (w *writer) rotate(first Index, need int64) error {
+	l := w.l
+	open := w.file != nil
 	if err := w.seal(); err != nil {
 		return err
 	}
-	l := w.l
+	h := l.nextHeader(first)
+	if open {
+		h.previousEnd, h.previousCRC = w.end, w.crc // the seal included
+	}
 	spare, err := l.takeSpare(need)
 	if err != nil {
 		return err
 	}
-	return w.begin(spare, l.nextHeader(first, w.end, w.crc, w.file != nil), nil)
+	return w.begin(spare, h, nil)
 }
 
 // seal closes the active segment, with its offset table if a truncation did not end it already.
@@ -272,24 +280,20 @@ func (w *writer) seal() error {
 			return fmt.Errorf("seal: %w", err)
 		}
 	}
-	if err := w.file.Close(); err != nil {
+	if err := w.close(); err != nil {
 		return fmt.Errorf("close segment %d: %w", w.segment.number, err)
 	}
 	return nil
 }
 
-// nextHeader is that of the segment after the newest, which ends at end with crc if the writer has it
-// open, and where recovery found it otherwise.
-func (l *Log) nextHeader(first Index, end int64, crc uint32, open bool) *segmentHeader {
+// nextHeader is that of the segment after the newest, where its last entries end.
+func (l *Log) nextHeader(first Index) *segmentHeader {
 	h := &segmentHeader{version: formatVersion, number: 1, first: first, identity: l.identity, salt: l.salt, created: l.o.Now()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if n := len(l.segments); n > 0 {
 		s := l.segments[n-1]
 		h.number, h.previous, h.previousEnd, h.previousCRC = s.number+1, s.number, s.end, s.crc
-	}
-	if open {
-		h.previousEnd, h.previousCRC = end, crc
 	}
 	return h
 }
@@ -319,6 +323,7 @@ func (w *writer) begin(spare *spare, h *segmentHeader, fill func() error) error 
 	if err := w.file.SyncData(); err != nil {
 		return fmt.Errorf("sync header of segment %d: %w", h.number, err)
 	}
+	w.synced = w.end
 	if err := l.d.fs.Rename(l.d.path(spare.name), l.d.path(w.segment.name)); err != nil {
 		return fmt.Errorf("name segment %d: %w", h.number, err)
 	}
