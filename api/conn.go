@@ -1,0 +1,177 @@
+package api
+
+import (
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+)
+
+const (
+	// refusals bounds the goroutines that tell connections above the limit
+	// why they are refused. Beyond it they are closed without a word.
+	refusals = 64
+	// lingerBytes bounds what is read away of a refused request.
+	lingerBytes = 256 << 10
+)
+
+// refusal is the answer to a connection above the limit.
+var refusal = func() string {
+	body := `{"error":"overloaded","detail":"the server has too many open connections"}` + "\n"
+	return "HTTP/1.1 503 Service Unavailable\r\n" +
+		"Content-Type: application/json\r\n" +
+		"Content-Length: " + strconv.Itoa(len(body)) + "\r\n" +
+		"Retry-After: 1\r\n" +
+		"X-Request-Id: refused\r\n" +
+		"Connection: close\r\n\r\n" + body
+}()
+
+// connections bounds and knows the open connections of a server. fasthttp has
+// a bound too, but answers in plain text and without Retry-After, and it
+// leaves connections running when its shutdown runs out of time.
+type connections struct {
+	most    int
+	linger  time.Duration
+	refused *metrics.Counter
+
+	mu       sync.Mutex
+	open     map[*conn]struct{}
+	stopped  bool
+	refusing sync.WaitGroup // goroutines of refuse
+	slots    chan struct{}  // of refuse
+}
+
+func (cs *connections) init(most int, linger time.Duration) {
+	cs.most, cs.linger = most, linger
+	cs.open = map[*conn]struct{}{}
+	cs.slots = make(chan struct{}, refusals)
+}
+
+// listen wraps ln so that what it accepts is counted.
+func (cs *connections) listen(ln net.Listener) net.Listener {
+	return &listener{Listener: ln, conns: cs}
+}
+
+// admit registers a new connection, or refuses it and returns nil.
+func (cs *connections) admit(nc net.Conn) *conn {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.stopped {
+		nc.Close()
+		return nil
+	}
+	if len(cs.open) >= cs.most {
+		cs.refused.Inc()
+		cs.refuseLocked(nc)
+		return nil
+	}
+	c := &conn{Conn: nc, conns: cs}
+	cs.open[c] = struct{}{}
+	return c
+}
+
+func (cs *connections) refuseLocked(nc net.Conn) {
+	select {
+	case cs.slots <- struct{}{}:
+	default:
+		nc.Close()
+		return
+	}
+	cs.refusing.Go(func() {
+		defer func() { <-cs.slots }()
+		nc.SetDeadline(time.Now().Add(cs.linger))
+		io.WriteString(nc, refusal)
+		readAway(nc, cs.linger)
+		nc.Close()
+	})
+}
+
+func (cs *connections) remove(c *conn) {
+	cs.mu.Lock()
+	delete(cs.open, c)
+	cs.mu.Unlock()
+}
+
+func (cs *connections) count() int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(cs.open)
+}
+
+// stop makes admit close whatever still arrives.
+func (cs *connections) stop() {
+	cs.mu.Lock()
+	cs.stopped = true
+	cs.mu.Unlock()
+}
+
+// closeAll closes the connections that are left and waits for refuse.
+func (cs *connections) closeAll() {
+	cs.mu.Lock()
+	left := make([]*conn, 0, len(cs.open))
+	for c := range cs.open {
+		left = append(left, c)
+	}
+	cs.mu.Unlock()
+	for _, c := range left {
+		c.linger.Store(false)
+		c.Close()
+	}
+	cs.refusing.Wait()
+}
+
+type listener struct {
+	net.Listener
+	conns *connections
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if c := l.conns.admit(nc); c != nil {
+			return c, nil
+		}
+	}
+}
+
+// A conn is an admitted connection.
+type conn struct {
+	net.Conn
+	conns  *connections
+	linger atomic.Bool // there is unread request: read it away before closing
+	closed atomic.Bool
+}
+
+// Close closes the connection. Closing a socket with unread data sends a reset,
+// which may destroy an answer that the client has not read yet; with linger
+// set, the answer's end is sent first and the data read away, within bounds.
+func (c *conn) Close() error {
+	if c.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	if c.linger.Load() {
+		readAway(c.Conn, c.conns.linger)
+	}
+	c.conns.remove(c)
+	return c.Conn.Close()
+}
+
+// readAway ends our side and reads the other until it ends too, or a bound is
+// met. Errors do not matter: the connection is about to be closed.
+func readAway(nc net.Conn, timeout time.Duration) {
+	w, ok := nc.(interface{ CloseWrite() error })
+	if !ok || w.CloseWrite() != nil {
+		return
+	}
+	if nc.SetReadDeadline(time.Now().Add(timeout)) != nil {
+		return
+	}
+	io.CopyN(io.Discard, nc, lingerBytes)
+}

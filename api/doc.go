@@ -1,0 +1,67 @@
+// Package api is Harepost's REST API: HTTP and JSON on one side, an
+// engine.Engine on the other.
+//
+// # Calls in order
+//
+//	s, err := api.New(e, api.Options{})
+//	go s.Serve(ln)      // may be called for several listeners
+//	s.Drain()           // readiness off, keep-alive connections told to close
+//	s.Shutdown(ctx)     // no new requests; waits for those under way
+//
+// # What it does
+//
+// A request is routed, authenticated, decoded, validated and handed to the
+// engine; the engine's answer or error is written as JSON. Everything that is
+// a choice about text is made here and nowhere else: JSON types, clamping of
+// policy numbers, spelling of host names, RFC 3339, the words of an error. The
+// engine is given values that need no second look, and it alone decides what
+// depends on state or on the network: whether a domain is verified, whether an
+// address is forbidden, whether an account is over its rate.
+//
+// # What it guarantees
+//
+//   - A 202 is written only after Engine.Send returned: the send is durable.
+//   - A JSON body goes out byte for byte as it came, white space inside it
+//     included. Nothing is re-serialised.
+//   - Every answer is JSON and has X-Request-Id, those for malformed HTTP
+//     included; every 405 has Allow, every 429 and 503 has Retry-After.
+//   - No request ends the process: a panic becomes a 500 and a log line.
+//   - No key, token, secret or payload is logged.
+//
+// # What it bounds
+//
+// Connections (more are answered 503 and closed), header bytes (431), body
+// bytes (413), time to read a request (408), idle time, and every field of a
+// send. The memory a stranger can hold is bounded too: fasthttp allocates a
+// body's declared length at once, so a request larger than smallBodyBytes is
+// read only after its API key proved valid.
+//
+// # Decisions where the contract leaves room
+//
+//   - JSON is read as I-JSON (RFC 7493): a duplicate member name, also inside
+//     body or metadata, and invalid UTF-8 are a 400. Two parsers that read a
+//     duplicate differently are how one request comes to mean two things.
+//   - A number in exponent or fraction form is taken when it is whole (5.0,
+//     1e3): JSON has one number type, and some encoders write integers so.
+//   - A target may not be an IP address: nobody can verify one. Loopback is
+//     the exception of Options.Dev.
+//   - A domain may not be a public suffix, ICANN's or a private one (such as
+//     github.io): below either, names belong to strangers, and a verified
+//     suffix would cover them all. An underscore in a host name is accepted,
+//     since such names are in use.
+//   - Octets that RFC 3986 does not allow in a path or query are
+//     percent-encoded, since they would be malformed HTTP; all others, and all
+//     existing percent-encoding, stay as given.
+//   - delay_ms and not_before beyond a year, and an expires_at that is past or
+//     not after not_before, are a 400 rather than clamped: moving a date that
+//     someone chose is worse than saying no.
+//   - A bound on keys or domains that is reached is a 400, so that a 409
+//     always means an unverified domain.
+//   - An empty query parameter is one that was not given.
+//
+// # Goroutines
+//
+// fasthttp has one per connection, which waits inside Engine.Send for the
+// group commit. The listener adds at most refusals short-lived ones that
+// answer connections above the bound. Shutdown waits for all of them.
+package api

@@ -1,0 +1,91 @@
+package api
+
+import (
+	"errors"
+	"net"
+	"strconv"
+
+	"github.com/valyala/fasthttp"
+)
+
+// limitBody runs between a request's head and its body. fasthttp allocates the
+// declared length of a body at once, so only a proven account's send may
+// declare a large one: without this, strangers could hold
+// Connections * RequestBytes of memory by sending heads.
+func (s *Server) limitBody(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	n := h.ContentLength()
+	if n >= 0 && n <= smallBodyBytes {
+		return fasthttp.RequestConfig{}
+	}
+	limit := min(smallBodyBytes, s.o.RequestBytes)
+	if string(pathOf(h.RequestURI())) == "/v1/send" {
+		if _, err := s.engine.Authenticate(bearer(h)); err == nil {
+			limit = s.o.RequestBytes
+		}
+	}
+	return fasthttp.RequestConfig{MaxRequestBodySize: limit}
+}
+
+// pathOf cuts the query off; an absolute URI is no path of ours and stays one.
+func pathOf(uri []byte) []byte {
+	for i, c := range uri {
+		if c == '?' {
+			return uri[:i]
+		}
+	}
+	return uri
+}
+
+// serveError answers a request that could not be read. fasthttp then closes
+// the connection; until it has, the rest of the request is read away, or the
+// reset it would cause could overtake the answer.
+func (s *Server) serveError(ctx *fasthttp.RequestCtx, err error) {
+	setRequestID(ctx)
+	p := s.readProblem(ctx, err)
+	if c, ok := ctx.Conn().(*conn); ok && p.status != fasthttp.StatusRequestTimeout {
+		c.linger.Store(true)
+	}
+	writeProblem(ctx, p)
+	s.metrics.observe(nil, p.status, 0)
+}
+
+// readProblem is the answer to a request that could not be read.
+func (s *Server) readProblem(ctx *fasthttp.RequestCtx, err error) *problem {
+	var small *fasthttp.ErrSmallBuffer
+	var netErr net.Error
+	switch {
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		return s.bodyTooLarge(&ctx.Request.Header)
+	case errors.As(err, &small):
+		return &problem{
+			status:  fasthttp.StatusRequestHeaderFieldsTooLarge,
+			message: "request head is too large",
+			detail:  "the request line and headers together may have " + strconv.Itoa(s.o.ReadBufferBytes) + " bytes",
+		}
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return &problem{
+			status:  fasthttp.StatusRequestTimeout,
+			message: "request took too long to arrive",
+			detail:  "it must be complete within " + s.o.ReadTimeout.String(),
+		}
+	}
+	// The error's own text would repeat the caller's bytes.
+	return errMalformedHTTP
+}
+
+// bodyTooLarge says 401 where the body would have been taken from somebody
+// with a valid key, see limitBody.
+func (s *Server) bodyTooLarge(h *fasthttp.RequestHeader) *problem {
+	limit := smallBodyBytes
+	if string(pathOf(h.RequestURI())) == "/v1/send" {
+		limit = s.o.RequestBytes
+		if _, err := s.engine.Authenticate(bearer(h)); err != nil {
+			return errUnauthorized
+		}
+	}
+	return &problem{
+		status:  fasthttp.StatusRequestEntityTooLarge,
+		message: "request body is too large",
+		detail:  "it may have " + strconv.Itoa(limit) + " bytes",
+	}
+}

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// smallBodyBytes is how much body is read before the caller has proved who
+// it is, and on routes that never need more.
+const smallBodyBytes = 16 << 10
+
+// Options configure a Server. A zero field means the default beside it.
+type Options struct {
+	// AdminToken is the bearer token of POST /v1/accounts. Without it, and
+	// without OpenSignup, nobody can create an account over HTTP.
+	AdminToken string
+	OpenSignup bool // anyone may create an account, without a token
+
+	AllowHTTPTargets bool // http targets are accepted beside https ones
+	Dev              bool // http and IP literals are accepted for loopback targets, and localhost is a host
+
+	RequestBytes         int           // body of one request; 1 MiB
+	Headers              int           // members of a send's headers; 64
+	HeadersBytes         int           // names and values of them together; 16 KiB
+	URLBytes             int           // target; 2048
+	MetadataBytes        int           // metadata as written; 16 KiB
+	IdempotencyKeyChars  int           // idempotency_key; 255
+	Labels               int           // labels of one send; 8
+	LabelChars           int           // one label; 64
+	Warnings             int           // warnings in one answer, the rest is counted; 16
+	PrivateNames         []string      // host name suffixes that are refused as targets; DefaultPrivateNames
+	MaxDelay             time.Duration // how far ahead delay_ms and not_before may lie; 365 days
+	OverloadedRetryAfter time.Duration // Retry-After of a 503; 1 s
+
+	Connections      int           // open connections, the next is answered 503; 4096
+	ReadBufferBytes  int           // per active connection, and the most a request's head may have; 8 KiB
+	ReadTimeout      time.Duration // from a request's first byte to its last; 30 s
+	WriteTimeout     time.Duration // to write an answer; 30 s
+	IdleTimeout      time.Duration // between requests of a connection; 75 s
+	RequestsPerConn  int           // then the connection is closed; 0 is no bound
+	ConnectionsPerIP int           // 0 is no bound; behind a proxy it counts the proxy
+	LingerTimeout    time.Duration // how long a refused request is still read so that its answer arrives; 500 ms
+
+	// Metrics writes what else belongs on GET /metrics, in Prometheus text
+	// format; nil writes nothing. It runs on the request's goroutine.
+	Metrics func(io.Writer)
+	Logger  *slog.Logger // slog.Default()
+}
+
+// DefaultPrivateNames are the suffixes that mean "my own network" by standard
+// or by habit. Addresses are checked whatever the name; this only makes the
+// mistake visible early.
+var DefaultPrivateNames = []string{"localhost", "local", "internal", "svc", "cluster.local"}
+
+func (o Options) withDefaults() Options {
+	orInt(&o.RequestBytes, 1<<20)
+	orInt(&o.Headers, 64)
+	orInt(&o.HeadersBytes, 16<<10)
+	orInt(&o.URLBytes, 2048)
+	orInt(&o.MetadataBytes, 16<<10)
+	orInt(&o.IdempotencyKeyChars, 255)
+	orInt(&o.Labels, 8)
+	orInt(&o.LabelChars, 64)
+	orInt(&o.Warnings, 16)
+	orInt(&o.Connections, 4096)
+	orInt(&o.ReadBufferBytes, 8<<10)
+	orDuration(&o.MaxDelay, 365*24*time.Hour)
+	orDuration(&o.OverloadedRetryAfter, time.Second)
+	orDuration(&o.ReadTimeout, 30*time.Second)
+	orDuration(&o.WriteTimeout, 30*time.Second)
+	orDuration(&o.IdleTimeout, 75*time.Second)
+	orDuration(&o.LingerTimeout, 500*time.Millisecond)
+	if o.PrivateNames == nil {
+		o.PrivateNames = DefaultPrivateNames
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o
+}
+
+func orInt(v *int, def int) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+func orDuration(v *time.Duration, def time.Duration) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+// validate expects the defaults to be filled in.
+func (o Options) validate() error {
+	for name, v := range map[string]int{
+		"RequestBytes": o.RequestBytes, "Headers": o.Headers, "HeadersBytes": o.HeadersBytes,
+		"URLBytes": o.URLBytes, "MetadataBytes": o.MetadataBytes,
+		"IdempotencyKeyChars": o.IdempotencyKeyChars, "Labels": o.Labels, "LabelChars": o.LabelChars,
+		"Warnings": o.Warnings, "Connections": o.Connections, "ReadBufferBytes": o.ReadBufferBytes,
+		"RequestsPerConn": o.RequestsPerConn, "ConnectionsPerIP": o.ConnectionsPerIP,
+	} {
+		if v < 0 {
+			return fmt.Errorf("api: option %s is negative (%d)", name, v)
+		}
+	}
+	for name, v := range map[string]time.Duration{
+		"MaxDelay": o.MaxDelay, "OverloadedRetryAfter": o.OverloadedRetryAfter, "ReadTimeout": o.ReadTimeout,
+		"WriteTimeout": o.WriteTimeout, "IdleTimeout": o.IdleTimeout, "LingerTimeout": o.LingerTimeout,
+	} {
+		if v < 0 {
+			return fmt.Errorf("api: option %s is negative (%s)", name, v)
+		}
+	}
+	switch {
+	case o.MetadataBytes > o.RequestBytes:
+		return fmt.Errorf("api: MetadataBytes (%d) is above RequestBytes (%d)", o.MetadataBytes, o.RequestBytes)
+	case o.ReadBufferBytes < 1024:
+		return fmt.Errorf("api: ReadBufferBytes is %d, a request's head needs 1024", o.ReadBufferBytes)
+	case o.AdminToken != strings.TrimSpace(o.AdminToken):
+		return errors.New("api: AdminToken has white space around it, a header cannot carry that")
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+package api
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/harepost/harepost/engine"
+)
+
+// Headers that fasthttp has no name for.
+const (
+	headerRequestID      = "X-Request-Id"
+	headerIdempotencyKey = "Idempotency-Key"
+)
+
+// A call is one request on its way to a handler. It ends with the handler.
+type call struct {
+	http    *fasthttp.RequestCtx
+	account engine.AccountID // of the API key, where the route asks for one
+	param   string           // last element of the path, where the route has one
+}
+
+// access is whom a route serves.
+type access uint8
+
+const (
+	public  access = iota // no key
+	account               // an API key
+	admin                 // the admin token, or open sign-up
+)
+
+// A handler answers a call, or returns the error that serve answers with.
+type handler func(c *call) error
+
+// A route is one path with its methods.
+type route struct {
+	path    string // as documented, a label of metrics too
+	access  access
+	methods map[string]handler
+	allow   string // value of the header Allow
+	metrics *routeMetrics
+}
+
+// routeTable returns the routes by path. A path that ends in "/" takes one
+// more element, the parameter.
+func (s *Server) routeTable() map[string]*route {
+	table := map[string]*route{}
+	add := func(path string, who access, methods map[string]handler) {
+		key, _, _ := strings.Cut(path, "{")
+		table[key] = &route{path: path, access: who, methods: methods, allow: allow(methods)}
+	}
+	add("/v1/send", account, map[string]handler{"POST": s.send})
+	add("/v1/deliveries", account, map[string]handler{"GET": s.listDeliveries})
+	add("/v1/deliveries/{id}", account, map[string]handler{"GET": s.getDelivery})
+	add("/v1/domains", account, map[string]handler{"GET": s.listDomains, "POST": s.addDomain})
+	add("/v1/domains/verify", account, map[string]handler{"POST": s.verifyDomain})
+	add("/v1/domains/{domain}", account, map[string]handler{"GET": s.getDomain, "DELETE": s.deleteDomain})
+	add("/v1/keys", account, map[string]handler{"GET": s.listKeys, "POST": s.createKey})
+	add("/v1/keys/{id}", account, map[string]handler{"DELETE": s.deleteKey})
+	add("/v1/signing-secret", account, map[string]handler{"GET": s.getSigningSecret})
+	add("/v1/accounts", admin, map[string]handler{"POST": s.createAccount})
+	add("/healthz", public, map[string]handler{"GET": s.healthz})
+	add("/readyz", public, map[string]handler{"GET": s.readyz})
+	add("/metrics", public, map[string]handler{"GET": s.writeMetrics})
+	return table
+}
+
+// allow lists the methods in one order; HEAD comes with GET, OPTIONS always.
+func allow(methods map[string]handler) string {
+	var list []string
+	for _, m := range []string{"GET", "HEAD", "POST", "DELETE", "OPTIONS"} {
+		if _, ok := methods[m]; ok || m == "OPTIONS" || m == "HEAD" && methods["GET"] != nil {
+			list = append(list, m)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// find returns the route of a path as it came, without decoding or cleaning
+// it: a path in another spelling is another path. The parameter is decoded.
+func (s *Server) find(path []byte) (r *route, param string) {
+	if r := s.routes[string(path)]; r != nil && path[len(path)-1] != '/' {
+		return r, ""
+	}
+	slash := bytes.LastIndexByte(path, '/')
+	r = s.routes[string(path[:slash+1])]
+	if r == nil {
+		return nil, ""
+	}
+	param, err := url.PathUnescape(string(path[slash+1:]))
+	if err != nil || param == "" {
+		return nil, ""
+	}
+	return r, param
+}
+
+// serve answers one request.
+func (s *Server) serve(ctx *fasthttp.RequestCtx) {
+	start := time.Now()
+	setRequestID(ctx)
+	var r *route
+	if ambiguousHead(ctx.Request.Header.RawHeaders()) {
+		ctx.SetConnectionClose()
+		writeProblem(ctx, errMalformedHTTP)
+	} else {
+		var param string
+		r, param = s.find(ctx.URI().PathOriginal())
+		if err := s.dispatch(ctx, r, param); err != nil {
+			s.writeError(ctx, err)
+		}
+	}
+	if s.draining.Load() {
+		ctx.SetConnectionClose()
+	}
+	s.metrics.observe(r, ctx.Response.StatusCode(), time.Since(start))
+}
+
+// dispatch finds the handler, lets it work, and turns its panic into an error.
+func (s *Server) dispatch(ctx *fasthttp.RequestCtx, r *route, param string) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{value: v, stack: debug.Stack()}
+		}
+	}()
+	if r == nil {
+		return errNotFound
+	}
+	method := ctx.Method()
+	h := r.methods[string(method)]
+	switch {
+	case h != nil:
+	case string(method) == "HEAD" && r.methods["GET"] != nil:
+		h = r.methods["GET"] // fasthttp leaves the body out
+	case string(method) == "OPTIONS":
+		ctx.Response.Header.Set(fasthttp.HeaderAllow, r.allow)
+		ctx.SetStatusCode(fasthttp.StatusNoContent)
+		return nil
+	default:
+		ctx.Response.Header.Set(fasthttp.HeaderAllow, r.allow)
+		return &problem{
+			status:  fasthttp.StatusMethodNotAllowed,
+			message: "method not allowed",
+			detail:  r.path + " has " + r.allow,
+		}
+	}
+	if e := ctx.Request.Header.Peek(fasthttp.HeaderContentEncoding); len(e) > 0 && string(e) != "identity" {
+		return &problem{
+			status:  fasthttp.StatusUnsupportedMediaType,
+			message: "request is encoded",
+			detail:  "send the JSON without Content-Encoding",
+		}
+	}
+	c := call{http: ctx, param: param}
+	if err := s.authorize(&c, r.access); err != nil {
+		return err
+	}
+	return h(&c)
+}
+
+// authorize lets a call through to a route, and says for which account.
+func (s *Server) authorize(c *call, who access) (err error) {
+	switch who {
+	case account:
+		c.account, err = s.engine.Authenticate(bearer(&c.http.Request.Header))
+		return err
+	case admin:
+		return s.authorizeAdmin(c)
+	}
+	return nil
+}
+
+func (s *Server) authorizeAdmin(c *call) error {
+	if s.o.OpenSignup {
+		return nil
+	}
+	if s.o.AdminToken == "" {
+		return errSignupClosed
+	}
+	// Hashes, so that not even the token's length shows in the time.
+	given := sha256.Sum256(bearer(&c.http.Request.Header))
+	if subtle.ConstantTimeCompare(given[:], s.admin[:]) != 1 {
+		return errAdminToken
+	}
+	return nil
+}
+
+// bearer returns the token of the header Authorization, or nothing.
+func bearer(h *fasthttp.RequestHeader) []byte {
+	const scheme = "Bearer "
+	v := h.Peek(fasthttp.HeaderAuthorization)
+	if len(v) < len(scheme) || !strings.EqualFold(alias(v[:len(scheme)]), scheme) {
+		return nil
+	}
+	return bytes.Trim(v[len(scheme):], " ")
+}
+
+// A panicError is a handler's panic.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// writeError answers with an error, and logs it when it is ours.
+func (s *Server) writeError(ctx *fasthttp.RequestCtx, err error) {
+	p := s.problemOf(err)
+	if p.status == fasthttp.StatusInternalServerError {
+		attrs := []any{
+			slog.String("request_id", string(ctx.Response.Header.Peek(headerRequestID))),
+			slog.String("method", string(ctx.Method())),
+			slog.Any("error", p.cause),
+		}
+		var pe *panicError
+		if errors.As(err, &pe) {
+			attrs = append(attrs, slog.String("stack", string(pe.stack)))
+		}
+		s.log.Error("request failed", attrs...)
+	}
+	writeProblem(ctx, p)
+}
+
+// setRequestID answers with the caller's X-Request-Id where it is fit to be
+// written into a log, else with one of ours.
+func setRequestID(ctx *fasthttp.RequestCtx) {
+	id := ctx.Request.Header.Peek(headerRequestID)
+	if !isRequestID(id) {
+		const hex = "0123456789abcdef"
+		var buf [16]byte
+		n := rand.Uint64()
+		for i := range buf {
+			buf[i] = hex[n>>(4*i)&15]
+		}
+		id = buf[:]
+	}
+	ctx.Response.Header.SetBytesV(headerRequestID, id)
+}
+
+func isRequestID(id []byte) bool {
+	if len(id) == 0 || len(id) > 128 {
+		return false
+	}
+	for _, c := range id {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case bytes.IndexByte([]byte("-_.:/=+"), c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
