@@ -34,9 +34,10 @@
 //   - delivered/s: arrivals between the end of the warm-up and the end of the
 //     load. A system that accepts faster than it delivers gains nothing here; its
 //     backlog shows as drain time.
-//   - CPU seconds per million deliveries, RSS and bytes written to storage, from
-//     /proc of the system's process, from the end of the warm-up until the
-//     process is idle again, so that work put off until later is paid for too.
+//   - CPU seconds per million deliveries and RSS, from /proc of the system's
+//     process, and bytes that the disk wrote (see disk.go): from the end of the
+//     warm-up until the process is idle again, so that work put off until later is
+//     paid for too.
 //   - answer latency (request written to 202 read) and arrival latency (request
 //     written to payload received). In a closed loop these are latencies at
 //     saturation, not the latency that a client sees at a given rate.

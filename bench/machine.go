@@ -18,6 +18,7 @@ type Machine struct {
 	Kernel      string `json:"kernel"`
 	Go          string `json:"go"`
 	Filesystem  string `json:"filesystem"` // of the data directories
+	Disk        string `json:"disk"`       // below it; empty: not known, and nothing is said of bytes written
 	// LoadAverage is that of the minute before: above a few tenths, somebody
 	// else was at work and the numbers are worth less.
 	LoadAverage string `json:"load_average"`
@@ -29,7 +30,7 @@ var inMemory = map[string]bool{"tmpfs": true, "ramfs": true}
 // describeMachine fills in what it can find out; what it cannot stays empty,
 // since no measurement depends on it.
 func describeMachine(dir string) Machine {
-	m := Machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: runtime.GOARCH, Filesystem: filesystem(dir)}
+	m := Machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: runtime.GOARCH, Filesystem: filesystem(dir), Disk: findDisk(dir).name}
 	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(info)) {
 			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {

@@ -1,6 +1,8 @@
 package bench
 
 import (
+	"bytes"
+	"compress/flate"
 	"encoding/json"
 	"testing"
 
@@ -16,7 +18,7 @@ func TestMarkSurvivesThePayload(t *testing.T) {
 		}
 		size := rapid.IntRange(minPayloadBytes, 1000).Draw(t, "size")
 		p := newPayload(size)
-		want.put(p)
+		p.set(want)
 		if len(p) != size || !json.Valid(p) {
 			t.Fatalf("payload of %d bytes: %s", len(p), p)
 		}
@@ -24,6 +26,29 @@ func TestMarkSurvivesThePayload(t *testing.T) {
 			t.Fatalf("read %+v, %t; want %+v", got, ok, want)
 		}
 	})
+}
+
+// A payload that compresses away would flatter a log that compresses.
+func TestPayloadsCompressToAboutHalf(t *testing.T) {
+	var packed bytes.Buffer
+	w, err := flate.NewWriter(&packed, flate.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sends, size = 1000, 300
+	p := newPayload(size)
+	for n := range uint32(sends) {
+		p.set(mark{Run: 1, Sequence: n, SentAt: now()})
+		if _, err := w.Write(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if ratio := float64(packed.Len()) / (sends * size); ratio < 0.4 || ratio > 0.7 {
+		t.Errorf("%d payloads compress to %.2f of their size, want about half", sends, ratio)
+	}
 }
 
 func TestOtherPayloadsHaveNoMark(t *testing.T) {

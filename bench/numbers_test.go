@@ -1,8 +1,10 @@
 package bench
 
 import (
+	"crypto/rand"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,46 @@ func TestCPUOfStat(t *testing.T) {
 		if got, err := cpuOfStat([]byte(bad)); err == nil {
 			t.Errorf("%q: %s", bad, got)
 		}
+	}
+}
+
+func TestWrittenOfStat(t *testing.T) {
+	got, err := writtenOfStat([]byte("  120 3 4096 50   80 20 2048 70 0 90 120 0 0 0 0 10 5\n"))
+	if err != nil || got != 2048*512 {
+		t.Errorf("%d, %v; want %d", got, err, 2048*512)
+	}
+	for _, bad := range []string{"", "1 2 3 4 5 6", "1 2 3 4 5 6 x"} {
+		if got, err := writtenOfStat([]byte(bad)); err == nil {
+			t.Errorf("%q: %d", bad, got)
+		}
+	}
+}
+
+// What is written and flushed must show in the disk's count: others may add to
+// it, nobody takes away.
+func TestDiskCountsWhatIsFlushed(t *testing.T) {
+	d := findDisk(t.TempDir())
+	if d.name == "" {
+		t.Skip("no block device is known below the temporary directory")
+	}
+	before, err := d.writtenBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 4 << 20
+	noise := make([]byte, size)
+	if _, err := rand.Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(d.dir, "noise"), noise, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.flush(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := d.writtenBytes()
+	if err != nil || after < before+size {
+		t.Errorf("the disk wrote %d bytes more after %d were flushed, %v", after-before, size, err)
 	}
 }
 

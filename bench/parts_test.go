@@ -22,7 +22,7 @@ func TestReceiverCountsDuplicatesAndStrangers(t *testing.T) {
 	urls := r.Targets()
 	post := func(url string, m mark) {
 		p := newPayload(100)
-		m.put(p)
+		p.set(m)
 		if _, err := call(t.Context(), http.MethodPost, url, p, http.StatusOK); err != nil {
 			t.Fatal(err)
 		}

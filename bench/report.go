@@ -170,8 +170,8 @@ func (r *Report) write(w io.Writer, asJSON bool) error {
 // WriteText writes the summary for people.
 func (r *Report) WriteText(w io.Writer) error {
 	m := r.Machine
-	fmt.Fprintf(w, "machine  %s, %d CPUs, %.0f GiB, %s, %s, data on %s, load average before %s\n",
-		m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Go, m.Filesystem, cmp.Or(m.LoadAverage, "unknown"))
+	fmt.Fprintf(w, "machine  %s, %d CPUs, %.0f GiB, %s, %s, data on %s (%s), load average before %s\n",
+		m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Go, m.Filesystem, cmp.Or(m.Disk, "unknown disk"), cmp.Or(m.LoadAverage, "unknown"))
 	workers := "a worker for each connection"
 	if r.Workers > 0 {
 		workers = strconv.Itoa(r.Workers) + " workers"
@@ -182,7 +182,7 @@ func (r *Report) WriteText(w io.Writer) error {
 		fmt.Fprintln(w, "WARNING  the data directories are in memory: syncs cost nothing here, and these numbers show nothing about a disk")
 	}
 	for _, s := range r.Summaries {
-		s.writeText(w)
+		s.writeText(w, m.Disk != "")
 	}
 	for _, round := range r.Rounds {
 		if round.Refused+round.Failed+round.Lost+round.Duplicates+round.Unacknowledged+round.Strangers > 0 {
@@ -195,15 +195,19 @@ func (r *Report) WriteText(w io.Writer) error {
 	return err
 }
 
-func (s Summary) writeText(w io.Writer) {
+func (s Summary) writeText(w io.Writer, diskKnown bool) {
 	fmt.Fprintf(w, "\n%d connections; medians (least to greatest)\n", s.Connections)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "  system\tdelivered/s\taccepted/s\tCPU s/million\tanswer p50, p99 ms\tarrival p50, p99 ms\tpeak RSS MiB\twritten/payload\tlost\tduplicates")
 	for _, y := range s.Systems {
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%.2f, %.2f\t%.2f, %.2f\t%.0f\t%.2f\t%d\t%d\n",
+		written := "unknown"
+		if diskKnown {
+			written = fmt.Sprintf("%.2f", y.WrittenPerPayload.Median)
+		}
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%.2f, %.2f\t%.2f, %.2f\t%.0f\t%s\t%d\t%d\n",
 			y.System, y.DeliveredPerSecond.text("%.0f"), y.AcceptedPerSecond.text("%.0f"), y.CPUSecondsPerMillion.text("%.1f"),
 			y.AnswerP50MS.Median, y.AnswerP99MS.Median, y.ArrivalP50MS.Median, y.ArrivalP99MS.Median,
-			y.PeakRSSBytes.Median/(1<<20), y.WrittenPerPayload.Median, y.Lost, y.Duplicates)
+			y.PeakRSSBytes.Median/(1<<20), written, y.Lost, y.Duplicates)
 	}
 	t.Flush()
 	if s.Ratios != nil {

@@ -39,7 +39,7 @@ type Round struct {
 	CPUSecondsPerMillion   float64 `json:"cpu_seconds_per_million"` // deliveries, until the system is idle
 	RSSBytes               uint64  `json:"rss_bytes"`               // at the end of the load
 	PeakRSSBytes           uint64  `json:"peak_rss_bytes"`
-	WrittenBytes           uint64  `json:"written_bytes"` // to storage, after the warm-up
+	WrittenBytes           uint64  `json:"written_bytes"` // to the disk, by anybody, after the warm-up
 	WrittenPerPayloadBytes float64 `json:"written_per_payload_byte"`
 
 	// GeneratorCPUSecondsPerMillion is what a million sends cost the generator,
@@ -51,10 +51,12 @@ type Round struct {
 type bout struct {
 	options  Options
 	run      uint32
+	disk     disk
 	system   *system
 	receiver *part
 
 	before, loaded, settled usage          // of the system
+	written, writtenInAll   uint64         // by the disk, before the measuring and when settled
 	generatorCPU            time.Duration  // in all
 	start, end, drained     ReceiverCounts // at the same moments
 }
@@ -70,7 +72,7 @@ func measureRound(ctx context.Context, o Options, name string, connections, roun
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	b := bout{options: o, run: uint32(now()) | 1}
+	b := bout{options: o, disk: findDisk(dir), run: uint32(now()) | 1}
 	if b.receiver, err = startPart(ctx, o.Child, roleReceiver, ReceiverOptions{Run: b.run, Targets: o.Targets}); err != nil {
 		return r, err
 	}
@@ -84,6 +86,10 @@ func measureRound(ctx context.Context, o Options, name string, connections, roun
 	}
 	defer func() { err = errors.Join(err, b.system.stop()) }()
 
+	// What others left in memory is not to be written on this system's bill.
+	if err := b.disk.flush(); err != nil {
+		return r, err
+	}
 	generated, err := b.load(ctx, GeneratorOptions{
 		Addr:          b.system.addr,
 		Authorization: b.system.authorization,
@@ -128,6 +134,9 @@ func (b *bout) load(ctx context.Context, o GeneratorOptions, profile string) (g 
 	if b.before, err = readUsage(b.system.pid); err != nil {
 		return g, err
 	}
+	if b.written, err = b.disk.writtenBytes(); err != nil {
+		return g, err
+	}
 	if err := b.receiver.ask(request{Do: doMeasure}, &b.start); err != nil {
 		return g, err
 	}
@@ -169,7 +178,13 @@ func (b *bout) drain(ctx context.Context, accepted uint64) error {
 		}
 	}
 	var err error
-	b.settled, err = settle(ctx, b.system.pid, b.options.SettleWait)
+	if b.settled, err = settle(ctx, b.system.pid, b.options.SettleWait); err != nil {
+		return err
+	}
+	if err := b.disk.flush(); err != nil {
+		return err
+	}
+	b.writtenInAll, err = b.disk.writtenBytes()
 	return err
 }
 
@@ -185,7 +200,7 @@ func (b *bout) result(g Generated, arrivals receiverReport) Round {
 		ArrivalLatency: arrivals.Latency,
 		RSSBytes:       b.loaded.RSSBytes,
 		PeakRSSBytes:   b.settled.PeakRSSBytes,
-		WrittenBytes:   b.settled.WrittenBytes - b.before.WrittenBytes,
+		WrittenBytes:   b.writtenInAll - b.written,
 	}
 	r.compare(g, arrivals)
 

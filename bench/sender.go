@@ -18,9 +18,9 @@ import (
 // and its end.
 type sender struct {
 	load    *load
-	request []byte // head and body
-	payload []byte // the part of request that holds the mark
-	answer  []byte // read buffer; an answer must fit
+	request []byte  // head and body
+	payload payload // the part of request that holds the mark
+	answer  []byte  // read buffer; an answer must fit
 
 	mu          sync.Mutex // conn is replaced by run, interrupted by another
 	conn        net.Conn
@@ -142,7 +142,7 @@ func (s *sender) pause() {
 // exchange sends one send and reads its answer.
 func (s *sender) exchange(sequence uint32) (status int, closing bool, took time.Duration, err error) {
 	start := now()
-	mark{Run: s.load.options.Run, Sequence: sequence, SentAt: start}.put(s.payload)
+	s.payload.set(mark{Run: s.load.options.Run, Sequence: sequence, SentAt: start})
 	if _, err := s.conn.Write(s.request); err != nil {
 		return 0, true, 0, err
 	}

@@ -14,7 +14,6 @@ type usage struct {
 	CPU          time.Duration // user and system, of all threads
 	RSSBytes     uint64
 	PeakRSSBytes uint64
-	WrittenBytes uint64 // handed to the block layer, not to page cache or sockets
 }
 
 // clockTick is the unit of the CPU times in /proc/<pid>/stat: USER_HZ, which
@@ -51,12 +50,7 @@ func readProc(pid int) (u usage, err error) {
 		return u, err
 	}
 	u.RSSBytes, u.PeakRSSBytes = rss<<10, peak<<10 // both are in KiB
-	io, err := os.ReadFile(dir + "/io")
-	if err != nil {
-		return u, err
-	}
-	u.WrittenBytes, err = lineValue(io, "write_bytes:")
-	return u, err
+	return u, nil
 }
 
 // cpuOfStat reads utime and stime, fields 14 and 15 of proc_pid_stat(5). The
