@@ -22,7 +22,7 @@ RACE :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test race lint fuzz crash bench profile vuln clean no-race
+.PHONY: help demo build test race lint fuzz crash bench profile vuln clean no-race format vet staticcheck signs
 
 help: ## list the targets
 	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,12 +53,22 @@ ifneq ($(HAVE_RACE),yes)
 	@echo
 endif
 
-lint: ## gofmt, vet, staticcheck, and a doc comment on every package
+lint: format vet staticcheck signs ## gofmt, vet, staticcheck, package comments; `make -k lint` shows all at once
+
+format:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+
+vet:
 	go vet ./...
-	$(TOOL) staticcheck ./...
 	go vet -C tools ./...
-	go run -C tools ./signs ..
+
+staticcheck:
+	$(TOOL) staticcheck ./...
+
+# Paths are printed as they are from here, whence the binary.
+signs:
+	@go build -C tools -o ../bin/signs ./signs
+	bin/signs .
 
 fuzz: ## every fuzz target in turn, FUZZTIME=30s each
 	tools/fuzz.sh $(FUZZTIME)
