@@ -11,6 +11,9 @@ import (
 type cli struct {
 	Help helpFlag `short:"h" help:"Show help for the command and its flags, with every default."`
 
+	Serve   serveCmd   `cmd:"" help:"Run the server."`
+	Bench   benchCmd   `cmd:"" help:"Measure this machine."`
+	Check   checkCmd   `cmd:"" help:"Check a data directory offline. Changes nothing."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
@@ -29,6 +32,7 @@ var commandWords = map[string]bool{
 	"accounts": true, "create": true,
 	"domains": true, "add": true, "verify": true, "list": true,
 	"deliveries": true, "get": true,
+	"bench": true, "throughput": true, "child": true,
 }
 
 // parserOptions makes kong write to the shell, name the environment
@@ -92,4 +96,18 @@ func environmentName(n *kong.Node, flag string) string {
 		}
 	}
 	return "HAREPOST_" + strings.ToUpper(strings.ReplaceAll(strings.Join(words, "_"), "-", "_"))
+}
+
+// parseServe parses the flags of serve alone, with their defaults, untouched
+// by the environment.
+func parseServe(args ...string) (*serveCmd, error) {
+	var c struct {
+		Serve serveCmd `cmd:""`
+	}
+	parser, err := kong.New(&c, kong.NoDefaultHelp())
+	if err != nil {
+		return nil, err
+	}
+	_, err = parser.Parse(append([]string{"serve"}, args...))
+	return &c.Serve, err
 }

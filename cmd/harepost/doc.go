@@ -6,6 +6,7 @@
 //	harepost serve       the server
 //	harepost accounts | domains | send | deliveries     the API from a shell
 //	harepost listen      a receiver that prints, verifies and can fail on purpose
+//	harepost bench       measures this machine, beside a forwarder that keeps nothing
 //	harepost check       what is in a data directory, and whether it is sound
 //	harepost version     what was built
 //

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -22,6 +23,11 @@ func main() {
 	os.Exit(status)
 }
 
+// signalEcho is how long after the first signal another one is taken for the
+// same: timeout(1) and some supervisors signal the process and then its group.
+// Nobody presses a key twice as fast.
+const signalEcho = 100 * time.Millisecond
+
 // onSignal returns a context that ends at the first SIGINT or SIGTERM. The
 // second ends the process at once, with the status a shell would report. The
 // goroutine lives as long as the process.
@@ -32,8 +38,16 @@ func onSignal(parent context.Context) (context.Context, func()) {
 	go func() {
 		<-signals
 		cancel()
-		second := <-signals
-		os.Exit(128 + int(second.(syscall.Signal)))
+		for echoes := time.After(signalEcho); ; {
+			select {
+			case <-echoes:
+				echoes = nil
+			case second := <-signals:
+				if echoes == nil {
+					os.Exit(128 + int(second.(syscall.Signal)))
+				}
+			}
+		}
 	}()
 	return ctx, func() { signal.Stop(signals); cancel() }
 }

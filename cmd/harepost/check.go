@@ -1,0 +1,200 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/wal"
+)
+
+type checkCmd struct {
+	DataDir string `name:"data-dir" env:"HAREPOST_DATA_DIR" required:"" placeholder:"DIR" help:"The data directory."`
+	JSON    bool   `name:"json" env:"HAREPOST_JSON" help:"Print JSON."`
+}
+
+// Help is shown by kong under the usage line.
+func (c *checkCmd) Help() string {
+	return `Reads and decodes every entry of the log, opens the state, and changes nothing. Exit status 1 when a start would be refused. No server may have the directory open.`
+}
+
+// A checkReport is what check found.
+type checkReport struct {
+	DataDir string       `json:"data_dir"`
+	Log     logReport    `json:"log"`
+	State   *stateReport `json:"state"` // null when it could not be opened
+	Damage  []string     `json:"damage"`
+}
+
+type logReport struct {
+	Identity  string             `json:"identity"`
+	First     uint64             `json:"first_index"`
+	Last      uint64             `json:"last_index"`
+	Frames    int64              `json:"frames"`
+	Entries   int64              `json:"entries"`
+	Segments  []logSegmentReport `json:"segments"`
+	TornTail  bool               `json:"torn_tail"`
+	Unproven  int64              `json:"unproven_entries"`
+	Failure   string             `json:"failure,omitempty"`
+	Leftovers []string           `json:"leftovers"`
+}
+
+type logSegmentReport struct {
+	Name    string `json:"name"`
+	First   uint64 `json:"first_index"`
+	Last    uint64 `json:"last_index"`
+	Frames  int64  `json:"frames"`
+	Entries int64  `json:"entries"`
+	Bytes   int64  `json:"bytes"`
+	Used    int64  `json:"used_bytes"`
+}
+
+type stateReport struct {
+	Applied  uint64 `json:"applied_index"`
+	Low      uint64 `json:"needed_from_index"`
+	Accounts int    `json:"accounts"`
+	Pending  int64  `json:"pending"` // deliveries that are not final, without those that only the log has
+}
+
+// Run checks the directory and prints what is in it.
+func (c *checkCmd) Run(sh *shell) error {
+	if _, err := os.Stat(filepath.Join(c.DataDir, walDir)); err != nil {
+		return fmt.Errorf("check: %s is not a data directory: %w", c.DataDir, err)
+	}
+	r, err := inspect(c.DataDir)
+	if isLocked(err) {
+		return fmt.Errorf("check: a server has %s open: stop it first (%w)", c.DataDir, err)
+	}
+	if err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	if c.JSON {
+		err = printJSON(sh.out, r)
+	} else {
+		r.print(sh)
+	}
+	if len(r.Damage) > 0 {
+		return errors.Join(err, exitWith(exitFailed, nil))
+	}
+	return err
+}
+
+// inspect reads log and state. Damage is in the report; the error is for what
+// could not be looked at.
+func inspect(dir string) (checkReport, error) {
+	r := checkReport{DataDir: dir, Damage: []string{}}
+	log, err := wal.Verify(nil, filepath.Join(dir, walDir))
+	if err != nil {
+		return r, err
+	}
+	r.Log = reportLog(log)
+	for _, finding := range log.Findings {
+		r.Damage = append(r.Damage, finding.Error())
+	}
+	st, err := inspectState(filepath.Join(dir, stateDir))
+	switch {
+	case isLocked(err):
+		return r, err
+	case err != nil:
+		r.Damage = append(r.Damage, err.Error())
+		return r, nil
+	}
+	r.State = &st
+	// Empty logs have no first entry; then the next to come is what counts.
+	first, next := r.Log.First, r.Log.Last+1
+	if first == 0 {
+		first = next
+	}
+	if st.Applied >= next && len(log.Findings) == 0 {
+		r.Damage = append(r.Damage, fmt.Sprintf("the state holds entry %d, the log ends before it with %d", st.Applied, r.Log.Last))
+	}
+	if first > st.Low && next > 1 {
+		r.Damage = append(r.Damage, fmt.Sprintf("the state needs the log from entry %d, it begins at %d", st.Low, first))
+	}
+	return r, nil
+}
+
+func reportLog(v wal.Report) logReport {
+	r := logReport{
+		Identity: hex.EncodeToString(v.Identity[:]), First: uint64(v.First), Last: uint64(v.Last),
+		Frames: v.Frames, Entries: v.Entries, TornTail: v.TornTail, Unproven: v.Unproven,
+		Failure: v.Failure, Leftovers: append([]string{}, v.Leftovers...), Segments: []logSegmentReport{},
+	}
+	for _, s := range v.Segments {
+		r.Segments = append(r.Segments, logSegmentReport{s.Name, uint64(s.First), uint64(s.Last), s.Frames, s.Entries, s.Bytes, s.Used})
+	}
+	return r
+}
+
+func inspectState(dir string) (r stateReport, err error) {
+	if _, err := os.Stat(dir); err != nil {
+		return r, fmt.Errorf("state: %w", err)
+	}
+	damage := make(chan error, 1)
+	st, err := state.Open(dir, state.Options{
+		ReadOnly: true,
+		Logger:   slog.New(slog.DiscardHandler),
+		OnCorruption: func(err error) {
+			select {
+			case damage <- err:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		return r, err
+	}
+	r = stateReport{st.Applied(), st.Low(), len(st.Directory().Accounts()), st.Pending()}
+	err = st.Close()
+	select {
+	case found := <-damage:
+		return r, errors.Join(found, err)
+	default:
+		return r, err
+	}
+}
+
+func (r checkReport) print(sh *shell) {
+	out, p := sh.out, painterFor(sh.out)
+	fmt.Fprintf(out, "%s\n\n", p.bold(r.DataDir))
+	fmt.Fprintf(out, "log    entries %d to %d in %d frames, node %s\n", r.Log.First, r.Log.Last, r.Log.Frames, r.Log.Identity)
+	if r.State != nil {
+		fmt.Fprintf(out, "state  applied up to entry %d, needs the log from %d; %d accounts, %d deliveries pending in it\n",
+			r.State.Applied, r.State.Low, r.State.Accounts, r.State.Pending)
+	}
+	fmt.Fprintln(out)
+	t := newTable("SEGMENT", "FIRST", "LAST", "FRAMES", "ENTRIES", "USED", "SIZE")
+	for _, s := range r.Log.Segments {
+		t.add(plain(s.Name), plain(fmt.Sprint(s.First)), plain(fmt.Sprint(s.Last)), plain(fmt.Sprint(s.Frames)),
+			plain(fmt.Sprint(s.Entries)), plain(bytesText(s.Used)), plain(bytesText(s.Bytes)))
+	}
+	t.write(out, p, "")
+	fmt.Fprintln(out)
+	r.printNotes(sh)
+	if len(r.Damage) == 0 {
+		fmt.Fprintln(out, p.green("sound")+": a server can start on it")
+	}
+	for _, d := range r.Damage {
+		fmt.Fprintln(out, p.red("damaged")+": "+d)
+	}
+}
+
+// printNotes tells what is normal after a crash and needs nobody.
+func (r checkReport) printNotes(sh *shell) {
+	if r.Log.TornTail {
+		fmt.Fprintln(sh.out, "note: the last write was cut off, as a crash does; it was never acknowledged and is dropped at the next start")
+	}
+	if r.Log.Unproven > 0 {
+		fmt.Fprintf(sh.out, "note: %d entries of the last write are not proven to be synced; the next start copies and syncs them\n", r.Log.Unproven)
+	}
+	if r.Log.Failure != "" {
+		fmt.Fprintf(sh.out, "note: the log noted a failure: %s\n", printable(r.Log.Failure))
+	}
+	for _, name := range r.Log.Leftovers {
+		fmt.Fprintf(sh.out, "note: %s is not needed, a start removes it or uses it again\n", name)
+	}
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+)
+
+func TestUsageErrorsAreExplainedWithStatusTwo(t *testing.T) {
+	f := func(want string, args ...string) {
+		t.Helper()
+		status, _, stderr := runHere(t, args...)
+		if status != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%q: status %d, stderr %q; want status 2 and %q", args, status, stderr, want)
+		}
+	}
+	f("unknown flag --nope", "--nope")
+	f("unexpected argument nonsense", "nonsense")
+	f("unknown flag --nope", "version", "--nope")
+	f(`Run "harepost version --help"`, "version", "--nope")
+}
+
+func TestHelpEndsWithStatusZero(t *testing.T) {
+	for _, args := range [][]string{nil, {"--help"}, {"-h"}, {"version", "--help"}, {"serve", "-h"}} {
+		status, stdout, stderr := runHere(t, args...)
+		if status != exitOK || stderr != "" || !strings.Contains(stdout, "Usage: harepost") {
+			t.Errorf("%q: status %d, stdout %q, stderr %q", args, status, stdout, stderr)
+		}
+	}
+}
+
+// Every flag can be set by a variable, and no two commands share one by
+// accident: a shared variable is one whose tag says so.
+func TestEveryFlagHasItsVariable(t *testing.T) {
+	shared := map[string]bool{
+		"HAREPOST_URL": true, "HAREPOST_TIMEOUT": true, "HAREPOST_JSON": true,
+		"HAREPOST_API_KEY": true, "HAREPOST_ADMIN_TOKEN": true, "HAREPOST_DATA_DIR": true,
+	}
+	owner := make(map[string]string)
+	var c cli
+	k, err := kong.New(&c, parserOptions(&shell{out: os.Stdout, err: os.Stderr})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	visitFlags(k, func(n *kong.Node, f *kong.Flag) {
+		if f.Name == "help" {
+			return
+		}
+		if len(f.Envs) != 1 || !strings.HasPrefix(f.Envs[0], "HAREPOST_") {
+			t.Errorf("%s --%s: variables %q", n.FullPath(), f.Name, f.Envs)
+			return
+		}
+		if other, taken := owner[f.Envs[0]]; taken && !shared[f.Envs[0]] {
+			t.Errorf("%s belongs to %s and %s", f.Envs[0], other, n.FullPath())
+		}
+		owner[f.Envs[0]] = n.FullPath()
+	})
+	for env, want := range map[string]string{
+		"HAREPOST_LISTEN": "harepost serve", "HAREPOST_DRAIN_TIMEOUT": "harepost serve",
+	} {
+		if owner[env] != want {
+			t.Errorf("%s belongs to %q, want %q", env, owner[env], want)
+		}
+	}
+}
+
+func TestHelpShowsDefaultsAndVariables(t *testing.T) {
+	_, help, _ := runHere(t, "serve", "--help")
+	for _, want := range []string{`--listen="127.0.0.1:8080"`, "$HAREPOST_LISTEN", "30s", "$HAREPOST_DRAIN_TIMEOUT", "$HAREPOST_ADMIN_TOKEN"} {
+		if !strings.Contains(help, want) {
+			t.Errorf("serve --help does not show %s:\n%s", want, help)
+		}
+	}
+}
+
+// kong shows a default in the place of the value, unless the flag names the
+// value itself. Then nobody would see the default.
+func TestHelpHidesNoDefault(t *testing.T) {
+	var c cli
+	k, err := kong.New(&c, parserOptions(&shell{out: os.Stdout, err: os.Stderr})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	visitFlags(k, func(n *kong.Node, f *kong.Flag) {
+		if f.Default != "" && f.PlaceHolder != "" {
+			t.Errorf("%s --%s: the help shows %s and not the default %s", n.FullPath(), f.Name, f.PlaceHolder, f.Default)
+		}
+	})
+}
+
+func visitFlags(k *kong.Kong, see func(*kong.Node, *kong.Flag)) {
+	var walk func(n *kong.Node)
+	walk = func(n *kong.Node) {
+		for _, f := range n.Flags {
+			see(n, f)
+		}
+		for _, child := range n.Children {
+			walk(child)
+		}
+	}
+	walk(k.Model.Node)
+}
+
+// parsedServe parses a whole command line, environment and file included.
+func parsedServe(t *testing.T, args ...string) *serveCmd {
+	t.Helper()
+	var c cli
+	k, err := kong.New(&c, parserOptions(&shell{out: os.Stdout, err: os.Stderr})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return &c.Serve
+}

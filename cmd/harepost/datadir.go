@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/harepost/harepost/wal"
+)
+
+// The directories that the engine keeps inside the data directory.
+const (
+	walDir   = "wal"
+	stateDir = "state"
+)
+
+// prepareDataDir makes the data directory or refuses what cannot be one before
+// anything is written there: --data-dir /home/me is a slip, and would be a mess.
+func prepareDataDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeDataDir(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	ours, foreign := false, ""
+	for _, e := range entries {
+		switch name := e.Name(); name {
+		case walDir, stateDir:
+			ours = true
+		case "lost+found", devAccountFile: // of a mounted volume; of an earlier start
+		default:
+			foreign = name
+		}
+	}
+	if foreign != "" && !ours {
+		return fmt.Errorf("--data-dir: %s holds other things than Harepost data (%q): give an empty directory, or one that does not exist", dir, foreign)
+	}
+	return nil
+}
+
+// makeDataDir makes dir and its parents. Payloads will stand there, so only
+// the owner may look in. Each new name is synced into its parent: a power cut
+// must not take the directory away from under what was acknowledged.
+func makeDataDir(dir string) error {
+	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) && parent != dir {
+		if err := makeDataDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	if err := syncDir(parent); err != nil {
+		return fmt.Errorf("--data-dir: %w", err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// explainOpen adds to an error of opening the data directory what the operator
+// can do about it.
+func explainOpen(dir string, err error) error {
+	advice := ""
+	switch damage, damaged := errors.AsType[*wal.CorruptionError](err); {
+	case isLocked(err):
+		advice = "another process has the directory open: stop it first, or give another --data-dir"
+	case errors.Is(err, wal.ErrVersion):
+		advice = "a newer harepost wrote this directory: run that version or a later one"
+	case damaged:
+		advice = fmt.Sprintf("nothing was changed. Keep a copy of the directory, look at the disk and the kernel's log, and see `harepost check --data-dir %s`; restore %s from a backup if it is damaged", dir, damage.File)
+	case errors.Is(err, syscall.ENOSPC):
+		advice = "the disk is full: make room, nothing was lost"
+	case errors.Is(err, fs.ErrPermission):
+		advice = "this user may not read or write the directory"
+	default:
+		advice = fmt.Sprintf("`harepost check --data-dir %s` tells what is in the directory", dir)
+	}
+	return fmt.Errorf("%w\n%s", err, advice)
+}
+
+// isLocked tells whether another process has the directory. The state's lock
+// is Pebble's, which hands the system's refusal on.
+func isLocked(err error) bool {
+	return errors.Is(err, wal.ErrLocked) || errors.Is(err, syscall.EAGAIN)
+}

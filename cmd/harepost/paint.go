@@ -1,0 +1,145 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/harepost/harepost/engine"
+)
+
+// A painter colours words for a terminal, or leaves them as they are. Only
+// the sixteen ANSI colours are used, so that the reader's own theme decides.
+type painter bool
+
+// painterFor paints where a person reads and NO_COLOR (no-color.org) is unset
+// or empty.
+func painterFor(w io.Writer) painter {
+	return painter(isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb")
+}
+
+func (p painter) code(sgr, s string) string {
+	if !p || s == "" {
+		return s
+	}
+	return "\x1b[" + sgr + "m" + s + "\x1b[0m"
+}
+
+func (p painter) bold(s string) string   { return p.code("1", s) }
+func (p painter) dim(s string) string    { return p.code("2", s) }
+func (p painter) red(s string) string    { return p.code("31", s) }
+func (p painter) green(s string) string  { return p.code("32", s) }
+func (p painter) yellow(s string) string { return p.code("33", s) }
+
+// status colours a delivery's status, an attempt's outcome or a domain's
+// status by what it means for the reader.
+func (p painter) status(s string) string {
+	switch s {
+	case engine.StatusDelivered.String(), "verified":
+		return p.green(s)
+	case engine.StatusRejected.String(), engine.StatusDeadLetter.String():
+		return p.red(s)
+	case engine.StatusQueued.String(), engine.StatusRetrying.String(), engine.OutcomeFailed.String(), "pending":
+		return p.yellow(s)
+	}
+	return s
+}
+
+// A cell is one field of a table: its text and how to paint it.
+type cell struct {
+	text  string
+	paint func(string) string
+}
+
+func plain(text string) cell { return cell{text: text} }
+
+// A table aligns its columns. The widths are counted before painting, which
+// is what text/tabwriter cannot do.
+type table struct {
+	head []string
+	rows [][]cell
+}
+
+func newTable(head ...string) *table { return &table{head: head} }
+func (t *table) add(cells ...cell)   { t.rows = append(t.rows, cells) }
+func (t *table) widths() []int {
+	w := make([]int, len(t.head))
+	for i, h := range t.head {
+		w[i] = utf8.RuneCountInString(h)
+	}
+	for _, row := range t.rows {
+		for i, c := range row {
+			w[i] = max(w[i], utf8.RuneCountInString(c.text))
+		}
+	}
+	return w
+}
+
+// write prints the table, each line after indent. Without rows it prints
+// only the head: an empty answer is an answer.
+func (t *table) write(w io.Writer, p painter, indent string) {
+	widths := t.widths()
+	head := make([]cell, len(t.head))
+	for i, h := range t.head {
+		head[i] = cell{h, p.dim}
+	}
+	for _, row := range append([][]cell{head}, t.rows...) {
+		var line strings.Builder
+		for i, c := range row {
+			text := c.text
+			if c.paint != nil {
+				text = c.paint(text)
+			}
+			line.WriteString(text)
+			if i < len(row)-1 {
+				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
+			}
+		}
+		fmt.Fprintln(w, indent+strings.TrimRight(line.String(), " "))
+	}
+}
+
+// shortDuration shows a duration as a person would say it: three digits and a
+// unit.
+func shortDuration(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return "<1 ms"
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%.1f min", d.Minutes())
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%.1f h", d.Hours())
+	}
+	return fmt.Sprintf("%.1f days", d.Hours()/24)
+}
+
+// bytesText shows a size in binary units.
+func bytesText(n int64) string {
+	switch {
+	case n < 1<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	case n < 1<<30:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
+
+// printable replaces what could move the cursor or colour the terminal: what
+// is printed here came from the network.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\t' || (r >= ' ' && r != 0x7f && !(r >= 0x80 && r < 0xa0)) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/harepost/harepost/api"
+	"github.com/harepost/harepost/engine"
+	"github.com/harepost/harepost/transport"
+)
+
+// A program is a server with all its rooms, wired. Its life is openProgram,
+// run, close. close may be called at any time after openProgram, and again.
+type program struct {
+	cfg config
+	log *slog.Logger
+
+	listener  net.Listener
+	profiler  *profiler // nil: none
+	transport *transport.Transport
+	engine    *engine.Engine
+	api       *api.Server
+
+	failed    chan error // the engine's first and last failure; room for one
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// openProgram binds the listeners, then locks and recovers the data directory.
+// Nothing is answered before run.
+func openProgram(cfg config) (_ *program, err error) {
+	p := &program{cfg: cfg, log: cfg.logger, failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.listener, err = listen(cfg.Listen); err != nil {
+		return nil, fmt.Errorf("--listen: %w", err)
+	}
+	if p.profiler, err = openProfiler(cfg.Pprof); err != nil {
+		return nil, err
+	}
+	if err = prepareDataDir(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	if p.transport, err = transport.New(p.transportOptions()); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	if p.engine, err = engine.Open(cfg.DataDir, p.engineOptions()); err != nil {
+		return nil, explainOpen(cfg.DataDir, err)
+	}
+	p.log.Info("data directory open", "dir", cfg.DataDir, "took", time.Since(began))
+	if p.api, err = api.New(p.engine, p.apiOptions()); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// listen binds an address of one family to that family: to the net package,
+// 0.0.0.0 is every IPv6 address too.
+func listen(address string) (net.Listener, error) {
+	network := "tcp"
+	host, _, _ := net.SplitHostPort(address)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
+		network = "tcp4"
+	}
+	return net.Listen(network, address)
+}
+
+func (p *program) transportOptions() transport.Options {
+	return transport.Options{
+		EgressAllow: p.cfg.egressAllow,
+		RootCAs:     p.cfg.rootCAs,
+		Resolver:    p.cfg.DNSResolver,
+		UserAgent:   "Harepost/" + readBuildInfo().Version,
+		Forbidden:   p.ownAddresses(),
+		Logger:      p.log,
+	}
+}
+
+// ownAddresses are never sent to, whatever --egress-allow says: a send to our
+// own API, or to the profiler, would act with the rights of this machine.
+func (p *program) ownAddresses() []netip.AddrPort {
+	own := []netip.AddrPort{p.listener.Addr().(*net.TCPAddr).AddrPort()}
+	if p.profiler != nil {
+		own = append(own, p.profiler.listener.Addr().(*net.TCPAddr).AddrPort())
+	}
+	return own
+}
+
+func (p *program) engineOptions() engine.Options {
+	return engine.Options{
+		Transport:         p.transport,
+		DevLoopback:       p.cfg.Dev,
+		MaxInFlight:       p.cfg.MaxInFlight,
+		LaneConcurrency:   p.cfg.LaneConcurrency,
+		RatePerMinute:     p.cfg.RateLimit,
+		IdempotencyWindow: p.cfg.IdempotencyWindow,
+		RetainFinished:    p.cfg.RetentionFinished,
+		RetainDead:        p.cfg.RetentionDead,
+		DrainTimeout:      p.cfg.DrainTimeout - p.requestDrain(),
+		Failed:            p.fail,
+		Logger:            p.log,
+	}
+}
+
+func (p *program) apiOptions() api.Options {
+	return api.Options{
+		AdminToken:       p.cfg.AdminToken,
+		OpenSignup:       p.cfg.OpenSignup || p.cfg.Dev,
+		AllowHTTPTargets: p.cfg.AllowHTTPTargets,
+		Dev:              p.cfg.Dev,
+		RequestBytes:     p.cfg.MaxRequestBytes,
+		Headers:          p.cfg.MaxHeaders,
+		HeadersBytes:     p.cfg.MaxHeaderBytes,
+		URLBytes:         p.cfg.MaxURLBytes,
+		MetadataBytes:    p.cfg.MaxMetadataBytes,
+		Connections:      p.cfg.MaxConnections,
+		Metrics:          p.writeMetrics,
+		Logger:           p.log,
+	}
+}
+
+func (p *program) writeMetrics(w io.Writer) {
+	p.engine.WriteMetrics(w)
+	metrics.WriteProcessMetrics(w)
+}
+
+// fail keeps the engine's failure for run. It is called on the engine's
+// goroutines and must not wait.
+func (p *program) fail(err error) {
+	select {
+	case p.failed <- err:
+	default: // one is enough
+	}
+}
+
+// url is where the API is reached from this machine.
+func (p *program) url() string {
+	a := p.listener.Addr().(*net.TCPAddr).AddrPort()
+	if !a.Addr().IsUnspecified() {
+		return "http://" + a.String()
+	}
+	return fmt.Sprintf("http://127.0.0.1:%d", a.Port())
+}
+
+// run serves until ctx ends, and then drains, or until the engine fails. The
+// caller closes, except after a failure of the engine: then the process has to
+// end as it is.
+func (p *program) run(ctx context.Context) error {
+	p.announce()
+	served := make(chan error, 1)
+	go func() { served <- p.api.Serve(p.listener) }()
+	select {
+	case <-ctx.Done():
+		return p.drain(served)
+	case err := <-p.failed:
+		p.log.Error("storage failed, ending at once; what was acknowledged is recovered at the next start", "error", err)
+		return exitWith(exitStorageFailed, nil)
+	case err := <-served:
+		return fmt.Errorf("the API stopped: %w", err)
+	}
+}
+
+// announce logs what an operator wants to know about this start.
+func (p *program) announce() {
+	b := readBuildInfo()
+	address := p.listener.Addr().(*net.TCPAddr)
+	p.log.Info("serving", "url", p.url(), "address", address.String(), "version", b.Version, "revision", b.Revision,
+		"dev", p.cfg.Dev, "memory_limit_bytes", debug.SetMemoryLimit(-1))
+	if !address.IP.IsLoopback() {
+		p.log.Warn("the API is plain HTTP on an address that others may reach: put TLS in front of it, keys travel in clear", "address", address.String())
+	}
+	if !p.cfg.Dev && !p.cfg.OpenSignup && p.cfg.AdminToken == "" {
+		p.log.Warn("sign-up is closed: POST /v1/accounts is refused until --admin-token or --open-signup is given")
+	}
+	for _, prefix := range p.cfg.egressAllow {
+		if prefix.Bits() == 0 {
+			p.log.Warn("--egress-allow covers every address: accounts can reach this network and the cloud's metadata service", "prefix", prefix.String())
+		}
+	}
+	if t := p.cfg.AdminToken; t != "" && len(t) < 16 {
+		p.log.Warn("the admin token is shorter than 16 characters and may be guessed")
+	}
+}
+
+// drain ends what run began: readiness off, a pause for load balancers to see
+// it, no new connections, the requests that are in get their answer. The
+// engine's own drain is part of close.
+func (p *program) drain(served <-chan error) error {
+	p.log.Info("draining", "delay", p.cfg.DrainDelay, "timeout", p.cfg.DrainTimeout)
+	p.api.Drain()
+	select {
+	case <-time.After(p.cfg.DrainDelay):
+	case err := <-p.failed:
+		p.log.Error("storage failed while draining", "error", err)
+		return exitWith(exitStorageFailed, nil)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), p.requestDrain())
+	defer cancel()
+	if err := p.api.Shutdown(ctx); err != nil {
+		// Their senders get no answer and will ask again; what was accepted is safe.
+		p.log.Warn("some requests did not end in time", "error", err)
+	}
+	<-served
+	return nil
+}
+
+// requestDrain is the part of --drain-timeout that requests may use; attempts
+// have the rest. A request waits for one sync, an attempt for a stranger.
+func (p *program) requestDrain() time.Duration { return p.cfg.DrainTimeout / 4 }
+
+// closeGrace is how much longer than the drain the engine may take to close.
+// Attempts that outlive the drain are not cut off and may last 30 s more; who
+// sent SIGTERM will not wait for that.
+const closeGrace = 2 * time.Second
+
+// close gives everything back: attempts end or are parked, the state is
+// flushed, the directory unlocked. What the engine has not done by the end of
+// the grace is left to the end of the process: then the next start replays more
+// of the log, and makes the attempts again.
+func (p *program) close() error {
+	p.closeOnce.Do(func() {
+		if p.listener != nil {
+			p.listener.Close() // already closed by the API, if it ran
+		}
+		p.profiler.close()
+		if p.engine == nil {
+			if p.transport != nil {
+				p.transport.Close()
+			}
+			return
+		}
+		closed := make(chan error, 1)
+		go func() {
+			err := p.engine.Close()
+			p.transport.Close()
+			closed <- err
+		}()
+		select {
+		case p.closeErr = <-closed:
+		case <-time.After(p.cfg.DrainTimeout + closeGrace):
+			p.log.Warn("attempts still under way are left behind, they are made again after the next start")
+		}
+	})
+	return p.closeErr
+}

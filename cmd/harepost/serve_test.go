@@ -1,0 +1,162 @@
+package main
+
+import (
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Each contradiction is refused before anything is opened: the data directory
+// must not even be made.
+func TestServeRefusesContradictions(t *testing.T) {
+	dir := t.TempDir()
+	f := func(want string, args ...string) {
+		t.Helper()
+		data := filepath.Join(dir, "data")
+		args = append([]string{"serve", "--data-dir", data}, args...)
+		status, _, stderr := runHere(t, args...)
+		if status != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%q:\nstatus %d, stderr %q; want status 2 and %q", args, status, stderr, want)
+		}
+		if _, err := os.Stat(data); err == nil {
+			t.Fatalf("%q made the data directory", args)
+		}
+	}
+	f("add --dev-public", "--dev", "--listen", "0.0.0.0:0")
+	f("add --dev-public", "--dev", "--listen", "[::]:0")
+	f("add --dev-public", "--dev", "--listen", ":0")
+	f("add --dev-public", "--dev", "--listen", "192.0.2.1:8080")
+	f("add --dev-public", "--dev", "--listen", "example.com:8080")
+	f("only for --dev", "--dev-public")
+	f("is part of --dev", "--dev", "--open-signup")
+	f("is not HOST:PORT", "--listen", "8080")
+	f("is not HOST:PORT", "--listen", "::1:8080:9")
+	f("the port must be", "--listen", "127.0.0.1:http")
+	f("the port must be", "--listen", "127.0.0.1:70000")
+	f("is not loopback", "--pprof", "0.0.0.0:6060")
+	f("is not loopback", "--pprof", ":6060")
+	f("is not a CIDR", "--egress-allow", "10.0.0.0/8,nonsense")
+	f("is not a CIDR", "--egress-allow", "10.0.0.0/33")
+	f("is not a CIDR", "--egress-allow", "fe80::1%eth0")
+	f("10.0.0.0/8 is meant", "--egress-allow", "10.0.0.1/8")
+	f("no such file", "--egress-ca", filepath.Join(dir, "absent.pem"))
+	f("must be an IP address", "--dns-resolver", "dns.example.com:53")
+	f("is not HOST:PORT", "--dns-resolver", "127.0.0.1")
+	f("must be at least 1s", "--drain-timeout", "0s")
+	f("must be at least 0s", "--drain-delay=-1s")
+	f("must not be negative", "--rate-limit=-1")
+	f("must be above 0", "--max-in-flight", "0")
+	f("is above --max-in-flight", "--lane-concurrency", "100", "--max-in-flight", "10")
+	f("must be one of", "--log-level", "loud")
+	f("must be one of", "--log-format", "xml")
+	f("invalid duration", "--drain-timeout", "soon")
+	f("expected a valid", "--rate-limit", "many")
+}
+
+func TestServeNeedsADataDirectory(t *testing.T) {
+	status, _, stderr := runHere(t, "serve")
+	if status != exitUsage || !strings.Contains(stderr, "--data-dir") {
+		t.Errorf("status %d, stderr %q", status, stderr)
+	}
+}
+
+func TestEgressCAMustHoldACertificate(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, []byte("not a certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, _, stderr := runHere(t, "serve", "--data-dir", t.TempDir(), "--egress-ca", file)
+	if status != exitUsage || !strings.Contains(stderr, "holds no certificate") {
+		t.Errorf("status %d, stderr %q", status, stderr)
+	}
+}
+
+func TestDevAllowsLoopbackAndNothingElse(t *testing.T) {
+	c := mustParseServe(t, "--data-dir", "x", "--dev", "--egress-allow", "10.1.2.3, 10.4.0.0/16")
+	cfg, err := c.config(io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(address string, want bool) {
+		t.Helper()
+		ip := netip.MustParseAddr(address)
+		if got := slices.ContainsFunc(cfg.egressAllow, func(p netip.Prefix) bool { return p.Contains(ip) }); got != want {
+			t.Errorf("%s allowed: %v, want %v", address, got, want)
+		}
+	}
+	f("127.0.0.1", true)
+	f("127.255.255.255", true)
+	f("::1", true)
+	f("10.1.2.3", true)
+	f("10.1.2.4", false)
+	f("10.4.255.255", true)
+	f("10.5.0.0", false)
+	f("0.0.0.0", false)
+	f("169.254.169.254", false)
+}
+
+func TestOneSettingComesFromTheFirstPlaceThatHasIt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "harepost.conf")
+	text := "# a comment\n\n data-dir = /from/file\nrate-limit=7\n drain-timeout = 9s \nallow-http-targets = true\negress-allow = 10.0.0.0/8, 192.0.2.0/24\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HAREPOST_RATE_LIMIT", "8")
+	t.Setenv("HAREPOST_DRAIN_TIMEOUT", "10s")
+	c := parsedServe(t, "serve", "--config", file, "--drain-timeout", "11s")
+	if c.DataDir != "/from/file" || !c.AllowHTTPTargets || len(c.EgressAllow) != 2 {
+		t.Errorf("from the file: %+v", c)
+	}
+	if c.RateLimit != 8 {
+		t.Errorf("rate limit %d: the environment goes before the file", c.RateLimit)
+	}
+	if c.DrainTimeout != 11*time.Second {
+		t.Errorf("drain timeout %s: the command line goes before both", c.DrainTimeout)
+	}
+	if c.LaneConcurrency != 64 {
+		t.Errorf("lane concurrency %d: nothing set it, so it is the default", c.LaneConcurrency)
+	}
+
+	t.Setenv("HAREPOST_CONFIG", file)
+	if c := parsedServe(t, "serve"); c.DataDir != "/from/file" {
+		t.Errorf("HAREPOST_CONFIG was not read: %+v", c)
+	}
+}
+
+func TestConfigFileMistakesAreNamedByLine(t *testing.T) {
+	f := func(want, text string) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "harepost.conf")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		status, _, stderr := runHere(t, "serve", "--config", file)
+		if status != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%q: status %d, stderr %q; want %q", text, status, stderr, want)
+		}
+	}
+	f(`line 2: there is no flag "listne"`, "data-dir = x\nlistne = 127.0.0.1:1\n")
+	f("line 1 is not", "data-dir\n")
+	f("line 3: data-dir stands there twice", "data-dir = x\n\ndata-dir = y\n")
+	f(`there is no flag "config"`, "config = other\n")
+	f("invalid duration", "data-dir = x\ndrain-timeout = soon\n")
+
+	status, _, stderr := runHere(t, "serve", "--config", filepath.Join(t.TempDir(), "absent"))
+	if status != exitUsage || !strings.Contains(stderr, "--config") {
+		t.Errorf("status %d, stderr %q", status, stderr)
+	}
+}
+
+func mustParseServe(t *testing.T, args ...string) *serveCmd {
+	t.Helper()
+	c, err := parseServe(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
