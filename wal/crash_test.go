@@ -113,7 +113,7 @@ func TestPowerCutBeforeEveryOperation(t *testing.T) {
 		cuts += powerCuts(t, rng)
 	}
 	t.Logf("%d power cuts", cuts)
-	if cuts < 500 {
+	if cuts < 400 {
 		t.Errorf("only %d power cuts: the test no longer tests much", cuts)
 	}
 }
@@ -173,7 +173,7 @@ func TestCrashDuringRecoveryAtEveryOperation(t *testing.T) {
 		}
 	}
 	t.Logf("%d crashes during recovery", cuts)
-	if cuts < 200 {
+	if cuts < 100 {
 		t.Errorf("only %d crashes during recovery: the test no longer tests much", cuts)
 	}
 }

@@ -127,29 +127,38 @@ func (r *frameReader) frameAt(off int64) (f frame, bad string, err error) {
 // cannot be in such a frame; to ask for that before its checksum keeps the search short in a recycled
 // file full of old frames, or in a payload made to look like them.
 func (r *frameReader) lookAhead(off, bad int64, next Index) (at int64, found bool, err error) {
-	const indexSpan = 1 << 32 // more entries than a segment can hold
-	for ; off+frameHeaderBytes <= r.size; off += frameAlignBytes {
-		b, err := r.view(off, frameHeaderBytes)
+	const stepBytes = 64 << 10
+	for ; off+frameHeaderBytes <= r.size; off += stepBytes {
+		b, err := r.view(off, int(min(stepBytes+frameHeaderBytes, r.size-off)))
 		if err != nil {
 			return 0, false, err
 		}
-		if k := frameKind(b[32]); k < kindEntries || k > kindMark {
-			continue
-		}
-		h := parseFrameHeader(b)
-		if h.synced <= bad || h.plausible(off, r.size) != "" {
-			continue
-		}
-		if h.kind != kindTruncate && (h.first < next || h.first-next > indexSpan) {
-			continue
-		}
-		_, wrong, err := r.frameAt(off)
-		if err != nil {
-			return 0, false, err
-		}
-		if wrong == "" {
-			return off, true, nil
+		for i := 0; i+frameHeaderBytes <= len(b) && i < stepBytes; i += frameAlignBytes {
+			// Zeros, which are most of what is here, end at the kind.
+			if k := frameKind(b[i+32]); k < kindEntries || k > kindMark || !mayProve(b[i:], off+int64(i), r.size, bad, next) {
+				continue
+			}
+			_, wrong, err := r.frameAt(off + int64(i))
+			if err != nil {
+				return 0, false, err
+			}
+			if wrong == "" {
+				return off + int64(i), true, nil
+			}
+			if b, err = r.view(off, len(b)); err != nil { // frameAt may have moved the window
+				return 0, false, err
+			}
 		}
 	}
 	return 0, false, nil
+}
+
+// mayProve tells whether the header at b is worth a checksum in lookAhead.
+func mayProve(b []byte, off, size, bad int64, next Index) bool {
+	const indexSpan = 1 << 32 // more entries than a segment can hold
+	h := parseFrameHeader(b)
+	if h.synced <= bad || h.plausible(off, size) != "" {
+		return false
+	}
+	return h.kind == kindTruncate || h.first >= next && h.first-next <= indexSpan
 }
