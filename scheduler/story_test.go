@@ -334,7 +334,43 @@ func TestAReturnedItemHoldsItsLaneOff(t *testing.T) {
 		t.Fatalf("wakes at %d (%t), want by %d", at, ok, clock+500)
 	}
 	st.wakesAt(clock + 500)
+	st.now = clock + 499
+	st.startsNothing()
+	st.wakesAt(clock + 510)
 	st.starts(1, 2)
+}
+
+func TestALaneIsHeldOffThoughItRanEmpty(t *testing.T) {
+	st := begin(t, Options{})
+	st.add(1, clock, 0)
+	st.starts(1)
+	st.s.Return(home, num(1), clock+500, st.now)
+	st.s.Recorded(home, num(1)) // cancelled
+	st.add(2, clock, 0)
+	st.startsNothing()
+	st.wakesAt(clock + 500)
+	st.starts(2)
+	st.recorded(2)
+	st.over()
+}
+
+func TestALaneHeldOffForTwoReasonsGoesOnAfterEach(t *testing.T) {
+	st := backlog(t)
+	st.add(1, clock, 0)
+	st.starts(1)
+	st.page()
+	st.s.PageFailed(home, st.now)
+	st.s.Return(home, num(1), clock+50, st.now)
+	st.sound()
+	at, _ := st.s.NextWake()
+	if at > clock+50 {
+		t.Fatalf("wakes %d ms from now, 50 wanted", at-clock)
+	}
+	st.wakesAt(clock + 50)
+	st.starts(1)
+	st.noPage()
+	st.wakesAt(clock + pageRetryMs + tickMs)
+	st.page()
 }
 
 func TestAPageThatFailedIsAskedForAgainAfterAWhile(t *testing.T) {
@@ -364,6 +400,14 @@ func TestAPageWithoutItemsThatPromisesMoreDoesNotSpin(t *testing.T) {
 	st.page()
 	st.paged(false)
 	st.over()
+}
+
+func TestWhatAPageHoldsBeforeItsBeginningIsLeftOut(t *testing.T) {
+	st := backlog(t)
+	st.page()
+	st.paged(false, due(99, clock), due(100, clock)) // 99 is not part of the answer
+	st.starts(100)
+	st.startsNothing()
 }
 
 func TestAPageIsAskedForBeforeTheHeadRunsOut(t *testing.T) {
@@ -442,6 +486,23 @@ func TestManyLanesShareTheMemory(t *testing.T) {
 			t.Fatalf("started %v (%t): want each lane once", d, ok)
 		}
 		seen[d.Lane] = true
+	}
+}
+
+func TestHeadsFilledInGoodTimesShrinkInBad(t *testing.T) {
+	st := begin(t, Options{MemoryItems: 1000})
+	for n := range 500 {
+		st.s.Add(LaneKey{Account: uint64(n % 2)}, due(n, clock+5), 0, st.now)
+	}
+	if got := st.s.Stats().Items; got != 500 {
+		t.Fatalf("%d items in memory, there is room for 500", got)
+	}
+	for n := range 58 * minHeadItems {
+		st.s.Add(LaneKey{Account: uint64(2 + n%58)}, due(1000+n, clock+5), 0, st.now)
+	}
+	st.sound()
+	if got := st.s.Stats().Items; got > 1000 {
+		t.Fatalf("%d items in memory, bound 1000", got)
 	}
 }
 

@@ -210,15 +210,38 @@ func TestWheelExpiresWithinATickAndAFewWakes(t *testing.T) {
 func TestWheelExpiresOneTickInTheOrderItWasSet(t *testing.T) {
 	const start Time = 1_700_000_000_000
 	w := newWheel(start)
-	at := start + 20_000_000 // far, so that all levels are passed
-	for key := uint32(1); key <= 10; key++ {
-		w.set(key, at)
-		w.advance(start + Time(key)*1_999_000) // each is set nearer to the end
+	at := start + 20_000_000
+	for key := uint32(1); key <= 100; key++ {
+		w.set(key, at) // all of them far
+	}
+	for key := uint32(101); key <= 120; key++ {
+		w.advance(start + Time(key-100)*999_900)
+		w.set(key, at) // each nearer to the end, through all the levels
 	}
 	w.advance(at + 10)
-	for want := uint32(1); want <= 10; want++ {
+	for want := uint32(1); want <= 120; want++ {
 		if key, ok := w.takeExpired(); key != want || !ok {
 			t.Fatalf("expired %d (%t), want %d", key, ok, want)
+		}
+	}
+}
+
+func TestWheelKeepsOrderOverALeap(t *testing.T) {
+	w := newWheel(0)
+	const hour = 3_600_000
+	for key := uint32(1); key <= 210; key++ {
+		w.set(key, 100*hour+Time(key%7)*5*hour)
+	}
+	w.advance(1000 * hour)
+	for i := range uint32(7) {
+		for n := range uint32(30) {
+			want := n*7 + i
+			if i == 0 {
+				want += 7 // there is no key 0
+			}
+			if key, _ := w.takeExpired(); key != want {
+				t.Fatalf("expired %d, want %d", key, want)
+			}
 		}
 	}
 }
@@ -255,6 +278,21 @@ func TestWheelFollowsAClockThatIsSetBack(t *testing.T) {
 	}
 	if at, _ := expireOne(t, w, 1); at != start+50 {
 		t.Errorf("key 1 expires at %d, want %d", at, start+50)
+	}
+}
+
+func TestAKeySetAgainAfterItExpiredWaitsAgain(t *testing.T) {
+	const start Time = 1_700_000_000_000
+	w := newWheel(start)
+	w.set(1, start+50)
+	w.advance(start + 50)
+	w.advance(start - 3_600_000) // before it was taken
+	w.set(1, start+50)
+	if _, ok := w.takeExpired(); ok {
+		t.Fatal("expired an hour early")
+	}
+	if at, _ := expireOne(t, w, 1); at != start+50 {
+		t.Errorf("expires at %d, want %d", at, start+50)
 	}
 }
 
