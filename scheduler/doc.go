@@ -1,7 +1,8 @@
 // Package scheduler decides which attempt of which delivery starts next, and
-// when. It is pure: it has no clock, no goroutine, no lock and no I/O. Every
-// call that needs the time takes it, and the caller serialises all calls, for
-// instance with one mutex.
+// when. It is pure: it has no clock, no goroutine, no lock and no I/O. Time is
+// an argument (Done, Recorded and StoredBelow go by that of the latest call
+// that had one), and the caller serialises all calls, for instance with one
+// mutex.
 //
 // # Lanes
 //
@@ -88,9 +89,11 @@
 //	for p, ok := s.NextPage(); ok; ...       // while there are readers: s.Paged(...)
 //	s.Wake(now); at, ok := s.NextWake()      // then sleep until at
 //
-// Every one of them is O(log n) at worst, but for the work that time or the
-// watermark brings, which is done in bounded steps. Nothing is allocated per
-// item once memory has grown to its peak; it is kept for the next.
+// Every one of them is O(log n) at worst, n being the items of the lane or
+// the lanes, but for the work that time or the watermark brings. That is done
+// in bounded steps; only the lanes of one slot of a higher level of the wheel
+// cascade all at once, at some tens of nanoseconds each. Nothing is allocated
+// per item once memory has grown to its peak; it is kept for the next.
 //
 // [Backoff] computes when a failed delivery is due again.
 package scheduler
