@@ -133,3 +133,8 @@ func (s *dnsServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	w.WriteMsg(m)
 }
+
+// blocking answers nothing until release is closed.
+func blocking(release <-chan struct{}) func(dns.ResponseWriter, *dns.Msg) bool {
+	return func(dns.ResponseWriter, *dns.Msg) bool { <-release; return true }
+}

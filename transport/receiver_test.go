@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -151,3 +152,9 @@ func always(answer string) func(*http.Request, string) string {
 
 // tolerance is how far past its deadline an attempt may end on a busy machine.
 const tolerance = 250 * time.Millisecond
+
+// shared is a value that a test changes while a receiver reads it.
+type shared[T any] struct{ p atomic.Pointer[T] }
+
+func (s *shared[T]) set(v T) { s.p.Store(&v) }
+func (s *shared[T]) get() T  { return *s.p.Load() }

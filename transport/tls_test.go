@@ -233,3 +233,9 @@ func TestTLSSessionsResume(t *testing.T) {
 		t.Fatalf("resumed: first %v, second %v", first, second)
 	}
 }
+
+// secureWith is serve behind TLS with a certificate for loopback.
+func secureWith(a *authority, serve func(net.Conn)) func(net.Conn) {
+	config := &tls.Config{Certificates: []tls.Certificate{a.issue(nil, "127.0.0.1")}}
+	return a.secure(config, func(c *tls.Conn) { serve(c) })
+}
