@@ -5,6 +5,7 @@
 FUZZTIME   ?= 30s
 N          ?= 30
 COUNT      ?= 5
+STEPS      ?= 1000000
 PROFILES   ?= out/profiles
 BENCHFLAGS ?=
 TESTFLAGS  ?=
@@ -22,12 +23,13 @@ RACE :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test race lint fuzz crash bench profile vuln clean no-race format vet staticcheck signs
+.PHONY: help demo build test race lint fuzz crash model bench profile vuln clean no-race format vet staticcheck signs
 
 help: ## list the targets
 	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: PKG=./wal  TESTFLAGS='-run Torn -v'  FUZZTIME=30s  N=30 (crash)  COUNT=5 (race)  BENCHFLAGS='--rounds 5'"
+	@echo "Variables: PKG=./wal  TESTFLAGS='-run Torn -v'  FUZZTIME=30s"
+	@echo "           N=30 (crash)  STEPS=1000000 (model)  COUNT=5 (race)  BENCHFLAGS='--rounds 5'"
 
 demo: build ## everything on one screen: server, receiver, deliveries, retries, dead letters
 	bin/harepost demo
@@ -73,8 +75,11 @@ signs:
 fuzz: ## every fuzz target in turn, FUZZTIME=30s each
 	tools/fuzz.sh $(FUZZTIME)
 
-crash: ## the crash tests alone, in sizes of N=30 (a nightly run: N=1000)
-	HAREPOST_CRASH_N=$(N) go test -count=1 -timeout 0 -v -run 'Crash|Kill|PowerCut' $(TESTFLAGS) $(PKG)
+crash: ## kills, power cuts and damaged bytes alone, in sizes of N=30 (a night: N=1000)
+	HAREPOST_CRASH_N=$(N) go test -count=1 -timeout 0 -v -run 'Crash|Kill|Cut|Torn|Flip' $(TESTFLAGS) $(PKG)
+
+model: ## the scheduler and its wheel against their models, STEPS=1000000
+	HAREPOST_SCHEDULER_STEPS=$(STEPS) HAREPOST_WHEEL_STEPS=$(STEPS) go test -count=1 -timeout 0 -v -run 'AtLength' $(TESTFLAGS) ./scheduler/...
 
 bench: build ## the engine beside a forwarder that keeps nothing; data under out/
 	@mkdir -p out

@@ -15,7 +15,7 @@ import (
 // totals must not hide it: one send is lost, another arrives twice.
 func TestLossAndDuplicateAreCountedApart(t *testing.T) {
 	o := quickOptions(t, SystemEngine)
-	o.EngineFlags = []string{"--drop=7", "--repeat=9"}
+	o.EngineFlags = []string{"--drop=2", "--repeat=5"} // each of the 8 connections sends at least once
 	var out bytes.Buffer
 	o.JSON = true
 	if err := Run(t.Context(), o, &out); !errors.Is(err, ErrLost) {
@@ -48,7 +48,7 @@ func TestKnownDelayIsReportedAsThatDelay(t *testing.T) {
 		t.Helper()
 		got := time.Duration(gotMS * float64(time.Millisecond))
 		// Never less than the delay; more by what a busy machine adds.
-		if got < want-time.Millisecond || got > want+want/2 {
+		if got < want-time.Millisecond || got > 2*want {
 			t.Errorf("%s p50 is %s, want %s", name, got, want)
 		}
 	}
@@ -56,7 +56,7 @@ func TestKnownDelayIsReportedAsThatDelay(t *testing.T) {
 	check("answer", r.AnswerLatency.P50MS, answer)
 	check("arrival", r.ArrivalLatency.P50MS, arrival)
 	// 8 connections, one send every 100 ms each.
-	if r.AcceptedPerSecond < 40 || r.AcceptedPerSecond > 82 {
+	if r.AcceptedPerSecond < 35 || r.AcceptedPerSecond > 82 {
 		t.Errorf("%.1f accepted/s, want about 80", r.AcceptedPerSecond)
 	}
 	if r.Lost != 0 {
