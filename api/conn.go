@@ -1,11 +1,14 @@
 package api
 
 import (
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -38,29 +41,47 @@ type connections struct {
 	linger  time.Duration
 	refused *metrics.Counter
 
-	mu       sync.Mutex
-	open     map[*conn]struct{}
-	stopped  bool
-	refusing sync.WaitGroup // goroutines of refuse
-	slots    chan struct{}  // of refuse
+	mu        sync.Mutex
+	open      map[*conn]struct{}
+	listeners []net.Listener
+	stopping  chan struct{}  // closed by stop, under mu
+	refusing  sync.WaitGroup // goroutines of refuseLocked
+	slots     chan struct{}  // of refuseLocked
+	log       *slog.Logger
 }
 
-func (cs *connections) init(most int, linger time.Duration) {
-	cs.most, cs.linger = most, linger
+func (cs *connections) init(o *Options) {
+	cs.most, cs.linger, cs.log = o.Connections, o.LingerTimeout, o.Logger
 	cs.open = map[*conn]struct{}{}
 	cs.slots = make(chan struct{}, refusals)
+	cs.stopping = make(chan struct{})
 }
 
-// listen wraps ln so that what it accepts is counted.
+// listen wraps ln so that what it accepts is counted. After stop it closes ln.
 func (cs *connections) listen(ln net.Listener) net.Listener {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.stopped() {
+		ln.Close()
+	}
+	cs.listeners = append(cs.listeners, ln)
 	return &listener{Listener: ln, conns: cs}
+}
+
+func (cs *connections) stopped() bool {
+	select {
+	case <-cs.stopping:
+		return true
+	default:
+		return false
+	}
 }
 
 // admit registers a new connection, or refuses it and returns nil.
 func (cs *connections) admit(nc net.Conn) *conn {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.stopped {
+	if cs.stopped() {
 		nc.Close()
 		return nil
 	}
@@ -102,11 +123,17 @@ func (cs *connections) count() int {
 	return len(cs.open)
 }
 
-// stop makes admit close whatever still arrives.
+// stop closes the listeners; what was accepted and not admitted is closed too.
 func (cs *connections) stop() {
 	cs.mu.Lock()
-	cs.stopped = true
-	cs.mu.Unlock()
+	defer cs.mu.Unlock()
+	if cs.stopped() {
+		return
+	}
+	close(cs.stopping)
+	for _, ln := range cs.listeners {
+		ln.Close()
+	}
 }
 
 // closeAll closes the connections that are left and waits for refuse.
@@ -129,15 +156,53 @@ type listener struct {
 	conns *connections
 }
 
+// Accept waits for a connection that is admitted. fasthttp ends its Serve at
+// the first error that is not a timeout, so that one moment without a free file
+// descriptor would end the service: what passes by itself is waited out here.
 func (l *listener) Accept() (net.Conn, error) {
+	wait := time.Duration(0)
 	for {
 		nc, err := l.Listener.Accept()
-		if err != nil {
+		switch {
+		case err == nil:
+			wait = 0
+			if c := l.conns.admit(nc); c != nil {
+				return c, nil
+			}
+		case !passes(err):
 			return nil, err
+		default:
+			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			l.conns.log.Warn("cannot accept a connection", "error", err, "retry_in", wait)
+			if !l.conns.pause(wait) {
+				return nil, net.ErrClosed
+			}
 		}
-		if c := l.conns.admit(nc); c != nil {
-			return c, nil
+	}
+}
+
+// passes reports whether an error of accept is about this moment, or about one
+// connection, and not about the listener.
+func passes(err error) bool {
+	for _, errno := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR, syscall.EPERM,
+	} {
+		if errors.Is(err, errno) {
+			return true
 		}
+	}
+	return false
+}
+
+// pause waits, and reports false when the server stops first.
+func (cs *connections) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-cs.stopping:
+		return false
 	}
 }
 

@@ -398,7 +398,9 @@ func TestIdempotency(t *testing.T) {
 	answers := make([]*answer, 8)
 	var wg sync.WaitGroup
 	for i := range answers {
-		wg.Go(func() { answers[i] = s.do("POST", "/v1/send", key, `{"target":"`+r.url+`/race","idempotency_key":"k4"}`) })
+		wg.Go(func() {
+			answers[i] = s.do("POST", "/v1/send", key, `{"target":"`+r.url+`/race","idempotency_key":"k4"}`)
+		})
 	}
 	wg.Wait()
 	made := 0

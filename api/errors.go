@@ -67,6 +67,11 @@ var (
 		message: "sign-up is closed",
 		detail:  "this server was started with neither an admin token nor open sign-up",
 	}
+	errSignupOrigin = &problem{
+		status:  fasthttp.StatusForbidden,
+		message: "sign-up from a web page is refused",
+		detail:  "the request has the header Origin of another site",
+	}
 	errMalformedHTTP = &problem{status: fasthttp.StatusBadRequest, message: "malformed HTTP request"}
 
 	errNotFound = &problem{status: fasthttp.StatusNotFound, message: "not found"}

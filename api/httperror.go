@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net"
+	"runtime/debug"
 	"strconv"
 
 	"github.com/valyala/fasthttp"
@@ -19,11 +20,24 @@ func (s *Server) limitBody(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	}
 	limit := min(smallBodyBytes, s.o.RequestBytes)
 	if string(pathOf(h.RequestURI())) == "/v1/send" {
-		if _, err := s.engine.Authenticate(bearer(h)); err == nil {
+		if s.proven(h) {
 			limit = s.o.RequestBytes
 		}
 	}
 	return fasthttp.RequestConfig{MaxRequestBodySize: limit}
+}
+
+// proven reports whether a request has a valid API key. It runs outside of
+// dispatch and so has to catch a panic itself.
+func (s *Server) proven(h *fasthttp.RequestHeader) (ok bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.log.Error("authentication failed", "panic", v, "stack", string(debug.Stack()))
+			ok = false
+		}
+	}()
+	_, err := s.engine.Authenticate(bearer(h))
+	return err == nil
 }
 
 // pathOf cuts the query off; an absolute URI is no path of ours and stays one.
@@ -79,7 +93,7 @@ func (s *Server) bodyTooLarge(h *fasthttp.RequestHeader) *problem {
 	limit := smallBodyBytes
 	if string(pathOf(h.RequestURI())) == "/v1/send" {
 		limit = s.o.RequestBytes
-		if _, err := s.engine.Authenticate(bearer(h)); err != nil {
+		if !s.proven(h) {
 			return errUnauthorized
 		}
 	}

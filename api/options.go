@@ -36,14 +36,13 @@ type Options struct {
 	MaxDelay             time.Duration // how far ahead delay_ms and not_before may lie; 365 days
 	OverloadedRetryAfter time.Duration // Retry-After of a 503; 1 s
 
-	Connections      int           // open connections, the next is answered 503; 4096
-	ReadBufferBytes  int           // per active connection, and the most a request's head may have; 8 KiB
-	ReadTimeout      time.Duration // from a request's first byte to its last; 30 s
-	WriteTimeout     time.Duration // to write an answer; 30 s
-	IdleTimeout      time.Duration // between requests of a connection; 75 s
-	RequestsPerConn  int           // then the connection is closed; 0 is no bound
-	ConnectionsPerIP int           // 0 is no bound; behind a proxy it counts the proxy
-	LingerTimeout    time.Duration // how long a refused request is still read so that its answer arrives; 500 ms
+	Connections     int           // open connections, the next is answered 503; 4096
+	ReadBufferBytes int           // per active connection, and the most a request's head may have; 8 KiB
+	ReadTimeout     time.Duration // from a request's first byte to its last; 30 s
+	WriteTimeout    time.Duration // to write an answer; 30 s
+	IdleTimeout     time.Duration // between requests of a connection; 75 s
+	RequestsPerConn int           // then the connection is closed; 0 is no bound
+	LingerTimeout   time.Duration // how long a refused request is still read so that its answer arrives; 500 ms
 
 	// Metrics writes what else belongs on GET /metrics, in Prometheus text
 	// format; nil writes nothing. It runs on the request's goroutine.
@@ -102,7 +101,7 @@ func (o Options) validate() error {
 		"URLBytes": o.URLBytes, "MetadataBytes": o.MetadataBytes,
 		"IdempotencyKeyChars": o.IdempotencyKeyChars, "Labels": o.Labels, "LabelChars": o.LabelChars,
 		"Warnings": o.Warnings, "Connections": o.Connections, "ReadBufferBytes": o.ReadBufferBytes,
-		"RequestsPerConn": o.RequestsPerConn, "ConnectionsPerIP": o.ConnectionsPerIP,
+		"RequestsPerConn": o.RequestsPerConn,
 	} {
 		if v < 0 {
 			return fmt.Errorf("api: option %s is negative (%d)", name, v)

@@ -182,7 +182,7 @@ func (s *Server) authorize(c *call, who access) (err error) {
 
 func (s *Server) authorizeAdmin(c *call) error {
 	if s.o.OpenSignup {
-		return nil
+		return checkOrigin(c.http.Request.Header.Peek(fasthttp.HeaderOrigin))
 	}
 	if s.o.AdminToken == "" {
 		return errSignupClosed
@@ -193,6 +193,32 @@ func (s *Server) authorizeAdmin(c *call) error {
 		return errAdminToken
 	}
 	return nil
+}
+
+// checkOrigin keeps web pages out of open sign-up. A page can reach a server on
+// its visitor's own machine, and by changing what its name resolves to it can
+// read the answers; an API key is all it would need to have requests made from
+// there. Browsers name the page's origin, other clients send none.
+func checkOrigin(origin []byte) error {
+	if len(origin) == 0 {
+		return nil
+	}
+	u, err := url.Parse(string(origin))
+	if err == nil {
+		if _, loopback, err := targetHost(bareHost(u.Host), &targetRules{loopback: true}); err == nil && loopback {
+			return nil
+		}
+	}
+	return errSignupOrigin
+}
+
+// bareHost cuts the port off.
+func bareHost(hostport string) string {
+	host, _, err := splitAuthority(hostport)
+	if err != nil {
+		return ""
+	}
+	return host
 }
 
 // bearer returns the token of the header Authorization, or nothing.

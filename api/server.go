@@ -59,7 +59,7 @@ func New(e *engine.Engine, o Options) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.routes = s.routeTable()
-	s.conns.init(o.Connections, o.LingerTimeout)
+	s.conns.init(&s.o)
 	s.metrics = newMetrics(s.routes, &s.conns)
 	s.setHTTP()
 	return s, nil
@@ -72,7 +72,6 @@ func (s *Server) setHTTP() {
 	s.http.HeaderReceived = s.limitBody
 	s.http.Logger = printfLogger{s.log}
 	s.http.Concurrency = s.o.Connections + 1 // ours is met first, see connections
-	s.http.MaxConnsPerIP = s.o.ConnectionsPerIP
 	s.http.MaxRequestsPerConn = s.o.RequestsPerConn
 	s.http.ReadBufferSize = s.o.ReadBufferBytes
 	s.http.WriteBufferSize = 4 << 10
@@ -88,7 +87,7 @@ func (s *Server) setHTTP() {
 }
 
 // Serve answers requests on ln until Shutdown, which makes it return nil. It
-// closes ln. For TLS, ln is a TLS listener.
+// closes ln. For TLS, ln is a TLS listener. It may be called for several.
 func (s *Server) Serve(ln net.Listener) error {
 	if err := s.http.Serve(s.conns.listen(ln)); err != nil {
 		return fmt.Errorf("api: serve on %s: %w", ln.Addr(), err)
@@ -106,8 +105,9 @@ func (s *Server) Drain() { s.draining.Store(true) }
 
 // Shutdown stops listening, waits for the requests under way and closes the
 // idle connections. When ctx ends first, it cancels what still waits for the
-// engine, closes every connection, and returns the context's error. It may be
-// called twice.
+// engine, without waiting for it, closes every connection, and returns the
+// context's error. It may be called twice, and before Serve, which then returns
+// at once.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
 	defer s.cancel()

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -117,6 +119,12 @@ func TestAuthorization(t *testing.T) {
 func TestSignup(t *testing.T) {
 	open := startServer(t, Options{OpenSignup: true}, nil)
 	open.do("POST", "/v1/accounts", "", `{"name":"anyone"}`).want(201)
+
+	open.do("POST", "/v1/accounts", "", `{"name":"my own page"}`, "Origin: http://localhost:3000").want(201)
+	open.do("POST", "/v1/accounts", "", `{"name":"my own page"}`, "Origin: http://[::1]:3000").want(201)
+	for _, origin := range []string{"http://evil.example", "http://evil.example:8080", "null", "http://localhost.evil.example", "http://10.0.0.1", "http://[::1"} {
+		open.do("POST", "/v1/accounts", "", `{"name":"a page"}`, "Origin: "+origin).refused(403, "web page")
+	}
 
 	closed := startServer(t, Options{}, nil)
 	closed.o.AdminToken = "" // as after New without one
@@ -237,6 +245,78 @@ func TestConnectionLimit(t *testing.T) {
 	held[0].Close()
 	eventually(t, "a place is free", func() bool { return s.conns.count() == 1 })
 	s.do("GET", "/healthz", "", "").want(200)
+}
+
+// A listener that runs out of file descriptors for a moment goes on.
+func TestAcceptGoesOn(t *testing.T) {
+	s := startServer(t, Options{}, nil)
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = inner.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(&exhausted{Listener: inner, failures: 3}) }()
+	s.do("GET", "/healthz", "", "").want(200)
+	if !strings.Contains(s.log.String(), "too many open files") {
+		t.Errorf("not in the log: %s", s.log.String())
+	}
+	s.client.CloseIdleConnections()
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	// And one that comes too late is closed.
+	late, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(late); err != nil {
+		t.Error(err)
+	}
+	if _, err := late.Accept(); err == nil {
+		t.Error("the listener is open")
+	}
+}
+
+// exhausted fails its first accepts as the system does without descriptors.
+type exhausted struct {
+	net.Listener
+	failures int
+}
+
+func (l *exhausted) Accept() (net.Conn, error) {
+	if l.failures > 0 {
+		l.failures--
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+// A client that asks before it sends a body is told to go on, or not.
+func TestExpectContinue(t *testing.T) {
+	s := startServer(t, Options{RequestBytes: 50_000, MetadataBytes: 1000}, nil)
+	key := s.account()
+	f := func(length int, want int) {
+		t.Helper()
+		c := s.dial()
+		defer c.Close()
+		fmt.Fprintf(c, "POST /v1/send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", key, length)
+		r := bufio.NewReader(c)
+		resp, _ := statusOf(t, r)
+		if resp.StatusCode != 100 {
+			t.Fatalf("%d bytes: %d, want 100", length, resp.StatusCode)
+		}
+		go io.WriteString(c, strings.Repeat(" ", length)) // fails when refused early
+		if resp, body := statusOf(t, r); resp.StatusCode != want {
+			t.Errorf("%d bytes: %d %s, want %d", length, resp.StatusCode, body, want)
+		}
+	}
+	f(10, 400)
+	f(50_000, 400)
+	f(50_001, 413)
 }
 
 // Whatever bytes arrive, nothing answers 5xx, and a request that could be read
