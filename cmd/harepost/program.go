@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"golang.org/x/sys/unix"
 
 	"github.com/harepost/harepost/api"
 	"github.com/harepost/harepost/engine"
@@ -190,8 +191,26 @@ func (p *program) announce() {
 			p.log.Warn("--egress-allow covers every address: accounts can reach this network and the cloud's metadata service", "prefix", prefix.String())
 		}
 	}
+	p.warnOfFewFiles()
 	if t := p.cfg.AdminToken; t != "" && len(t) < 16 {
 		p.log.Warn("the admin token is shorter than 16 characters and may be guessed")
+	}
+}
+
+// stateFiles is about how many files log and state keep open.
+const stateFiles = 1024
+
+// warnOfFewFiles tells early what would show late, under load: each connection
+// and each attempt needs a file. (Go has raised the soft limit to the hard one.)
+func (p *program) warnOfFewFiles() {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return // only a warning is lost
+	}
+	need := uint64(p.cfg.MaxConnections + p.cfg.MaxInFlight + stateFiles)
+	if limit.Cur < need {
+		p.log.Warn("the limit of open files is below what --max-connections and --max-in-flight may need: raise it (ulimit -n, LimitNOFILE=)",
+			"limit", limit.Cur, "need", need)
 	}
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -359,35 +358,5 @@ func eventually(t testing.TB, want string, ask func() string) {
 		case <-ctx.Done():
 			t.Fatalf("still not %q after %s:\n%s", want, processPatience, got)
 		}
-	}
-}
-
-// The engine's failure is reported by one callback; what it does to the
-// program is the same whatever broke.
-func TestAStorageFailureEndsTheServerWithStatusThree(t *testing.T) {
-	c := mustParseServe(t, "--data-dir", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0")
-	var logs syncBuffer
-	cfg, err := c.config(&logs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := openProgram(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.fail(errors.New("wal: sync segment 1: input/output error"))
-	p.fail(errors.New("another"))
-	err = p.run(t.Context())
-	if statusOf(err) != exitStorageFailed {
-		t.Errorf("run returned %v, status %d", err, statusOf(err))
-	}
-	if !strings.Contains(logs.String(), "input/output error") {
-		t.Errorf("the reason was not logged:\n%s", logs.String())
-	}
-	// Only a test goes on living after that.
-	ctx, cancel := context.WithTimeout(t.Context(), processPatience)
-	defer cancel()
-	if err := errors.Join(p.api.Shutdown(ctx), p.close()); err != nil {
-		t.Error(err)
 	}
 }

@@ -39,15 +39,27 @@ type serverProcess struct {
 // that on purpose use [runProcess].
 func startServer(t testing.TB, args ...string) *serverProcess {
 	t.Helper()
-	s := &serverProcess{t: t, ended: make(chan struct{})}
+	args = serveArgs(t, args)
+	return startServerCommand(t, exec.Command(harepostBinary(t), args...))
+}
+
+// serveArgs completes the arguments of a server.
+func serveArgs(t testing.TB, args []string) []string {
+	args = append([]string{"serve"}, args...)
 	if !hasFlag(args, "--listen") {
 		args = append(args, "--listen", "127.0.0.1:0")
 	}
 	if !hasFlag(args, "--data-dir") {
 		args = append(args, "--data-dir", filepath.Join(t.TempDir(), "data"))
 	}
-	s.DataDir = flagValue(args, "--data-dir")
-	s.cmd = exec.Command(harepostBinary(t), append([]string{"serve"}, args...)...)
+	return args
+}
+
+// startServerCommand is startServer for a command that ends by becoming the
+// server.
+func startServerCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
+	t.Helper()
+	s := &serverProcess{t: t, cmd: cmd, ended: make(chan struct{}), DataDir: flagValue(cmd.Args, "--data-dir")}
 	s.cmd.Env = cleanEnvironment()
 	s.cmd.Stdout = &s.stdout
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -70,9 +82,9 @@ func startServer(t testing.TB, args ...string) *serverProcess {
 	select {
 	case s.URL = <-serving:
 	case <-s.ended:
-		t.Fatalf("serve %q ended with status %d before it served:\n%s", args, s.status(), s.stderr.String())
+		t.Fatalf("%q ended with status %d before it served:\n%s", cmd.Args, s.status(), s.stderr.String())
 	case <-time.After(processPatience):
-		t.Fatalf("serve %q does not serve after %s:\n%s", args, processPatience, s.stderr.String())
+		t.Fatalf("%q does not serve after %s:\n%s", cmd.Args, processPatience, s.stderr.String())
 	}
 	return s
 }
