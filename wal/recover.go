@@ -61,13 +61,17 @@ func makeDirectory(d directory) error {
 // have been made with it (in this life or in one that was killed before it came to here). Those further
 // up may not be ours to open; they were there before.
 func syncAncestors(d directory) error {
-	dir := d.parent()
-	if err := syncDir(d.fs, dir); err != nil {
-		return fmt.Errorf("wal: %w", err)
-	}
-	for up := d.fs.PathDir(dir); up != dir && up != ""; dir, up = up, d.fs.PathDir(up) {
-		if err := syncDir(d.fs, up); err != nil {
-			break
+	parent := d.parent()
+	for dir, below := parent, ""; dir != below && dir != ""; dir, below = d.fs.PathDir(dir), dir {
+		f, err := d.fs.OpenDir(dir)
+		if err != nil && dir != parent {
+			return nil
+		}
+		if err == nil {
+			err = errors.Join(f.Sync(), f.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("wal: sync directory %s: %w", dir, err)
 		}
 	}
 	return nil
