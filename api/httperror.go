@@ -14,8 +14,8 @@ import (
 // declare a large one: without this, strangers could hold
 // Connections * RequestBytes of memory by sending heads.
 func (s *Server) limitBody(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	n := h.ContentLength()
-	if n >= 0 && n <= smallBodyBytes {
+	const chunked = -1 // of unknown length; fasthttp's -2 is no body
+	if n := h.ContentLength(); n != chunked && n <= smallBodyBytes {
 		return fasthttp.RequestConfig{}
 	}
 	limit := min(smallBodyBytes, s.o.RequestBytes)

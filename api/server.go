@@ -81,6 +81,7 @@ func (s *Server) setHTTP() {
 	s.http.MaxRequestBodySize = s.o.RequestBytes
 	s.http.CloseOnShutdown = true
 	s.http.NoDefaultServerHeader = true
+	s.http.NoDefaultContentType = true // every answer with a body sets its own
 	s.http.SecureErrorLogMessage = true
 	s.http.DisablePreParseMultipartForm = true
 	s.http.LazyRequestTime = true // the handler reads the clock itself
