@@ -97,7 +97,7 @@ func (e *Engine) openStores(dir string) (walLog, error) {
 	}
 	so := e.opts.State
 	so.FS, so.Logger, so.Durable = e.opts.FS, e.opts.Logger, e.release
-	so.OnCorruption = e.fail
+	so.Failed = e.fail
 	st, err := state.Open(e.opts.FS.PathJoin(dir, stateDir), so)
 	if err != nil {
 		return walLog{}, fmt.Errorf("engine: %w", err)
@@ -187,6 +187,9 @@ func (e *Engine) Ready() error {
 	select {
 	case <-e.failed:
 		return fmt.Errorf("%w: %w", ErrUnknown, e.failure)
+	default:
+	}
+	select {
 	case <-e.stop:
 		return ErrClosed
 	default:

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -44,9 +45,10 @@ type Options struct {
 	// durable: the log is needed only from low on. Calls do not overlap.
 	Durable func(applied, low uint64)
 
-	// OnCorruption is called when Pebble finds bytes on disk that are not what
-	// it wrote. Default: panic.
-	OnCorruption func(error)
+	// Failed is called, once or more, when Pebble finds bytes on disk that are
+	// not what it wrote, or cannot write for about a second. Nothing should be
+	// applied from then on. Default: panic.
+	Failed func(error)
 
 	Logger *slog.Logger // default slog.Default()
 }
@@ -70,8 +72,8 @@ func (o *Options) withDefaults() {
 	if o.InlineBodyBytes == 0 {
 		o.InlineBodyBytes = 1 << 10
 	}
-	if o.OnCorruption == nil {
-		o.OnCorruption = func(err error) { panic(err) }
+	if o.Failed == nil {
+		o.Failed = func(err error) { panic(err) }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -98,6 +100,8 @@ type State struct {
 
 	flushed   chan struct{} // written by Pebble's flushes, read by reportDurable
 	stop      chan struct{}
+	broken    chan struct{} // closed by breakDown
+	breakOnce sync.Once
 	reporter  sync.WaitGroup
 	closeOnce sync.Once
 	closeErr  error
@@ -112,6 +116,7 @@ func Open(dir string, o Options) (*State, error) {
 		touched: make(map[delivery.ID]pendingRow),
 		flushed: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
+		broken:  make(chan struct{}),
 		cache:   pebble.NewCache(o.CacheBytes),
 	}
 	s.young.init()
@@ -122,7 +127,9 @@ func Open(dir string, o Options) (*State, error) {
 	}
 	s.db = db
 	if err := errors.Join(s.loadMeta(), s.loadDirectory()); err != nil {
-		return nil, errors.Join(fmt.Errorf("state: load %s: %w", dir, err), db.Close())
+		err = errors.Join(fmt.Errorf("state: load %s: %w", dir, err), db.Close())
+		s.cache.Unref()
+		return nil, err
 	}
 	s.reporter.Go(s.reportDurable)
 	return s, nil
@@ -142,19 +149,7 @@ func (s *State) pebbleOptions() *pebble.Options {
 		LBaseMaxBytes:               64 << 20,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
 		Logger:                      pebbleLogger{s.opts.Logger},
-		EventListener: &pebble.EventListener{
-			FlushEnd: func(i pebble.FlushInfo) {
-				if i.Err == nil {
-					signal(s.flushed)
-				}
-			},
-			BackgroundError: func(err error) {
-				s.opts.Logger.Error("state: background work failed, it will be tried again", "error", err)
-			},
-			DataCorruption: func(i pebble.DataCorruptionInfo) {
-				s.opts.OnCorruption(fmt.Errorf("state: corruption in %s: %w", i.Path, i.Details))
-			},
-		},
+		EventListener:               s.eventListener(),
 	}
 	o.Experimental.EnableDeleteOnlyCompactionExcises = func() bool { return true }
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
@@ -166,6 +161,47 @@ func (s *State) pebbleOptions() *pebble.Options {
 	}
 	return o
 }
+
+const (
+	// A flush or compaction that fails is tried again by Pebble at once, with
+	// new files. After mostBackgroundErrors in a row it is not going to succeed.
+	mostBackgroundErrors = 20
+	backgroundErrorPause = 50 * time.Millisecond
+)
+
+func (s *State) eventListener() *pebble.EventListener {
+	var failures atomic.Int64
+	return &pebble.EventListener{
+		FlushEnd: func(i pebble.FlushInfo) {
+			if i.Err == nil {
+				failures.Store(0)
+				signal(s.flushed)
+			}
+		},
+		BackgroundError: func(err error) {
+			switch n := failures.Add(1); {
+			case n < mostBackgroundErrors:
+				s.opts.Logger.Error("state: background work failed, it is tried again", "error", err)
+				// Pebble holds its lock here. That is wanted: without the pause it
+				// would try, and log, some 20,000 times a second.
+				time.Sleep(backgroundErrorPause)
+			case n == mostBackgroundErrors:
+				s.breakDown(fmt.Errorf("state: background work fails again and again: %w", err))
+			}
+		},
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			s.breakDown(fmt.Errorf("state: corruption in %s: %w", i.Path, i.Details))
+		},
+	}
+}
+
+func (s *State) breakDown(err error) {
+	s.breakOnce.Do(func() { close(s.broken) })
+	s.opts.Failed(err)
+}
+
+// ErrBroken says that the state cannot be written any more.
+var ErrBroken = errors.New("state: broken")
 
 // Close stops what runs and closes Pebble without flushing: what is not
 // flushed is in the log. Call Flush before for a fast next start. It may be
@@ -183,10 +219,16 @@ func (s *State) Close() error {
 // Flush makes all that is applied durable. Only for the applier, or when
 // nothing applies any more.
 func (s *State) Flush() error {
-	if err := s.db.Flush(); err != nil {
+	done, err := s.db.AsyncFlush()
+	if err != nil {
 		return fmt.Errorf("state: flush: %w", err)
 	}
-	return nil
+	select {
+	case <-done:
+		return nil
+	case <-s.broken:
+		return ErrBroken
+	}
 }
 
 // FlushSoon starts a flush and does not wait for it.

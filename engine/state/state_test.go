@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/command"
@@ -112,6 +113,9 @@ func TestApplyIsDeterministic(t *testing.T) {
 			if d := diff(dumpState(t, s), want); d != "" {
 				t.Fatalf("%s: %s", name, d)
 			}
+			if r, err := s.Verify(); err != nil || len(r.Findings) > 0 {
+				t.Fatalf("%s: verify: %v, %v", name, r.Findings, err)
+			}
 			if got := s.Pending(); got != int64(len(h.live)) {
 				t.Fatalf("%s: %d pending, want %d", name, got, len(h.live))
 			}
@@ -184,6 +188,43 @@ func TestDurableIsWhatACrashLeaves(t *testing.T) {
 	crashed := openState(t, fs.CrashClone(vfs.CrashCloneCfg{}), Options{})
 	if crashed.Applied() != 60 || crashed.Low() != low {
 		t.Fatalf("after the crash: applied %d, low %d, want 60, %d", crashed.Applied(), crashed.Low(), low)
+	}
+}
+
+func TestVerifyFindsWhatDoesNotFit(t *testing.T) {
+	h := newHistory(41)
+	for range 300 {
+		h.step()
+	}
+	var queued, retrying *modelDelivery
+	for _, m := range h.live {
+		if m.status == delivery.Retrying {
+			retrying = m
+		} else if m.rec.NotBefore == m.rec.ID.UnixMilli() && len(m.body) > 0 {
+			queued = m
+		}
+	}
+	at := place{account: account.ID(retrying.rec.Account), status: delivery.Retrying, id: retrying.rec.ID}
+	lane := Lane{at.account, retrying.rec.Target.Destination()}
+	next := appendQueue(nil, lane, Position{retrying.due, at.id, uint32(len(retrying.attempts)) + 1})
+	withBody := place{account: account.ID(queued.rec.Account), status: delivery.Queued, id: queued.rec.ID}
+	for name, damage := range map[string]func(b *pebble.Batch) error{
+		"a queued attempt is gone":  func(b *pebble.Batch) error { return b.Delete(next, nil) },
+		"a pending row is gone":     func(b *pebble.Batch) error { return b.Delete(at.appendRow(nil), nil) },
+		"a row is not a row":        func(b *pebble.Batch) error { return b.Set(at.appendRow(nil), []byte("x"), nil) },
+		"a pending body is gone":    func(b *pebble.Batch) error { return b.Delete(withBody.appendBody(nil), nil) },
+		"a body is another one":     func(b *pebble.Batch) error { return b.Set(withBody.appendBody(nil), []byte("x"), nil) },
+		"a row under another's key": func(b *pebble.Batch) error { at := at; at.account++; return b.Set(at.appendRow(nil), []byte{1}, nil) },
+	} {
+		s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 1, YoungBytes: 1, InlineBodyBytes: 1})
+		applyAll(t, s, h.rng, h.log, 30)
+		b := s.db.NewBatch()
+		if err := errors.Join(damage(b), b.Commit(pebble.NoSync)); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := s.Verify(); err != nil || len(r.Findings) == 0 {
+			t.Errorf("%s: nothing found, %v", name, err)
+		}
 	}
 }
 

@@ -1,0 +1,136 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/harepost/harepost/engine/account"
+	"github.com/harepost/harepost/engine/delivery"
+)
+
+// A Report is what Verify found.
+type Report struct {
+	Deliveries map[delivery.Status]int64 // in Pebble; the young are in the log
+	Bodies     int64                     // kept beside their rows
+	Queued     int64                     // attempts in the lanes' disk queues
+	Lanes      int64
+	Findings   []error // at most mostFindings
+}
+
+// mostFindings bounds a report on a badly damaged state.
+const mostFindings = 100
+
+func (r *Report) find(format string, args ...any) {
+	if len(r.Findings) < mostFindings {
+		r.Findings = append(r.Findings, fmt.Errorf("state: "+format, args...))
+	}
+}
+
+// Verify reads everything and checks that it fits together: every row decodes
+// and belongs to its key, every body is there and is the one that was
+// accepted, and the disk queue has exactly the next attempts of what is
+// pending. The error is for what could not be read.
+func (s *State) Verify() (Report, error) {
+	r := Report{Deliveries: make(map[delivery.Status]int64)}
+	err := errors.Join(
+		s.scan([]byte{spaceRow}, []byte{spaceLateRow + 1}, func(key, value []byte) error {
+			return s.verifyRow(&r, key, value)
+		}),
+		s.scan([]byte{spaceBody}, []byte{spaceLateBody + 1}, func(_, _ []byte) error {
+			r.Bodies++
+			return nil
+		}),
+		s.scan([]byte{spaceQueue}, []byte{spaceQueue + 1}, func(key, _ []byte) error {
+			return s.verifyQueued(&r, key)
+		}),
+		s.Lanes(func(Lane, Position) { r.Lanes++ }),
+	)
+	if err != nil {
+		return r, err
+	}
+	stored := r.Deliveries[delivery.Queued] + r.Deliveries[delivery.Retrying]
+	if stored > s.Pending() {
+		r.find("%d pending deliveries are stored, the count says %d with the young", stored, s.Pending())
+	}
+	if r.Queued != stored {
+		r.find("%d attempts are queued for %d stored pending deliveries", r.Queued, stored)
+	}
+	return r, nil
+}
+
+func (s *State) verifyRow(r *Report, key, value []byte) error {
+	var rec delivery.Record
+	w, err := delivery.DecodeRow(value)
+	if err == nil {
+		err = w.DecodeRecord(&rec)
+	}
+	attempts, err2 := w.DecodeAttempts()
+	if err := errors.Join(err, err2); err != nil {
+		r.find("row %x: %v", key, err)
+		return nil
+	}
+	p := place{account: account.ID(rec.Account), id: rec.ID}
+	if len(key) > 9 {
+		p.status = delivery.Status(key[9])
+	}
+	if !p.status.Valid() {
+		r.find("row %x: no such status", key)
+		return nil
+	}
+	p = placeOf(p.account, p.status, p.id, w.UpdatedAt)
+	if !bytes.Equal(p.appendRow(nil), key) {
+		r.find("row %x: its record belongs under %x", key, p.appendRow(nil))
+		return nil
+	}
+	r.Deliveries[p.status]++
+	f := Stored{Status: p.status, Row: w, place: p}
+	body, err := s.Body(&f)
+	switch {
+	case errors.Is(err, ErrNotFound) && p.status.Final():
+		// Retention may drop bodies before rows.
+	case errors.Is(err, ErrNotFound):
+		r.find("pending delivery %s has no body", rec.ID)
+	case err != nil:
+		return err
+	case delivery.BodyCRC(body) != rec.BodyCRC:
+		r.find("the body of %s is not the one that was accepted", rec.ID)
+	}
+	if p.status.Final() {
+		return nil
+	}
+	lane := Lane{p.account, rec.Target.Destination()}
+	next := Position{delivery.NextDue(&rec, attempts), rec.ID, uint32(len(attempts)) + 1}
+	_, closer, err := s.db.Get(appendQueue(nil, lane, next))
+	if errors.Is(err, pebble.ErrNotFound) {
+		r.find("attempt %d of pending delivery %s is not queued", next.Attempt, rec.ID)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return closer.Close()
+}
+
+func (s *State) verifyQueued(r *Report, key []byte) error {
+	r.Queued++
+	l, p, ok := parseQueue(key)
+	if !ok {
+		r.find("queue key %x: malformed", key)
+		return nil
+	}
+	at := place{account: l.Account, status: delivery.Retrying, id: p.ID}
+	if p.Attempt == 1 {
+		at.status = delivery.Queued
+	}
+	_, closer, err := s.db.Get(at.appendRow(nil))
+	if errors.Is(err, pebble.ErrNotFound) {
+		r.find("attempt %d of %s is queued, and no such delivery is pending", p.Attempt, p.ID)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return closer.Close()
+}
