@@ -78,7 +78,7 @@ func (l *ledger) send(e *Engine, a AccountID, target Target, stop <-chan struct{
 		mark := fmt.Sprint("mark-", l.next.Add(1))
 		s := sendTo(target, mark)
 		s.Policy.MaxAttempts = 25
-		s.Policy.MaxDelay = 20 * time.Millisecond
+		s.Policy.MaxDelay = time.Second
 		r, err := e.Send(context.Background(), a, s)
 		if err != nil {
 			return
@@ -114,7 +114,7 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 	o.Failed = nil // the old timeline may end as it likes
 	var a AccountID
 	fs := vfs.NewCrashableMem()
-	cuts := crashes(t, 60)
+	cuts := crashes(t, 30)
 	for cut := range cuts {
 		o.FS = fs
 		o.State.YoungDeliveries = 1 + rng.IntN(100)
@@ -132,7 +132,7 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 		for range 8 {
 			senders.Go(func() { l.send(e, a, target, stop) })
 		}
-		for range rng.IntN(150) {
+		for range rng.IntN(80) {
 			<-l.more
 		}
 		acked := l.snapshot() // before the cut: these must survive it
