@@ -1,0 +1,33 @@
+// Package client is for programs that use Harepost: a client of its REST API,
+// and the verification of the signatures on what it delivers. It needs
+// nothing but the standard library.
+//
+//	c, err := client.New("https://harepost.example", apiKey, client.Options{})
+//	receipt, err := c.Send(ctx, client.Send{
+//		Target:         "https://your-app.com/webhook",
+//		Body:           order,
+//		IdempotencyKey: "ord_123-paid",
+//		Sign:           true,
+//	})
+//
+// A call makes one request and takes a context. An answer other than 2xx is an
+// [*Error]; any other error means that no complete answer came, and so that
+// nothing is known: a send that ended so may have been accepted. It is safe to
+// repeat if it has an idempotency key, because Harepost then answers with the
+// first send's receipt. Nothing is repeated unless [Options.Retries] asks for
+// it. Redirects are not followed, and an answer is read up to 8 MiB.
+//
+// A receiver checks that a request is Harepost's with [Verify], over the body
+// as it arrived:
+//
+//	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+//	...
+//	err = client.Verify(r.Header, body, []string{secret}, 0, time.Now())
+//
+// A delivery may arrive more than once. The header Webhook-Id of a signed
+// delivery is the same each time, and so is X-Harepost-Idempotency-Key where
+// the sender gave a key.
+//
+// A Client is safe for concurrent use. It starts no goroutine of its own; its
+// idle connections are those of its [http.Client].
+package client

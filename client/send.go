@@ -1,0 +1,124 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+	"unicode/utf8"
+)
+
+// A Send asks for one HTTP request to be delivered. Only Target is needed.
+type Send struct {
+	Target  string            `json:"target"`
+	Method  string            `json:"method,omitempty"` // default POST
+	Headers map[string]string `json:"headers,omitempty"`
+
+	// Body is what the target receives. A string or a []byte goes out as it
+	// is, and must be UTF-8. Anything else goes out as JSON, with a matching
+	// Content-Type unless Headers has one; a json.RawMessage loses its
+	// insignificant white space. nil is an empty body.
+	Body any `json:"body,omitempty"`
+
+	Delivery       *Policy         `json:"delivery,omitempty"`
+	IdempotencyKey string          `json:"idempotency_key,omitempty"`
+	Sign           bool            `json:"sign,omitempty"`
+	Metadata       json.RawMessage `json:"metadata,omitempty"` // an object, kept for the caller
+	Labels         []string        `json:"labels,omitempty"`
+
+	DelayMS   int64     `json:"delay_ms,omitempty"`  // before the first attempt
+	NotBefore time.Time `json:"not_before,omitzero"` // of the first attempt
+	ExpiresAt time.Time `json:"expires_at,omitzero"` // not tried any more from then on
+}
+
+// A Policy says how often, when and for how long to try. A zero field is the
+// server's default.
+type Policy struct {
+	MaxAttempts       int    `json:"max_attempts,omitempty"`
+	Backoff           string `json:"backoff,omitempty"` // exponential or fixed
+	BaseDelayMS       int64  `json:"base_delay_ms,omitempty"`
+	MaxDelayMS        int64  `json:"max_delay_ms,omitempty"`
+	Jitter            string `json:"jitter,omitempty"` // full or none
+	TimeoutMS         int64  `json:"timeout_ms,omitempty"`
+	RespectRetryAfter *bool  `json:"respect_retry_after,omitempty"`
+}
+
+// A Receipt says that a send is accepted: it is durable, and will be delivered
+// or end up among the dead letters.
+type Receipt struct {
+	QueueID        string    `json:"queue_id"`
+	Status         string    `json:"status"`
+	CreatedAt      time.Time `json:"created_at"`
+	IdempotencyKey string    `json:"idempotency_key,omitempty"`
+	Duplicate      bool      `json:"duplicate,omitempty"` // of an earlier send; nothing new is queued
+	Warnings       []string  `json:"warnings,omitempty"`
+}
+
+// errNotText is the answer to a body that a JSON string cannot carry; it
+// would arrive changed.
+var errNotText = errors.New("body is not UTF-8")
+
+// MarshalJSON is the request as the API takes it.
+func (s Send) MarshalJSON() ([]byte, error) {
+	type plain Send // without this method
+	p := plain(s)
+	switch body := s.Body.(type) {
+	case []byte:
+		p.Body = string(body)
+	case json.RawMessage:
+		if len(body) == 0 {
+			p.Body = nil
+		}
+	}
+	if text, ok := p.Body.(string); ok && !utf8.ValidString(text) {
+		return nil, errNotText
+	}
+	return encode(p)
+}
+
+// Send asks for a delivery. It is repeated only as Options.Retries says.
+func (c *Client) Send(ctx context.Context, s Send) (Receipt, error) {
+	var r Receipt
+	k := call{method: http.MethodPost, path: "/v1/send", bearer: c.key, out: &r}
+	body, err := encode(s)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("client: encode send: %w", err)
+	}
+	for retries := c.options.Retries; ; retries-- {
+		err := c.roundTripBody(ctx, k, body)
+		if retries <= 0 || s.IdempotencyKey == "" {
+			return r, err
+		}
+		wait, again := c.retryWait(err)
+		if !again || !sleep(ctx, wait) {
+			return r, err
+		}
+	}
+}
+
+// retryWait reports whether a send that ended so may be repeated, and when.
+func (c *Client) retryWait(err error) (time.Duration, bool) {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Status != http.StatusTooManyRequests && e.Status != http.StatusServiceUnavailable {
+		return 0, false
+	}
+	return e.RetryAfter, e.RetryAfter > 0 && e.RetryAfter <= c.options.MaxRetryAfter
+}
+
+// sleep waits, unless the context ends before the wait would: then there is
+// no point in beginning it.
+func sleep(ctx context.Context, wait time.Duration) bool {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < wait {
+		return false
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
