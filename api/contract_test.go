@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"github.com/harepost/harepost/engine"
 )
 
@@ -543,6 +545,42 @@ func TestDelayedSend(t *testing.T) {
 	s.settled(key, soon)
 }
 
+// Nothing of a request is kept by reference: of many sends over the same
+// connections, and so in the same buffers, each is delivered and read back as
+// it was written.
+func TestSendsDoNotMix(t *testing.T) {
+	s, key := startDev(t)
+	r := startReceiver(t, 200)
+	const clients, each = 8, 25
+	ids := make([][each]string, clients)
+	text := func(c, i int) string { return strings.Repeat(fmt.Sprintf("%d-%d;", c, i), 1+(c*i)%40) }
+	var wg sync.WaitGroup
+	for c := range clients {
+		wg.Go(func() {
+			for i := range each {
+				x := text(c, i)
+				a := s.do("POST", "/v1/send", key, fmt.Sprintf(`{"target":"%s/%d-%d","method":"PUT","headers":{"X-%d-%d":%q},"body":"\u003c%s\u003e",`+
+					`"idempotency_key":"k%d-%d","metadata":{"m":%q},"labels":["l%d-%d"],"delay_ms":3600000}`, r.url, c, i, c, i, x, x, c, i, x, c, i))
+				if a.status == 202 {
+					ids[c][i] = a.body[len(`{"queue_id":"`):][:len("hr_")+26]
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for c := range clients {
+		for i := range each {
+			d := s.do("GET", "/v1/deliveries/"+ids[c][i]+"?include=payload", key, "").want(200)
+			x := text(c, i)
+			got := fmt.Sprint(d["target"], d["method"], d["headers"], d["body"], d["idempotency_key"], d["metadata"], d["labels"])
+			want := fmt.Sprintf("%s/%d-%dPUTmap[X-%d-%d:%s]<%s>k%d-%dmap[m:%s] [l%d-%d]", r.url, c, i, c, i, x, x, c, i, x, c, i)
+			if got != want {
+				t.Errorf("client %d send %d:\n got %s\nwant %s", c, i, got, want)
+			}
+		}
+	}
+}
+
 // Above its rate an account is told when to come back; another is not.
 func TestRateLimit(t *testing.T) {
 	s := startServer(t, Options{Dev: true}, func(o *engine.Options) { o.RatePerMinute = 3 })
@@ -608,6 +646,24 @@ func TestProblems(t *testing.T) {
 	if p.status != 500 || strings.Contains(p.Error(), "secret") || p.cause == nil {
 		t.Errorf("an unknown error: %+v", p)
 	}
+}
+
+// Retry-After is in whole seconds and never too early.
+func TestRetryAfter(t *testing.T) {
+	f := func(d time.Duration, want string) {
+		t.Helper()
+		var ctx fasthttp.RequestCtx
+		writeProblem(&ctx, &problem{status: 503, message: "x", retryAfter: d})
+		if got := string(ctx.Response.Header.Peek("Retry-After")); got != want {
+			t.Errorf("%s: %q, want %q", d, got, want)
+		}
+	}
+	f(0, "")
+	f(time.Nanosecond, "1")
+	f(time.Second, "1")
+	f(time.Second+1, "2")
+	f(1500*time.Millisecond, "2")
+	f(time.Minute, "60")
 }
 
 func TestAppendText(t *testing.T) {

@@ -27,7 +27,7 @@ type Options struct {
 	Headers              int           // members of a send's headers; 64
 	HeadersBytes         int           // names and values of them together; 16 KiB
 	URLBytes             int           // target; 2048
-	MetadataBytes        int           // metadata as written; 16 KiB
+	MetadataBytes        int           // metadata as written; 16 KiB, or RequestBytes if that is less
 	IdempotencyKeyChars  int           // idempotency_key; 255
 	Labels               int           // labels of one send; 8
 	LabelChars           int           // one label; 64
@@ -60,7 +60,7 @@ func (o Options) withDefaults() Options {
 	orInt(&o.Headers, 64)
 	orInt(&o.HeadersBytes, 16<<10)
 	orInt(&o.URLBytes, 2048)
-	orInt(&o.MetadataBytes, 16<<10)
+	orInt(&o.MetadataBytes, min(16<<10, o.RequestBytes))
 	orInt(&o.IdempotencyKeyChars, 255)
 	orInt(&o.Labels, 8)
 	orInt(&o.LabelChars, 64)

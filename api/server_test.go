@@ -160,7 +160,7 @@ func TestRequestID(t *testing.T) {
 // A request that is too large or too slow is refused with its own status, in
 // JSON, and the answer arrives although the request was not read.
 func TestRequestLimits(t *testing.T) {
-	s := startServer(t, Options{RequestBytes: 100_000, ReadTimeout: 150 * time.Millisecond, ReadBufferBytes: 2048, MetadataBytes: 1000}, nil)
+	s := startServer(t, Options{RequestBytes: 100_000, ReadTimeout: 150 * time.Millisecond, ReadBufferBytes: 2048}, nil)
 	key := s.account()
 	send := func(head, body string) (*http.Response, string) {
 		t.Helper()
@@ -217,6 +217,30 @@ func TestRequestLimits(t *testing.T) {
 	io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost")
 	resp, body = statusOf(t, bufio.NewReader(c))
 	check("head too slow", resp, body, 408)
+}
+
+// A refused request is read away after its answer: its client can finish
+// writing, and is not reset before it has read.
+func TestRefusalLingers(t *testing.T) {
+	s := startServer(t, Options{LingerTimeout: 10 * time.Second}, nil)
+	c := s.dial()
+	defer c.Close()
+	fmt.Fprintf(c, "POST /v1/domains HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+	r := bufio.NewReader(c)
+	if resp, body := statusOf(t, r); resp.StatusCode != 413 {
+		t.Fatalf("%d %s", resp.StatusCode, body)
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		t.Fatalf("after the answer: %v", err)
+	}
+	// To a closed socket the first write would cause a reset, and the next fail.
+	for i := range 10 {
+		if _, err := io.WriteString(c, strings.Repeat("b", 1000)); err != nil {
+			t.Fatalf("write %d after the answer: %v", i, err)
+		}
+	}
+	c.Close()
+	eventually(t, "the connection is gone", func() bool { return s.conns.count() == 0 })
 }
 
 // Connections above the bound are told so.
@@ -297,7 +321,7 @@ func (l *exhausted) Accept() (net.Conn, error) {
 
 // A client that asks before it sends a body is told to go on, or not.
 func TestExpectContinue(t *testing.T) {
-	s := startServer(t, Options{RequestBytes: 50_000, MetadataBytes: 1000}, nil)
+	s := startServer(t, Options{RequestBytes: 50_000}, nil)
 	key := s.account()
 	f := func(length int, want int) {
 		t.Helper()
