@@ -11,10 +11,17 @@ import (
 type cli struct {
 	Help helpFlag `short:"h" help:"Show help for the command and its flags, with every default."`
 
-	Serve   serveCmd   `cmd:"" help:"Run the server."`
-	Bench   benchCmd   `cmd:"" help:"Measure this machine."`
-	Check   checkCmd   `cmd:"" help:"Check a data directory offline. Changes nothing."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve      serveCmd      `cmd:"" help:"Run the server."`
+	Demo       demoCmd       `cmd:"" help:"Show everything on one screen: a real server and a receiver, a delivery, retries, dead letters."`
+	Accounts   accountsCmd   `cmd:"" help:"Create accounts (needs the admin token, unless sign-up is open)."`
+	Keys       keysCmd       `cmd:"" help:"Make, list and revoke the account's API keys."`
+	Domains    domainsCmd    `cmd:"" help:"Add, verify and list the domains that may be sent to."`
+	Send       sendCmd       `cmd:"" help:"Send one request to a target."`
+	Deliveries deliveriesCmd `cmd:"" help:"Look at deliveries and their attempts."`
+	Listen     listenCmd     `cmd:"" help:"Receive requests: print them, verify their signatures, fail on purpose."`
+	Bench      benchCmd      `cmd:"" help:"Measure this machine."`
+	Check      checkCmd      `cmd:"" help:"Check a data directory offline. Changes nothing."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
 const description = `Harepost takes HTTP requests over a REST API, makes them durable, and delivers them with retries.
@@ -29,7 +36,7 @@ Exit status: 0 done; 1 failed, or damage found; 2 flags wrong; 3 serve: storage 
 // commandWords are the words of all commands, for commandPath.
 var commandWords = map[string]bool{
 	"serve": true, "demo": true, "listen": true, "check": true, "version": true, "send": true,
-	"accounts": true, "create": true,
+	"accounts": true, "create": true, "keys": true, "revoke": true,
 	"domains": true, "add": true, "verify": true, "list": true,
 	"deliveries": true, "get": true,
 	"bench": true, "throughput": true, "child": true,

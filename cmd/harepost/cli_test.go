@@ -20,10 +20,22 @@ func TestUsageErrorsAreExplainedWithStatusTwo(t *testing.T) {
 	f("unexpected argument nonsense", "nonsense")
 	f("unknown flag --nope", "version", "--nope")
 	f(`Run "harepost version --help"`, "version", "--nope")
+	f(`Run "harepost domains add --help"`, "domains", "add")
+	f("expected \"<target>\"", "send")
+	f("no API key", "send", "http://127.0.0.1/")
+	f("no API key", "deliveries", "list")
+	f("is not a URL", "deliveries", "list", "--api-key", "k", "--url", "localhost:8080")
+	f("--data and --data-file can't be used together", "send", "http://127.0.0.1/", "--data", "a", "--data-file", "b")
+	f("is not NAME:VALUE", "send", "http://127.0.0.1/", "--api-key", "k", "-H", "nonsense")
+	f("given twice", "send", "http://127.0.0.1/", "--api-key", "k", "-H", "a: 1", "-H", "A: 2")
+	f("--metadata is not JSON", "send", "http://127.0.0.1/", "--api-key", "k", "--metadata", "{")
+	f("not from 0 to 1", "listen", "--fail-rate", "2")
+	f("does not begin with whsec_", "listen", "--secret", "hp_live_x")
+	f("--fail-status 200 is a success", "listen", "--fail-first", "1", "--fail-status", "200")
 }
 
 func TestHelpEndsWithStatusZero(t *testing.T) {
-	for _, args := range [][]string{nil, {"--help"}, {"-h"}, {"version", "--help"}, {"serve", "-h"}} {
+	for _, args := range [][]string{nil, {"--help"}, {"-h"}, {"version", "--help"}, {"serve", "-h"}, {"domains", "--help"}} {
 		status, stdout, stderr := runHere(t, args...)
 		if status != exitOK || stderr != "" || !strings.Contains(stdout, "Usage: harepost") {
 			t.Errorf("%q: status %d, stdout %q, stderr %q", args, status, stdout, stderr)
@@ -59,6 +71,8 @@ func TestEveryFlagHasItsVariable(t *testing.T) {
 	})
 	for env, want := range map[string]string{
 		"HAREPOST_LISTEN": "harepost serve", "HAREPOST_DRAIN_TIMEOUT": "harepost serve",
+		"HAREPOST_SEND_DATA": "harepost send", "HAREPOST_LISTEN_ADDR": "harepost listen",
+		"HAREPOST_DELIVERIES_LIST_STATUS": "harepost deliveries list",
 	} {
 		if owner[env] != want {
 			t.Errorf("%s belongs to %q, want %q", env, owner[env], want)

@@ -87,11 +87,12 @@ func writeDevAccount(file string, a devAccount) error {
 
 // showDevAccount opens the account of --dev and prints how to use it.
 func (p *program) showDevAccount(sh *shell) error {
-	a, id, err := openDevAccount(sh.ctx, p.engine, p.cfg.DataDir)
+	ctx := context.WithoutCancel(sh.ctx) // a signal that comes now is run's to see
+	a, id, err := openDevAccount(ctx, p.engine, p.cfg.DataDir)
 	if err != nil {
 		return err
 	}
-	secret, err := p.engine.SigningSecret(sh.ctx, id)
+	secret, err := p.engine.SigningSecret(ctx, id)
 	if err != nil {
 		return fmt.Errorf("dev account: %w", err)
 	}

@@ -4,7 +4,7 @@
 //
 //	harepost demo        everything on one screen, in a directory that is removed
 //	harepost serve       the server
-//	harepost accounts | domains | send | deliveries     the API from a shell
+//	harepost accounts | keys | domains | send | deliveries     the API from a shell
 //	harepost listen      a receiver that prints, verifies and can fail on purpose
 //	harepost bench       measures this machine, beside a forwarder that keeps nothing
 //	harepost check       what is in a data directory, and whether it is sound
@@ -28,9 +28,9 @@
 // --drain-delay for load balancers to see it, stop accepting, answer the
 // requests that are in, let attempts end or park them (a parked attempt is made
 // again after the next start), flush, unlock, exit 0. The whole takes at most
-// --drain-delay and --drain-timeout together. A second signal ends the process
-// at once; nothing accepted is lost by that either, because the log was synced
-// before the answer left.
+// --drain-delay and --drain-timeout together, and two seconds for what cannot be
+// cut off. A second signal ends the process at once; nothing accepted is lost by
+// that either, because the log was synced before the answer left.
 //
 // When the engine fails (the first failed write or sync is final) the process
 // says so and exits with status 3 without draining: what it has in memory may

@@ -133,6 +133,29 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }
 
+// bodyText shows at most limit bytes of a body, each line after indent; bytes
+// that are no text are counted, not printed.
+func bodyText(p painter, indent string, body []byte, limit int) string {
+	if len(body) == 0 {
+		return indent + p.dim("(no body)")
+	}
+	if !utf8.Valid(body) {
+		return indent + p.dim(fmt.Sprintf("(%s, not text)", bytesText(int64(len(body)))))
+	}
+	shown := body[:min(limit, len(body))]
+	for !utf8.Valid(shown) { // cut inside a character
+		shown = shown[:len(shown)-1]
+	}
+	var text strings.Builder
+	for line := range strings.Lines(string(shown)) {
+		text.WriteString(indent + printable(strings.TrimRight(line, "\r\n")) + "\n")
+	}
+	if n := len(body) - len(shown); n > 0 {
+		text.WriteString(indent + p.dim(fmt.Sprintf("(and %s more)", bytesText(int64(n)))) + "\n")
+	}
+	return strings.TrimRight(text.String(), "\n")
+}
+
 // printable replaces what could move the cursor or colour the terminal: what
 // is printed here came from the network.
 func printable(s string) string {

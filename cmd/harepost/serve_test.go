@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"net/netip"
 	"os"
@@ -149,6 +150,20 @@ func TestConfigFileMistakesAreNamedByLine(t *testing.T) {
 	status, _, stderr := runHere(t, "serve", "--config", filepath.Join(t.TempDir(), "absent"))
 	if status != exitUsage || !strings.Contains(stderr, "--config") {
 		t.Errorf("status %d, stderr %q", status, stderr)
+	}
+}
+
+// A signal may come while the data directory is being recovered.
+func TestASignalBeforeServingDrainsToo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 5 {
+		var out, errs syncBuffer
+		sh := &shell{ctx: ctx, in: strings.NewReader(""), out: &out, err: &errs}
+		status := run(sh, []string{"serve", "--dev", "--data-dir", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0"})
+		if status != exitOK || !strings.Contains(errs.String(), "everything accepted is on disk") {
+			t.Fatalf("status %d\n%s", status, errs.String())
+		}
 	}
 }
 

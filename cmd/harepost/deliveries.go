@@ -1,0 +1,220 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/harepost/harepost/client"
+	"github.com/harepost/harepost/engine"
+)
+
+type deliveriesCmd struct {
+	Get  deliveriesGetCmd  `cmd:"" help:"Show a delivery with its attempts."`
+	List deliveriesListCmd `cmd:"" help:"List deliveries, newest first."`
+}
+
+// A waiter is the flags of commands that can wait for a delivery to end.
+type waiter struct {
+	Wait        bool          `name:"wait" help:"Wait until the delivery has ended: exit status 0 when it was delivered, 6 when not, 7 when the wait was over first."`
+	WaitTimeout time.Duration `name:"wait-timeout" default:"1m" help:"How long --wait waits."`
+}
+
+type deliveriesGetCmd struct {
+	keyed   `embed:""`
+	waiter  `embed:""`
+	QueueID string `arg:"" name:"queue_id" help:"The delivery, as in hr_..."`
+	Payload bool   `name:"payload" help:"Show the headers and the body too, while they are kept."`
+}
+
+// Run shows the delivery.
+func (c *deliveriesGetCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
+	}
+	if c.Wait {
+		d, err := c.await(sh.ctx, api, c.QueueID)
+		return c.report(sh, c.connection, d, err)
+	}
+	get := api.Delivery
+	if c.Payload {
+		get = api.DeliveryWithPayload
+	}
+	d, err := get(sh.ctx, c.QueueID)
+	if err != nil {
+		return c.explain(err)
+	}
+	if err := printDelivery(sh, c.JSON, d); err != nil || c.JSON || !c.Payload {
+		return err
+	}
+	return printPayload(sh, d)
+}
+
+// printPayload shows what is sent: header lines, an empty line, the body.
+func printPayload(sh *shell, d client.Delivery) error {
+	body, err := d.Payload()
+	if err != nil {
+		return err
+	}
+	p := painterFor(sh.out)
+	fmt.Fprintln(sh.out)
+	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
+		fmt.Fprintf(sh.out, "%s %s\n", p.dim(name+":"), printable(d.Headers[name]))
+	}
+	fmt.Fprintf(sh.out, "\n%s\n", bodyText(p, "", body, len(body)))
+	return nil
+}
+
+// errStillPending says that a wait was over before the delivery ended.
+var errStillPending = errors.New("still pending")
+
+// await polls until the delivery has ended or WaitTimeout is over, which is
+// errStillPending. The pause grows from 50 ms to 1 s: most deliveries end in
+// the first, and the others may take hours.
+func (w waiter) await(ctx context.Context, api *client.Client, id string) (client.Delivery, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, w.WaitTimeout, errStillPending)
+	defer cancel()
+	var d client.Delivery
+	for pause := 50 * time.Millisecond; ; pause = min(pause*3/2, time.Second) {
+		latest, err := api.Delivery(ctx, id)
+		if err != nil {
+			return d, cmp.Or(context.Cause(ctx), err)
+		}
+		if d = latest; isFinal(d.Status) {
+			return d, nil
+		}
+		select {
+		case <-ctx.Done():
+			return d, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// report prints what a wait found and turns it into an exit status.
+func (w waiter) report(sh *shell, c connection, d client.Delivery, err error) error {
+	switch {
+	case errors.Is(err, errStillPending) && d.QueueID != "":
+		if err := printDelivery(sh, c.JSON, d); err != nil {
+			return err
+		}
+		return exitWith(exitStillPending, fmt.Errorf("%s is still %s after %s", d.QueueID, d.Status, w.WaitTimeout))
+	case err != nil:
+		return c.explain(err)
+	}
+	if err := printDelivery(sh, c.JSON, d); err != nil {
+		return err
+	}
+	if d.Status != engine.StatusDelivered.String() {
+		return exitWith(exitUndelivered, nil)
+	}
+	return nil
+}
+
+func isFinal(status string) bool {
+	return status != engine.StatusQueued.String() && status != engine.StatusRetrying.String()
+}
+
+func printDelivery(sh *shell, asJSON bool, d client.Delivery) error {
+	if asJSON {
+		return printJSON(sh.out, d)
+	}
+	p := painterFor(sh.out)
+	fmt.Fprintf(sh.out, "%s  %s\n", p.bold(d.QueueID), p.status(d.Status))
+	fmt.Fprintf(sh.out, "%s %s\n", d.Method, printable(d.Target))
+	fmt.Fprintf(sh.out, "%s %s", p.dim("accepted"), timeText(&d.CreatedAt))
+	if d.NextAttemptAt != nil {
+		fmt.Fprintf(sh.out, "%s %s", p.dim(", next attempt"), timeText(d.NextAttemptAt))
+	}
+	fmt.Fprintln(sh.out)
+	if len(d.Attempts) > 0 {
+		fmt.Fprintln(sh.out)
+		printAttempts(sh.out, p, "", d)
+		printLastResponse(sh.out, p, d.Attempts[len(d.Attempts)-1])
+	}
+	return nil
+}
+
+// printLastResponse shows what the target said to the last attempt, where it
+// is kept: of failures.
+func printLastResponse(w io.Writer, p painter, a client.Attempt) {
+	body, err := a.Response()
+	if err != nil || len(body) == 0 {
+		return // a table is there already; --json has the bytes
+	}
+	fmt.Fprintf(w, "\n%s\n%s\n", p.dim(fmt.Sprintf("answer to attempt %d", a.Attempt)), bodyText(p, "  ", body, 1024))
+}
+
+// printAttempts shows the attempts as a table.
+func printAttempts(w io.Writer, p painter, indent string, d client.Delivery) {
+	t := newTable("ATTEMPT", "OUTCOME", "STATUS", "LATENCY", "STARTED", "ERROR")
+	for _, a := range d.Attempts {
+		t.add(plain(strconv.Itoa(a.Attempt)), cell{a.Outcome, p.status}, plain(statusText(a.HTTPStatus)),
+			plain(shortDuration(time.Duration(a.LatencyMS)*time.Millisecond)), plain(timeText(&a.StartedAt)), cell{errorText(a.Error), p.dim})
+	}
+	t.write(w, p, indent)
+}
+
+func statusText(status *int) string {
+	if status == nil || *status == 0 {
+		return "-"
+	}
+	return strconv.Itoa(*status)
+}
+
+func errorText(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return printable(*text)
+}
+
+type deliveriesListCmd struct {
+	keyed          `embed:""`
+	Status         string `name:"status" placeholder:"STATUS" help:"Only these: queued, retrying, delivered, rejected, dead_letter, canceled."`
+	Target         string `name:"target" placeholder:"PREFIX" help:"Only targets that begin so."`
+	Host           string `name:"host" placeholder:"HOST" help:"Only this host."`
+	Label          string `name:"label" placeholder:"LABEL" help:"Only with this label."`
+	IdempotencyKey string `name:"idempotency-key" placeholder:"KEY" help:"Only with this key."`
+	Limit          int    `name:"limit" default:"25" help:"How many, 1 to 100."`
+	Cursor         string `name:"cursor" placeholder:"CURSOR" help:"Go on after the page that ended with this cursor."`
+}
+
+// Run lists one page.
+func (c *deliveriesListCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
+	}
+	page, err := api.Deliveries(sh.ctx, client.Filter{
+		Status: c.Status, Target: c.Target, Host: c.Host, Label: c.Label, IdempotencyKey: c.IdempotencyKey,
+		Limit: c.Limit, Cursor: c.Cursor,
+	})
+	if err != nil {
+		return c.explain(err)
+	}
+	if c.JSON {
+		return printJSON(sh.out, page)
+	}
+	printPage(sh.out, painterFor(sh.out), "", page.Data)
+	if page.NextCursor != nil {
+		fmt.Fprintf(sh.err, "More: the same command with --cursor %s\n", *page.NextCursor)
+	}
+	return nil
+}
+
+func printPage(w io.Writer, p painter, indent string, deliveries []client.Summary) {
+	t := newTable("QUEUE_ID", "STATUS", "LAST", "ATTEMPTS", "UPDATED", "TARGET")
+	for _, d := range deliveries {
+		t.add(plain(d.QueueID), cell{d.Status, p.status}, plain(statusText(d.LastStatus)), plain(strconv.Itoa(d.Attempts)),
+			plain(timeText(&d.UpdatedAt)), plain(d.Method+" "+printable(d.Target)))
+	}
+	t.write(w, p, indent)
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/harepost/harepost/client"
+)
+
+type domainsCmd struct {
+	Add    domainsAddCmd    `cmd:"" help:"Add a domain, and show the TXT record that proves it is yours."`
+	Verify domainsVerifyCmd `cmd:"" help:"Look the TXT record up. Exit status 5 while it is not there."`
+	List   domainsListCmd   `cmd:"" help:"List the account's domains."`
+}
+
+type domainsAddCmd struct {
+	keyed  `embed:""`
+	Domain string `arg:"" help:"The domain, as in your-app.com. It covers its subdomains."`
+}
+
+// Run adds the domain.
+func (c *domainsAddCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
+	}
+	d, err := api.AddDomain(sh.ctx, c.Domain)
+	if err != nil {
+		return c.explain(err)
+	}
+	if c.JSON {
+		return printJSON(sh.out, d)
+	}
+	p := painterFor(sh.out)
+	fmt.Fprintf(sh.out, "%s is %s\n", d.Domain, p.status(d.Status))
+	if d.Record != nil && d.VerifiedAt == nil {
+		printRecord(sh, *d.Record)
+		fmt.Fprintf(sh.err, "Publish this record, then: harepost domains verify %s\n", d.Domain)
+	}
+	return nil
+}
+
+func printRecord(sh *shell, r client.Record) {
+	t := newTable("TYPE", "NAME", "VALUE")
+	t.add(plain(r.Type), plain(r.Name), plain(r.Value))
+	t.write(sh.out, painterFor(sh.out), "")
+}
+
+type domainsVerifyCmd struct {
+	keyed  `embed:""`
+	Domain string `arg:"" help:"A domain that was added."`
+}
+
+// Run verifies the domain.
+func (c *domainsVerifyCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
+	}
+	d, err := api.VerifyDomain(sh.ctx, c.Domain)
+	if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusConflict {
+		return exitWith(exitNotNow, fmt.Errorf("%s is still pending: %w; DNS may take some minutes, then verify again", c.Domain, err))
+	}
+	if err != nil {
+		return c.explain(err)
+	}
+	if c.JSON {
+		return printJSON(sh.out, d)
+	}
+	fmt.Fprintf(sh.out, "%s is %s\n", d.Domain, painterFor(sh.out).status(d.Status))
+	return nil
+}
+
+type domainsListCmd struct {
+	keyed `embed:""`
+}
+
+// Run lists the domains.
+func (c *domainsListCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
+	}
+	domains, err := api.Domains(sh.ctx)
+	if err != nil {
+		return c.explain(err)
+	}
+	if c.JSON {
+		return printJSON(sh.out, domains)
+	}
+	p := painterFor(sh.out)
+	t := newTable("DOMAIN", "STATUS", "ADDED", "VERIFIED")
+	for _, d := range domains {
+		t.add(plain(d.Domain), cell{d.Status, p.status}, plain(timeText(&d.CreatedAt)), plain(timeText(d.VerifiedAt)))
+	}
+	t.write(sh.out, p, "")
+	return nil
+}
+
+// timeText shows a moment in the reader's zone; nothing when there is none.
+func timeText(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}

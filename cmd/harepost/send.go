@@ -1,0 +1,170 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/harepost/harepost/client"
+)
+
+type sendCmd struct {
+	keyed  `embed:""`
+	waiter `embed:""`
+	Target string `arg:"" help:"The URL to send to."`
+
+	Method         string   `name:"method" short:"X" placeholder:"METHOD" help:"POST, PUT, PATCH, DELETE or GET. Default: POST."`
+	Data           *string  `name:"data" short:"d" xor:"data" placeholder:"TEXT" help:"The body, sent as it is. JSON gets its Content-Type if no header gives one."`
+	DataFile       string   `name:"data-file" xor:"data" placeholder:"FILE" help:"Read the body from a file; - is the standard input."`
+	Headers        []string `name:"header" short:"H" sep:"none" placeholder:"NAME:VALUE" help:"A header for the target; may be repeated."`
+	IdempotencyKey string   `name:"idempotency-key" placeholder:"KEY" help:"Repeating the send with the same key queues it once."`
+	Sign           bool     `name:"sign" help:"Sign the delivery with the account's secret."`
+	Metadata       string   `name:"metadata" placeholder:"JSON" help:"A JSON object to keep with the delivery; not sent."`
+	Labels         []string `name:"label" sep:"none" placeholder:"LABEL" help:"A label to find the delivery by; may be repeated."`
+
+	MaxAttempts int           `name:"max-attempts" placeholder:"N" help:"1 to 25. Default: the server's, 5."`
+	Backoff     string        `name:"backoff" enum:",exponential,fixed" default:"" placeholder:"WORD" help:"exponential or fixed. Default: exponential."`
+	BaseDelay   time.Duration `name:"base-delay" placeholder:"DURATION" help:"First retry delay. Default: 1s."`
+	MaxDelay    time.Duration `name:"max-delay" placeholder:"DURATION" help:"Longest retry delay. Default: 1h."`
+	Jitter      string        `name:"jitter" enum:",full,none" default:"" placeholder:"WORD" help:"full or none. Default: full."`
+	TryTimeout  time.Duration `name:"attempt-timeout" placeholder:"DURATION" help:"How long one attempt may take. Default: 10s."`
+	Delay       time.Duration `name:"delay" placeholder:"DURATION" help:"Do not try before this has passed."`
+}
+
+// sendBodyBytes bounds what is read for a body, above any server's limit that
+// makes sense for one JSON request.
+const sendBodyBytes = 64 << 20
+
+// Run sends, and waits where asked to.
+func (c *sendCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
+	}
+	send, err := c.build(sh.in)
+	if err != nil {
+		return exitWith(exitUsage, err)
+	}
+	receipt, err := api.Send(sh.ctx, send)
+	if err != nil {
+		return c.explain(err)
+	}
+	for _, w := range receipt.Warnings {
+		fmt.Fprintf(sh.err, "warning: %s\n", printable(w))
+	}
+	if c.Wait {
+		d, err := c.await(sh.ctx, api, receipt.QueueID)
+		return c.report(sh, c.connection, d, err)
+	}
+	if c.JSON {
+		return printJSON(sh.out, receipt)
+	}
+	p := painterFor(sh.out)
+	fmt.Fprintf(sh.out, "%s  %s", p.bold(receipt.QueueID), p.status(receipt.Status))
+	if receipt.Duplicate {
+		fmt.Fprint(sh.out, p.dim("  duplicate of an earlier send, nothing new was queued"))
+	}
+	fmt.Fprintln(sh.out)
+	return nil
+}
+
+// build turns the flags into a send.
+func (c *sendCmd) build(in io.Reader) (client.Send, error) {
+	headers, err := parseHeaders(c.Headers)
+	if err != nil {
+		return client.Send{}, err
+	}
+	s := client.Send{
+		Target: c.Target, Method: c.Method, Headers: headers, IdempotencyKey: c.IdempotencyKey,
+		Sign: c.Sign, Labels: c.Labels, DelayMS: c.Delay.Milliseconds(), Delivery: c.policy(),
+	}
+	if c.Metadata != "" {
+		if !json.Valid([]byte(c.Metadata)) {
+			return client.Send{}, errors.New("--metadata is not JSON")
+		}
+		s.Metadata = json.RawMessage(c.Metadata)
+	}
+	body, given, err := c.body(in)
+	if err != nil || !given {
+		return s, err
+	}
+	if !utf8.ValidString(body) {
+		return client.Send{}, errors.New("the body is not UTF-8 text, which a JSON request cannot carry")
+	}
+	s.Body = body
+	if !hasHeader(s.Headers, "Content-Type") && json.Valid([]byte(body)) {
+		s.Headers["Content-Type"] = "application/json"
+	}
+	return s, nil
+}
+
+func (c *sendCmd) policy() *client.Policy {
+	p := client.Policy{
+		MaxAttempts: c.MaxAttempts, Backoff: c.Backoff, Jitter: c.Jitter,
+		BaseDelayMS: c.BaseDelay.Milliseconds(), MaxDelayMS: c.MaxDelay.Milliseconds(), TimeoutMS: c.TryTimeout.Milliseconds(),
+	}
+	if p == (client.Policy{}) {
+		return nil
+	}
+	return &p
+}
+
+// body reads the body from where the flags say.
+func (c *sendCmd) body(in io.Reader) (body string, given bool, err error) {
+	switch c.DataFile {
+	case "":
+		if c.Data == nil {
+			return "", false, nil
+		}
+		return *c.Data, true, nil
+	case "-":
+	default:
+		f, err := os.Open(c.DataFile)
+		if err != nil {
+			return "", false, fmt.Errorf("--data-file: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, sendBodyBytes+1))
+	if err != nil {
+		return "", false, fmt.Errorf("--data-file: %w", err)
+	}
+	if len(b) > sendBodyBytes {
+		return "", false, fmt.Errorf("--data-file: more than %s", bytesText(sendBodyBytes))
+	}
+	return string(b), true, nil
+}
+
+// parseHeaders reads "Name: value" lines. A name can stand once: the API's
+// headers are a JSON object.
+func parseHeaders(lines []string) (map[string]string, error) {
+	headers := make(map[string]string, len(lines)+1)
+	for _, line := range lines {
+		name, value, ok := strings.Cut(line, ":")
+		name = strings.TrimSpace(name)
+		if !ok || name == "" {
+			return nil, fmt.Errorf("--header %q is not NAME:VALUE", line)
+		}
+		if hasHeader(headers, name) {
+			return nil, fmt.Errorf("--header %s is given twice", name)
+		}
+		headers[name] = strings.TrimSpace(value)
+	}
+	return headers, nil
+}
+
+func hasHeader(headers map[string]string, name string) bool {
+	for n := range headers {
+		if http.CanonicalHeaderKey(n) == http.CanonicalHeaderKey(name) {
+			return true
+		}
+	}
+	return false
+}
