@@ -30,6 +30,10 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 	if err := e.Ready(); err != nil {
 		return Receipt{}, err
 	}
+	if e.noSpace.Load() {
+		e.metrics.refused(refusedOverload)
+		return Receipt{}, fmt.Errorf("%w: the disk is full", ErrOverloaded)
+	}
 	now := e.opts.Now()
 	if wait := e.limiter.take(a, now); wait > 0 {
 		e.metrics.refused(refusedRate)

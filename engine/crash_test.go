@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -238,5 +240,56 @@ func TestFailingDiskEndsTheEngine(t *testing.T) {
 		if err := again.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A disk without room for another segment refuses sends before it takes them;
+// deliveries go on, and sends are taken again when there is room.
+func TestFullDiskRefusesSendsAndDelivers(t *testing.T) {
+	var full atomic.Bool
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".spare") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	release := make(chan struct{})
+	target := receiver(t, func(http.ResponseWriter, *http.Request) { <-release })
+	o := testOptions(t, errorfs.Wrap(vfs.NewMem(), inject))
+	o.LogSegmentBytes = 64 << 10
+	e := openEngine(t, o)
+	a := newAccount(t, e)
+	full.Store(true)
+	var acked []DeliveryID
+	for n := 0; ; n++ {
+		e.watchSpace()
+		r, err := e.Send(context.Background(), a, sendTo(target, strings.Repeat("x", 2000)))
+		if errors.Is(err, ErrOverloaded) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("send %d: %v", n, err)
+		}
+		acked = append(acked, r.ID)
+		if n > 1000 {
+			t.Fatal("a full disk refuses nothing")
+		}
+	}
+	close(release)
+	for _, id := range acked {
+		if d := await(t, e, a, id); d.Status != StatusDelivered {
+			t.Errorf("%s ended as %s on a full disk", id, d.Status)
+		}
+	}
+	full.Store(false)
+	// The flush that the engine asked for cuts the log, which frees a segment.
+	for e.noSpace.Load() {
+		if err := e.state.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		e.watchSpace()
+	}
+	if _, err := e.Send(context.Background(), a, sendTo(target, "again")); err != nil {
+		t.Errorf("with room again: %v", err)
 	}
 }

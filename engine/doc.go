@@ -26,13 +26,14 @@
 //	workers            make attempts and read pages of lanes' queues; as many as
 //	                   there is work for, at most MaxInFlight
 //	timekeeper         sleeps until the scheduler's next moment; one
-//	keeper             every minute: retention, flushing, idle workers; one
+//	keeper             every second: is there room on the disk; every minute:
+//	                   retention, idle workers; one
 //
 // All of them end before Close returns.
 //
 // # What it refuses
 //
-// When the log's queue is full a send gets [ErrOverloaded] and nothing is
-// kept. After a failure of the log or the state everything gets [ErrUnknown]
+// When the log's queue or the disk is full a send gets [ErrOverloaded] and
+// nothing is kept; deliveries go on. After a failure of the log or the state everything gets [ErrUnknown]
 // and [Options.Failed] is called: the process is to end.
 package engine

@@ -43,6 +43,7 @@ type Engine struct {
 	stop    chan struct{} // closed by Close
 
 	flushing atomic.Bool // a flush was asked for because the log is long
+	noSpace  atomic.Bool // the disk is full: no sends
 
 	failOnce  sync.Once
 	failed    chan struct{} // closed when the engine cannot go on

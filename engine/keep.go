@@ -6,22 +6,44 @@ import (
 	"github.com/harepost/harepost/engine/command"
 )
 
-// keepEvery is the pause between two rounds of the keeper.
-const keepEvery = time.Minute
+const (
+	watchEvery = time.Second
+	keepEvery  = time.Minute
+)
 
 // keep does what need not be done at once.
 func (e *Engine) keep() {
-	t := time.NewTicker(keepEvery)
-	defer t.Stop()
+	watch := time.NewTicker(watchEvery)
+	defer watch.Stop()
+	keep := time.NewTicker(keepEvery)
+	defer keep.Stop()
 	for {
 		select {
-		case <-t.C:
+		case <-watch.C:
+			e.watchSpace()
+		case <-keep.C:
 			e.retain()
 			e.dispatcher.trim()
 		case <-e.stop:
 			return
 		case <-e.failed:
 			return
+		}
+	}
+}
+
+// watchSpace refuses sends while the disk has no room for the log to grow, and
+// takes them again when it has. A flush may give room: the log is cut after it.
+func (e *Engine) watchSpace() {
+	err := e.log.NoSpace()
+	if was := e.noSpace.Swap(err != nil); was != (err != nil) {
+		if err == nil {
+			e.opts.Logger.Info("the disk has room again: sends are accepted")
+			return
+		}
+		e.opts.Logger.Error("the disk is full: sends are refused, deliveries go on", "error", err)
+		if err := e.state.FlushSoon(); err != nil {
+			e.opts.Logger.Error("engine: flush to free the log", "error", err)
 		}
 	}
 }

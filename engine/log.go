@@ -33,6 +33,10 @@ type Log interface {
 	// Bytes is the size of the log on disk.
 	Bytes() int64
 
+	// NoSpace is why the log cannot make room for more than it has begun, nil
+	// while it can: what it still takes should be the records of attempts.
+	NoSpace() error
+
 	// Close commits what is queued and returns when the log has come to rest.
 	Close() error
 }
