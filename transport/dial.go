@@ -133,30 +133,45 @@ func (d *dialer) dial(dest destination, deadline time.Time, timing *Timing, remo
 }
 
 // connect tries the addresses in turn, each with its share of the time left,
-// so that one that swallows packets does not cost the attempt. IPv4 comes
-// first, and equal addresses take turns.
+// so that one that swallows packets does not cost the attempt.
 func (d *dialer) connect(ctx context.Context, addrs []netip.Addr, port uint16, deadline time.Time) (tcp *net.TCPConn, addr netip.Addr, err error) {
-	four := 0
-	for four < len(addrs) && addrs[four].Is4() {
-		four++
-	}
-	turn := 0
-	if four > 1 {
-		turn = rand.IntN(four)
-	}
-	tries := min(len(addrs), maxDials)
-	for i := range tries {
-		addr = addrs[i]
-		if i < four {
-			addr = addrs[(i+turn)%four]
-		}
-		share := max(time.Until(deadline)/time.Duration(tries-i), minDialTime)
+	order := candidates(addrs, rand.IntN)
+	for i := range order {
+		addr = order[i]
+		share := max(time.Until(deadline)/time.Duration(len(order)-i), minDialTime)
 		tcp, err = d.connectOne(ctx, netip.AddrPortFrom(addr, port), share)
 		if err == nil || ctx.Err() != nil {
 			break
 		}
 	}
 	return tcp, addr, err
+}
+
+// candidates returns which of the addresses, IPv4 before IPv6, to try and in
+// what order: IPv4 first, because a broken IPv6 is the commoner trouble; equal
+// ones by turns; and always one of each family that there is.
+func candidates(addrs []netip.Addr, random func(n int) int) []netip.Addr {
+	fours := 0
+	for fours < len(addrs) && addrs[fours].Is4() {
+		fours++
+	}
+	four, six := addrs[:fours], addrs[fours:]
+	n := min(len(four), maxDials-min(len(six), 1))
+	order := make([]netip.Addr, 0, maxDials)
+	order = appendTurned(order, four, n, random)
+	return appendTurned(order, six, min(len(six), maxDials-n), random)
+}
+
+// appendTurned appends n of addrs to order, beginning anywhere.
+func appendTurned(order, addrs []netip.Addr, n int, random func(n int) int) []netip.Addr {
+	if n == 0 {
+		return order
+	}
+	first := random(len(addrs))
+	for i := range n {
+		order = append(order, addrs[(first+i)%len(addrs)])
+	}
+	return order
 }
 
 func (d *dialer) connectOne(ctx context.Context, to netip.AddrPort, share time.Duration) (*net.TCPConn, error) {

@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -158,3 +159,6 @@ type shared[T any] struct{ p atomic.Pointer[T] }
 
 func (s *shared[T]) set(v T) { s.p.Store(&v) }
 func (s *shared[T]) get() T  { return *s.p.Load() }
+
+// quiet drops the log of a test that breaks invariants on purpose.
+func quiet(o *Options) { o.Logger = slog.New(slog.DiscardHandler) }

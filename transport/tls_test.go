@@ -156,6 +156,7 @@ func TestCertificatesAreVerified(t *testing.T) {
 
 // What sits on the port may not speak TLS at all.
 func TestTLSHandshakeTrouble(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name  string
 		serve func(net.Conn)

@@ -3,7 +3,6 @@ package transport
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -210,10 +209,4 @@ func (t *Transport) Stats() Stats {
 		Lookups:    t.resolver.lookups.Load(),
 		Blocked:    t.blocked.Load(),
 	}
-}
-
-// Allowed reports whether the address guard lets a connection to port of addr
-// through. It resolves nothing.
-func (t *Transport) Allowed(addr netip.Addr, port uint16) bool {
-	return t.guard.allowed(addr, port)
 }
