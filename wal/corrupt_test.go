@@ -14,6 +14,11 @@ import (
 // ended by a truncation, and a tail with a mark. It gives the image of its directory and its entries.
 func builtLog(t testing.TB, rng *rand.Rand) (image, []Entry, Options) {
 	t.Helper()
+	return builtLogOf(t, rng, 1500)
+}
+
+func builtLogOf(t testing.TB, rng *rand.Rand, payloadBytes int) (image, []Entry, Options) {
+	t.Helper()
 	fs := vfs.NewMem()
 	w := newWitness()
 	o := w.watch(Options{FS: fs, SegmentBytes: MinSegmentBytes, Identity: [16]byte{1, 2, 3}})
@@ -21,7 +26,7 @@ func builtLog(t testing.TB, rng *rand.Rand) (image, []Entry, Options) {
 	for life := range 3 {
 		l := mustOpen(t, o)
 		l.Start()
-		s := script{rounds: 6, perRound: 5, bytes: 1500}
+		s := script{rounds: 6, perRound: 5, bytes: payloadBytes}
 		if err := s.playFrom(l, w, rng, &appended); err != nil {
 			t.Fatal(err)
 		}

@@ -115,7 +115,7 @@ func (w *writer) commit(batch []Entry) (int, error) {
 	}
 	off := w.end
 	c := Commit{Entries: n, RawBytes: int64(h.rawBytes), StoredBytes: need}
-	if err := w.write(frame, h, &c); err != nil {
+	if err := w.write(frame, &h, &c); err != nil {
 		return 0, err
 	}
 	if err := w.publish(batch[n-1].Index, off); err != nil {
@@ -149,8 +149,8 @@ func (w *writer) gather(batch []Entry) (n int, queueBytes int64) {
 }
 
 // pack stores w.frame's payload the shorter way and completes all of the header but its place.
-func (w *writer) pack(batch []Entry) ([]byte, *frameHeader) {
-	h := &frameHeader{kind: kindEntries, first: batch[0].Index, count: uint32(len(batch)),
+func (w *writer) pack(batch []Entry) ([]byte, frameHeader) {
+	h := frameHeader{kind: kindEntries, first: batch[0].Index, count: uint32(len(batch)),
 		rawBytes: uint32(len(w.frame) - frameHeaderBytes)}
 	b := w.frame
 	if w.l.o.Compression != CompressionNone {
