@@ -28,6 +28,10 @@
 //   - No request ends the process: a panic becomes a 500 and a log line.
 //   - No key, token, secret or payload is logged.
 //
+// A request whose head another reader could take for something else (a folded
+// line, a name that is none, two kinds of length) is refused and its connection
+// closed, so that a proxy in front and this server agree where requests end.
+//
 // # What it bounds
 //
 // Connections (more are answered 503 and closed), header bytes (431), body
@@ -58,10 +62,13 @@
 //   - A bound on keys or domains that is reached is a 400, so that a 409
 //     always means an unverified domain.
 //   - An empty query parameter is one that was not given.
+//   - Open sign-up refuses a request with the header Origin of another site: a
+//     web page, which may be open on the machine of whoever runs the server.
 //
 // # Goroutines
 //
 // fasthttp has one per connection, which waits inside Engine.Send for the
 // group commit. The listener adds at most refusals short-lived ones that
-// answer connections above the bound. Shutdown waits for all of them.
+// answer connections above the bound. Shutdown waits for all of them, unless
+// it runs out of time: then it cancels their wait and closes their connections.
 package api

@@ -1,8 +1,11 @@
 package api
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/harepost/harepost/engine"
 )
 
 func TestDomainName(t *testing.T) {
@@ -91,4 +94,77 @@ func FuzzDomainName(f *testing.F) {
 			t.Fatalf("%q became %q", text, name)
 		}
 	})
+}
+
+// A domain goes from pending to verified once its TXT record is there.
+func TestDomains(t *testing.T) {
+	s := startServer(t, Options{}, func(o *engine.Options) { o.DomainsPerAccount = 2 })
+	key := s.account()
+	s.do("GET", "/v1/domains", key, "").shaped(`{"data":\[\]}`)
+
+	a := s.do("POST", "/v1/domains", key, `{"domain":"Your-App.com."}`)
+	a.want(201)
+	a.shaped(`{"domain":"your-app.com","status":"pending","record":{"type":"TXT","name":"_harepost-challenge.your-app.com",` +
+		`"value":"harepost-verify=[0-9A-Za-z]{16,}"},"created_at":"TIME","verified_at":null}`)
+	record := a.want(201)["record"].(map[string]any)
+
+	again := s.do("POST", "/v1/domains", key, `{"domain":"your-app.com"}`).want(200)
+	if fmt.Sprint(again["record"]) != fmt.Sprint(record) {
+		t.Errorf("added again: record %v, was %v", again["record"], record)
+	}
+	s.do("GET", "/v1/domains", key, "").shaped(`{"data":\[{"domain":"your-app.com","status":"pending","created_at":"TIME","verified_at":null}\]}`)
+
+	pending := s.do("POST", "/v1/domains/verify", key, `{"domain":"your-app.com"}`).refused(409, `"status":"pending"`)
+	fields(t, "pending", pending, "domain", "status", "record", "error", "detail")
+	if fmt.Sprint(pending["record"]) != fmt.Sprint(record) {
+		t.Errorf("pending: record %v, was %v", pending["record"], record)
+	}
+	s.do("POST", "/v1/send", key, `{"target":"https://hooks.your-app.com/x"}`).refused(403)
+
+	s.names.set("_harepost-challenge.your-app.com", "TXT", `"harepost-verify=somethingelse"`)
+	s.do("POST", "/v1/domains/verify", key, `{"domain":"your-app.com"}`).refused(409)
+	s.names.set("_harepost-challenge.your-app.com", "TXT", `"`+record["value"].(string)+`"`)
+	for range 2 { // and again when verified already
+		a = s.do("POST", "/v1/domains/verify", key, `{"domain":"YOUR-APP.com"}`)
+		a.want(200)
+		a.shaped(`{"domain":"your-app.com","status":"verified","verified_at":"TIME"}`)
+	}
+	s.do("GET", "/v1/domains", key, "").shaped(`{"data":\[{"domain":"your-app.com","status":"verified","created_at":"TIME","verified_at":"TIME"}\]}`)
+	one := s.do("GET", "/v1/domains/your-app.com", key, "").want(200)
+	fields(t, "domain", one, "domain", "status", "record", "created_at", "verified_at")
+	s.do("POST", "/v1/domains", key, `{"domain":"your-app.com"}`).want(200)
+
+	s.do("POST", "/v1/domains", key, `{"domain":"b\u00fccher.example"}`).want(201)
+	if got := s.do("GET", "/v1/domains/b%C3%BCcher.example", key, "").want(200)["domain"]; got != "xn--bcher-kva.example" {
+		t.Errorf("domain %v", got)
+	}
+	s.do("POST", "/v1/domains", key, `{"domain":"third.example"}`).refused(400, "too many", "2")
+
+	// Another account neither sees nor changes any of it.
+	other := s.account()
+	s.do("GET", "/v1/domains/your-app.com", other, "").refused(404)
+	s.do("DELETE", "/v1/domains/your-app.com", other, "").refused(404)
+	s.do("POST", "/v1/domains/verify", other, `{"domain":"your-app.com"}`).refused(404)
+	s.do("POST", "/v1/send", other, `{"target":"https://your-app.com/x"}`).refused(403)
+
+	s.do("POST", "/v1/domains/verify", key, `{"domain":"never.example"}`).refused(404)
+	s.do("GET", "/v1/domains/never.example", key, "").refused(404)
+	s.do("GET", "/v1/domains/not a domain", key, "").refused(404)
+	refuse := func(body string, words ...string) {
+		t.Helper()
+		s.do("POST", "/v1/domains", key, body).refused(400, words...)
+		s.do("POST", "/v1/domains/verify", key, body).refused(400, words...)
+	}
+	refuse(``, "empty")
+	refuse(`{}`, "domain is missing")
+	refuse(`{"domain":["a.example"]}`, "an array", "a string")
+	refuse(`{"domain":"https://a.example"}`, "scheme")
+	refuse(`{"domain":"co.uk"}`, "public suffix")
+	refuse(`{"domain":"127.0.0.1"}`, "IP address")
+
+	if a := s.do("DELETE", "/v1/domains/your-app.com", key, ""); a.status != 204 {
+		t.Errorf("delete: %d %s", a.status, a.body)
+	}
+	s.do("GET", "/v1/domains/your-app.com", key, "").refused(404)
+	s.do("POST", "/v1/send", key, `{"target":"https://your-app.com/x"}`).refused(403)
 }

@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/miekg/dns"
 
 	"github.com/harepost/harepost/engine"
@@ -105,78 +104,6 @@ func (s *testServer) listen() {
 			s.t.Errorf("serve: %v", err)
 		}
 	})
-}
-
-// An answer is a response with its body read.
-type answer struct {
-	t      testing.TB
-	what   string
-	status int
-	header http.Header
-	body   string
-}
-
-// do makes a request. headers are "Name: value".
-func (s *testServer) do(method, path, key, body string, headers ...string) *answer {
-	s.t.Helper()
-	req, err := http.NewRequest(method, "http://"+s.addr+path, strings.NewReader(body))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if key != "" {
-		req.Header.Set("Authorization", "Bearer "+key)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header.Set(name, value)
-	}
-	resp, err := s.client.Do(req)
-	if err != nil {
-		s.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatalf("%s %s: %v", method, path, err)
-	}
-	return &answer{t: s.t, what: method + " " + path, status: resp.StatusCode, header: resp.Header, body: string(b)}
-}
-
-// want checks the status and returns the body as an object.
-func (a *answer) want(status int) map[string]any {
-	a.t.Helper()
-	if a.status != status {
-		a.t.Fatalf("%s: %d %s, want %d", a.what, a.status, a.body, status)
-	}
-	if status == http.StatusNoContent {
-		return nil
-	}
-	if got := a.header.Get("Content-Type"); got != "application/json" {
-		a.t.Errorf("%s: Content-Type %q", a.what, got)
-	}
-	var object map[string]any
-	if err := json.Unmarshal([]byte(a.body), &object); err != nil {
-		a.t.Fatalf("%s: %v in %s", a.what, err, a.body)
-	}
-	return object
-}
-
-// refused checks an error answer: its status, its shape, and words in it.
-func (a *answer) refused(status int, words ...string) map[string]any {
-	a.t.Helper()
-	object := a.want(status)
-	if text, ok := object["error"].(string); !ok || text == "" {
-		a.t.Errorf("%s: no error in %s", a.what, a.body)
-	}
-	if a.header.Get("X-Request-Id") == "" {
-		a.t.Errorf("%s: no X-Request-Id", a.what)
-	}
-	for _, w := range words {
-		if !strings.Contains(a.body, w) {
-			a.t.Errorf("%s: %s, want %q in it", a.what, a.body, w)
-		}
-	}
-	return object
 }
 
 // account makes an account and returns its key.

@@ -1,0 +1,163 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A refusal, and a target that never recovers, end in the dead-letter queue
+// with all their attempts.
+func TestFailuresAreOnRecord(t *testing.T) {
+	s, key := startDev(t)
+	gone := startReceiver(t, 410)
+	id := s.sendOK(key, `{"target":"`+gone.url+`","body":"keep me"}`)
+	d := s.settled(key, id)
+	attempts := d["attempts"].([]any)
+	if d["status"] != "rejected" || d["last_status"] != 410.0 || len(attempts) != 1 {
+		t.Fatalf("delivery %v", d)
+	}
+	fields(t, "attempt", attempts[0], "attempt", "outcome", "http_status", "latency_ms", "error", "created_at", "started_at",
+		"next_attempt_at", "timing", "remote_ip", "response_body", "response_body_truncated")
+	first := attempts[0].(map[string]any)
+	if first["outcome"] != "rejected" || first["response_body"] != "thank you" || first["response_body_truncated"] != false ||
+		!strings.HasPrefix(first["error"].(string), "http_status: ") {
+		t.Errorf("attempt %v", first)
+	}
+	if p := s.do("GET", "/v1/deliveries/"+id+"?include=payload", key, "").want(200); p["body"] != "keep me" {
+		t.Errorf("payload %v", p)
+	}
+
+	broken := startReceiver(t, 500)
+	id = s.sendOK(key, `{"target":"`+broken.url+`","delivery":{"max_attempts":2,"base_delay_ms":100,"jitter":"none"}}`)
+	d = s.settled(key, id)
+	attempts = d["attempts"].([]any)
+	if d["status"] != "dead_letter" || len(attempts) != 2 || d["max_attempts"] != 2.0 {
+		t.Fatalf("delivery %v", d)
+	}
+	for i, a := range attempts {
+		a := a.(map[string]any)
+		if a["attempt"] != float64(i+1) || a["outcome"] != "failed" || a["http_status"] != 500.0 || (a["next_attempt_at"] == nil) != (i == 1) {
+			t.Errorf("attempt %d: %v", i+1, a)
+		}
+	}
+
+	// Nobody listens there any more.
+	id = s.sendOK(key, `{"target":"http://127.0.0.1:1024/","delivery":{"max_attempts":1}}`)
+	d = s.settled(key, id)
+	a := d["attempts"].([]any)[0].(map[string]any)
+	if d["status"] != "dead_letter" || d["last_status"] != nil || a["http_status"] != nil || !strings.HasPrefix(a["error"].(string), "connection_refused: ") {
+		t.Errorf("delivery %v", d)
+	}
+}
+
+// A list pages through everything once, newest first, and filters combine.
+func TestList(t *testing.T) {
+	s, key := startDev(t)
+	good, bad := startReceiver(t, 200), startReceiver(t, 404)
+	var ids []string
+	for i := range 30 {
+		target := good.url + "/a/" + fmt.Sprint(i)
+		if i%3 == 0 {
+			target = bad.url + "/b/" + fmt.Sprint(i)
+		}
+		ids = append(ids, s.sendOK(key, fmt.Sprintf(`{"target":%q,"labels":["n%d","all"],"idempotency_key":"k%d"}`, target, i%2, i)))
+	}
+	for _, id := range ids {
+		s.settled(key, id)
+	}
+	slices.Reverse(ids)
+	list := func(query string) (got []string, next any) {
+		t.Helper()
+		page := s.do("GET", "/v1/deliveries"+query, key, "").want(200)
+		fields(t, "page", page, "data", "next_cursor")
+		for _, d := range page["data"].([]any) {
+			fields(t, "item", d, "queue_id", "target", "method", "status", "last_status", "idempotency_key", "created_at", "updated_at", "attempts")
+			if n := d.(map[string]any)["attempts"]; n != 1.0 {
+				t.Errorf("attempts %v, want a count of 1", n)
+			}
+			got = append(got, d.(map[string]any)["queue_id"].(string))
+		}
+		return got, page["next_cursor"]
+	}
+	whole := func(query string) (got []string) {
+		t.Helper()
+		next := any("")
+		for next != nil {
+			var page []string
+			page, next = list(query + "&cursor=" + next.(string))
+			got = append(got, page...)
+		}
+		return got
+	}
+	same := func(what string, got, want []string) {
+		t.Helper()
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %d %v\nwant %d %v", what, len(got), got, len(want), want)
+		}
+	}
+	pick := func(keep func(i int) bool) (want []string) {
+		for at, id := range ids {
+			if keep(29 - at) {
+				want = append(want, id)
+			}
+		}
+		return want
+	}
+	page, next := list("")
+	same("first page", page, ids[:25])
+	if next == nil {
+		t.Error("no cursor after 25 of 30")
+	}
+	same("pages of 7", whole("?limit=7"), ids)
+	same("limit 1", whole("?limit=1"), ids)
+	page, _ = list("?limit=0")
+	same("limit 0 is 1", page, ids[:1])
+	page, _ = list("?limit=-99999999999999999999999")
+	same("limit below 1 is 1", page, ids[:1])
+	page, next = list("?limit=1000")
+	same("limit 1000 is 100", page, ids)
+	if next != nil {
+		t.Errorf("a cursor after the last page: %v", next)
+	}
+	page, _ = list("?limit=99999999999999999999999")
+	same("a limit beyond any integer", page, ids)
+	third := func(i int) bool { return i%3 == 0 }
+	same("status", whole("?status=rejected&limit=3"), pick(third))
+	same("status delivered", whole("?status=delivered"), pick(func(i int) bool { return !third(i) }))
+	same("status queued", whole("?status=queued"), nil)
+	same("label", whole("?label=n1"), pick(func(i int) bool { return i%2 == 1 }))
+	same("label and status", whole("?label=n1&status=rejected&limit=2"), pick(func(i int) bool { return i%2 == 1 && third(i) }))
+	same("target", whole("?target="+bad.url+"/b/"), pick(third))
+	same("target of one", whole("?target="+good.url+"/a/29"), pick(func(i int) bool { return i == 29 }))
+	same("host", whole("?host=127.0.0.1"), ids)
+	same("another host", whole("?host=localhost"), nil)
+	same("idempotency key", whole("?idempotency_key=k7"), pick(func(i int) bool { return i == 7 }))
+	same("since", whole("?since=2026-01-01T00:00:00Z"), ids)
+	same("since later", whole("?since="+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)), nil)
+	same("until", whole("?until=2020-01-01T00:00:00Z"), nil)
+	same("until with an offset", whole("?until=2099-01-01T00:00:00%2B02:00"), ids)
+	same("empty parameters", whole("?status=&label=&limit="), ids)
+
+	refuse := func(query string, words ...string) {
+		t.Helper()
+		s.do("GET", "/v1/deliveries?"+query, key, "").refused(400, words...)
+	}
+	refuse("limit=ten", "limit", "ten")
+	refuse("limit=1.5", "limit")
+	refuse("limit=-", "limit")
+	refuse("limit=0x10", "limit")
+	refuse("status=done", "status", "done", "dead_letter")
+	refuse("status=Queued", "status")
+	refuse("cursor=x", "cursor")
+	refuse("cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAAA", "cursor")
+	refuse("since=yesterday", "since", "RFC 3339")
+	refuse("until=2026-01-01", "until", "RFC 3339")
+	refuse("host=a%20b", "host")
+	unknown := s.do("GET", "/v1/deliveries?stauts=queued", key, "").want(200)
+	if fmt.Sprint(unknown["warnings"]) != `[unknown query parameter "stauts" ignored]` {
+		t.Errorf("warnings %v", unknown["warnings"])
+	}
+}
