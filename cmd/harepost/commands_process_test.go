@@ -223,7 +223,32 @@ func TestAServerThatIsNotThereIsSaidSo(t *testing.T) {
 	}
 	url := "http://" + ln.Addr().String()
 	ln.Close()
-	newUser(t, url, "hp_live_x").prints("is a server running at "+url, exitNotNow, "deliveries", "list")
+	newUser(t, url, "hp_live_x").prints("no answer from "+url, exitNotNow, "deliveries", "list")
+}
+
+// What is sent is what was given, to the byte, from wherever it came.
+func TestTheBodyIsSentAsItWasGiven(t *testing.T) {
+	text := func(s string) *string { return &s }
+	f := func(name string, c sendCmd, stdin string, want any, contentType string) {
+		t.Helper()
+		got, err := c.build(strings.NewReader(stdin))
+		if err != nil || got.Body != want || got.Headers["Content-Type"] != contentType {
+			t.Errorf("%s: %+v, %v; want body %q and Content-Type %q", name, got, err, want, contentType)
+		}
+	}
+	f("none", sendCmd{}, "unread", nil, "")
+	f("empty", sendCmd{Data: text("")}, "", "", "")
+	f("JSON with its blanks", sendCmd{Data: text(" {\"a\": 1}\n")}, "", " {\"a\": 1}\n", "application/json")
+	f("no JSON", sendCmd{Data: text("a=1")}, "", "a=1", "")
+	f("the caller's type", sendCmd{Data: text("{}"), Headers: []string{"content-type: text/x"}}, "", "{}", "")
+	f("standard input", sendCmd{DataFile: "-"}, "[1]\n", "[1]\n", "application/json")
+
+	if _, err := (&sendCmd{DataFile: "-"}).build(strings.NewReader("\xff")); err == nil {
+		t.Error("bytes that JSON cannot carry were taken")
+	}
+	if _, err := (&sendCmd{DataFile: filepath.Join(t.TempDir(), "absent")}).build(nil); err == nil {
+		t.Error("a file that is not there was taken")
+	}
 }
 
 func TestRateLimitIsNotNow(t *testing.T) {

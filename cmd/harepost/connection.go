@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -45,7 +46,7 @@ func (c connection) dial(apiKey, adminToken string) (*client.Client, error) {
 func (c connection) explain(err error) error {
 	refused, ok := errors.AsType[*client.Error](err)
 	if !ok {
-		return exitWith(exitNotNow, fmt.Errorf("%w (is a server running at %s? see --url)", err, c.URL))
+		return c.explainSilence(err)
 	}
 	switch refused.Status {
 	case http.StatusUnauthorized:
@@ -60,4 +61,15 @@ func (c connection) explain(err error) error {
 		return exitWith(exitNotNow, err)
 	}
 	return exitWith(exitRefused, err)
+}
+
+// explainSilence is about calls that got no answer, or none of ours.
+func (c connection) explainSilence(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return exitWith(exitFailed, errors.New("interrupted"))
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = fmt.Errorf("no answer from %s: %w (is a server running there? see --url)", c.URL, e.Err)
+	}
+	return exitWith(exitNotNow, err)
 }

@@ -28,13 +28,16 @@ func main() {
 // Nobody presses a key twice as fast.
 const signalEcho = 100 * time.Millisecond
 
-// onSignal returns a context that ends at the first SIGINT or SIGTERM. The
+// onSignal returns a context that ends at the first SIGINT, SIGTERM or SIGHUP. The
 // second ends the process at once, with the status a shell would report. The
 // goroutine lives as long as the process.
 func onSignal(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
+		signal.Notify(signals, syscall.SIGHUP) // the terminal was closed
+	}
 	go func() {
 		<-signals
 		cancel()

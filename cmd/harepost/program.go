@@ -7,12 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
-	"golang.org/x/sys/unix"
 
 	"github.com/harepost/harepost/api"
 	"github.com/harepost/harepost/engine"
@@ -171,46 +169,6 @@ func (p *program) run(ctx context.Context) error {
 		return exitWith(exitStorageFailed, nil)
 	case err := <-served:
 		return fmt.Errorf("the API stopped: %w", err)
-	}
-}
-
-// announce logs what an operator wants to know about this start.
-func (p *program) announce() {
-	b := readBuildInfo()
-	address := p.listener.Addr().(*net.TCPAddr)
-	p.log.Info("serving", "url", p.url(), "address", address.String(), "version", b.Version, "revision", b.Revision,
-		"dev", p.cfg.Dev, "memory_limit_bytes", debug.SetMemoryLimit(-1))
-	if !address.IP.IsLoopback() {
-		p.log.Warn("the API is plain HTTP on an address that others may reach: put TLS in front of it, keys travel in clear", "address", address.String())
-	}
-	if !p.cfg.Dev && !p.cfg.OpenSignup && p.cfg.AdminToken == "" {
-		p.log.Warn("sign-up is closed: POST /v1/accounts is refused until --admin-token or --open-signup is given")
-	}
-	for _, prefix := range p.cfg.egressAllow {
-		if prefix.Bits() == 0 {
-			p.log.Warn("--egress-allow covers every address: accounts can reach this network and the cloud's metadata service", "prefix", prefix.String())
-		}
-	}
-	p.warnOfFewFiles()
-	if t := p.cfg.AdminToken; t != "" && len(t) < 16 {
-		p.log.Warn("the admin token is shorter than 16 characters and may be guessed")
-	}
-}
-
-// stateFiles is about how many files log and state keep open.
-const stateFiles = 1024
-
-// warnOfFewFiles tells early what would show late, under load: each connection
-// and each attempt needs a file. (Go has raised the soft limit to the hard one.)
-func (p *program) warnOfFewFiles() {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return // only a warning is lost
-	}
-	need := uint64(p.cfg.MaxConnections + p.cfg.MaxInFlight + stateFiles)
-	if limit.Cur < need {
-		p.log.Warn("the limit of open files is below what --max-connections and --max-in-flight may need: raise it (ulimit -n, LimitNOFILE=)",
-			"limit", limit.Cur, "need", need)
 	}
 }
 

@@ -42,7 +42,7 @@ func readBuildInfo() buildInfo {
 // String is the line that a bug report should begin with.
 func (b buildInfo) String() string {
 	s := "harepost " + b.Version
-	if len(b.Revision) >= 12 {
+	if len(b.Revision) >= 12 && !strings.Contains(b.Version, b.Revision[:12]) { // a pseudo-version has it
 		s += " " + b.Revision[:12]
 		if b.Modified {
 			s += "+changes"
