@@ -104,18 +104,27 @@ func inspect(dir string) (checkReport, error) {
 		return r, nil
 	}
 	r.State = &st
-	// Empty logs have no first entry; then the next to come is what counts.
-	first, next := r.Log.First, r.Log.Last+1
+	first, next := logBounds(log)
+	if st.Applied >= next && len(log.Findings) == 0 {
+		r.Damage = append(r.Damage, fmt.Sprintf("the state holds entry %d, the log ends before it with %d", st.Applied, next-1))
+	}
+	if first > st.Low {
+		r.Damage = append(r.Damage, fmt.Sprintf("the state needs the log from entry %d, it begins with %d", st.Low, first))
+	}
+	return r, nil
+}
+
+// logBounds are the index of the oldest entry and of the next to come. A log
+// without entries has a place too: the newest segment says where it goes on.
+func logBounds(v wal.Report) (first, next uint64) {
+	first, next = uint64(v.First), uint64(v.Last)+1
+	if n := len(v.Segments); n > 0 {
+		next = max(next, uint64(v.Segments[n-1].Last)+1)
+	}
 	if first == 0 {
 		first = next
 	}
-	if st.Applied >= next && len(log.Findings) == 0 {
-		r.Damage = append(r.Damage, fmt.Sprintf("the state holds entry %d, the log ends before it with %d", st.Applied, r.Log.Last))
-	}
-	if first > st.Low && next > 1 {
-		r.Damage = append(r.Damage, fmt.Sprintf("the state needs the log from entry %d, it begins at %d", st.Low, first))
-	}
-	return r, nil
+	return first, next
 }
 
 func reportLog(v wal.Report) logReport {

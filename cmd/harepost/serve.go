@@ -150,10 +150,10 @@ func (c *serveCmd) checkNumbers() error {
 		value, min time.Duration
 	}{
 		{"idempotency-window", c.IdempotencyWindow, time.Second},
-		{"retention-finished", c.RetentionFinished, time.Minute},
-		{"retention-dead", c.RetentionDead, time.Minute},
+		{"retention-finished", c.RetentionFinished, time.Second},
+		{"retention-dead", c.RetentionDead, time.Second},
 		{"drain-delay", c.DrainDelay, 0},
-		{"drain-timeout", c.DrainTimeout, time.Second},
+		{"drain-timeout", c.DrainTimeout, 100 * time.Millisecond},
 	}
 	for _, d := range durations {
 		if d.value < d.min {

@@ -48,7 +48,7 @@ func TestServeRefusesContradictions(t *testing.T) {
 	f("no such file", "--egress-ca", filepath.Join(dir, "absent.pem"))
 	f("must be an IP address", "--dns-resolver", "dns.example.com:53")
 	f("is not HOST:PORT", "--dns-resolver", "127.0.0.1")
-	f("must be at least 1s", "--drain-timeout", "0s")
+	f("must be at least 100ms", "--drain-timeout", "0s")
 	f("must be at least 0s", "--drain-delay=-1s")
 	f("must not be negative", "--rate-limit=-1")
 	f("must be above 0", "--max-in-flight", "0")
