@@ -53,8 +53,11 @@ func (w *world) inbox(t testing.TB, host string, answer func(n int, rw http.Resp
 			count++
 			n := count
 			mu.Unlock()
-			in.got <- letter{time.Now(), r.Method, r.RequestURI, r.Host, r.Header, body}
-			answer(n, rw, r)
+			select {
+			case in.got <- letter{time.Now(), r.Method, r.RequestURI, r.Host, r.Header, body}:
+				answer(n, rw, r)
+			case <-r.Context().Done():
+			}
 		}),
 	}
 	ln := listenLoopback(t, "127.0.0.1:0")

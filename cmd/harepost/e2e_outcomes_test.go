@@ -41,6 +41,7 @@ func ofHistory(h history) string {
 
 // What a target's statuses make of a delivery.
 func TestOutcomesByStatus(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	acme := w.tenant(t, "acme").verified(t, "your-app.com")
 	f := func(want string, statuses ...int) {
@@ -79,6 +80,7 @@ func TestOutcomesByStatus(t *testing.T) {
 
 // A redirect is a failure like another. Nobody goes where it points.
 func TestRedirectsAreNotFollowed(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	acme := w.tenant(t, "acme").verified(t, "your-app.com")
 	trap := w.inbox(t, "trap.your-app.com", answers(200))
@@ -100,6 +102,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 // Targets that cannot be reached or do not keep to the protocol. None of them
 // is given up before the attempts are used up.
 func TestOutcomesWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	acme := w.tenant(t, "acme").verified(t, "your-app.com")
 	f := func(code, host string, url func(t *testing.T, host string) string) {
@@ -161,6 +164,7 @@ func TestOutcomesWithoutAnAnswer(t *testing.T) {
 
 // The status line decides. What the body does after it undoes nothing.
 func TestBodiesDoNotUndoTheStatus(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	acme := w.tenant(t, "acme").verified(t, "your-app.com")
 	const ok, failed = "HTTP/1.1 200 OK\r\n", "HTTP/1.1 500 No\r\n"
@@ -202,6 +206,7 @@ func TestBodiesDoNotUndoTheStatus(t *testing.T) {
 // The address is checked again at every attempt: a name that was innocent when
 // the send was accepted does not lead inside later.
 func TestRebindingOpensNoConnection(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, "--egress-allow", "127.0.0.1/32")
 	acme := w.tenant(t, "acme").verified(t, "your-app.com")
 	in := w.inbox(t, "your-app.com", answers(200))
@@ -240,6 +245,7 @@ func TestRebindingOpensNoConnection(t *testing.T) {
 // Every field that the contract names on an attempt is there, on one that
 // failed and on one that did not.
 func TestEveryAttemptFieldIsThere(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	acme := w.tenant(t, "acme").verified(t, "your-app.com")
 	in := w.inbox(t, "your-app.com", func(n int, rw http.ResponseWriter, _ *http.Request) {

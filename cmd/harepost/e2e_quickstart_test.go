@@ -26,6 +26,7 @@ func wantForm(t testing.TB, what string, form *regexp.Regexp, got any) string {
 
 // The quickstart, from an empty directory to a delivery on record.
 func TestQuickstart(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 
 	// Sign up. The key is shown once; only a hash of it is kept.
@@ -102,6 +103,7 @@ func TestQuickstart(t *testing.T) {
 
 // Every code that the contract lists for a refusal.
 func TestEveryRefusalHasItsCode(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	acme := w.tenant(t, "acme").verified(t, "your-app.com")
 	other := w.tenant(t, "other")
@@ -194,6 +196,7 @@ func TestEveryRefusalHasItsCode(t *testing.T) {
 }
 
 func TestWhatIsIgnoredIsSaid(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	acme := w.tenant(t, "acme").verified(t, "your-app.com")
 	in := w.inbox(t, "your-app.com", answers(200))
@@ -213,6 +216,7 @@ func TestWhatIsIgnoredIsSaid(t *testing.T) {
 
 // The limit is an account's own, and is said in seconds.
 func TestRateLimitIsPerAccount(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, "--rate-limit", "3")
 	acme := w.tenant(t, "acme").verified(t, "your-app.com")
 	other := w.tenant(t, "other").verified(t, "your-app.com")

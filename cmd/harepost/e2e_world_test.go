@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -310,4 +311,18 @@ func until(t testing.TB, what string, condition func() (bool, string)) {
 			t.Fatalf("still not so after %s: %s\n%s", processPatience, what, text)
 		}
 	}
+}
+
+// race runs n calls of f at once and returns when all have.
+func race(n int, f func(i int)) {
+	var all sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		all.Go(func() {
+			<-start
+			f(i)
+		})
+	}
+	close(start)
+	all.Wait()
 }
