@@ -35,7 +35,7 @@ func (d *decoder) reset(src []byte) {
 // release lets go of the request, and of a scratch that grew out of the usual.
 func (d *decoder) release() {
 	d.reset(nil)
-	if cap(d.text) > 64<<10 {
+	if cap(d.text) > keptBytes {
 		d.text = nil
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // A request that is too large or too slow is refused with its own status, in
@@ -198,4 +200,28 @@ func TestExpectContinue(t *testing.T) {
 	f(10, 400)
 	f(50_000, 400)
 	f(50_001, 413)
+}
+
+// What one large request needed is not kept for as long as its connection lives.
+func TestLargeBuffersAreLetGo(t *testing.T) {
+	s := startServer(t, Options{}, nil)
+	key := s.account()
+	f := func(spaces, kept int) {
+		t.Helper()
+		var ctx fasthttp.RequestCtx
+		ctx.Request.Header.SetMethod("POST")
+		ctx.Request.SetRequestURI("/v1/send")
+		ctx.Request.Header.Set("Authorization", "Bearer "+key)
+		ctx.Request.SetBodyString(strings.Repeat(" ", spaces))
+		s.serve(&ctx)
+		if ctx.Response.StatusCode() != 400 || !strings.Contains(string(ctx.Response.Body()), "too early") {
+			t.Errorf("%d spaces: %d %s", spaces, ctx.Response.StatusCode(), ctx.Response.Body())
+		}
+		if got := cap(ctx.Request.Body()); got < kept || got > keptBytes {
+			t.Errorf("%d spaces: a buffer of %d bytes is kept", spaces, got)
+		}
+	}
+	f(1000, 1000)
+	f(keptBytes+1, 0)
+	f(1<<20, 0)
 }

@@ -13,6 +13,11 @@ import (
 // it is, and on routes that never need more.
 const smallBodyBytes = 16 << 10
 
+// keptBytes is how large a buffer may have grown and still be kept for the next
+// request of its connection. fasthttp keeps the largest that a connection ever
+// needed, idle or not: Connections * RequestBytes in the end.
+const keptBytes = 64 << 10
+
 // Options configure a Server. A zero field means the default beside it.
 type Options struct {
 	// AdminToken is the bearer token of POST /v1/accounts. Without it, and

@@ -123,6 +123,7 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	if s.draining.Load() {
 		ctx.SetConnectionClose()
 	}
+	ctx.Request.ReleaseBody(keptBytes) // no answer refers to it
 	s.metrics.observe(r, ctx.Response.StatusCode(), time.Since(start))
 }
 
