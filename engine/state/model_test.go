@@ -145,6 +145,13 @@ func (h *history) attempt(m *modelDelivery) {
 	}
 }
 
+// retain adds a retention pass that drops what is more than a day old. The
+// model does not know of it.
+func (h *history) retain() {
+	bound := h.now - 24*time.Hour.Milliseconds()
+	h.add(command.AppendRetain(nil, &command.Retain{Finished: bound, Dead: bound - h.rng.Int64N(1e8), Idempotency: bound}))
+}
+
 // repeat reports an attempt once more that is on record.
 func (h *history) repeat() {
 	for i := len(h.log) - 1; i >= 0; i-- {

@@ -124,28 +124,33 @@ func TestApplyIsDeterministic(t *testing.T) {
 }
 
 // A crash leaves an exact prefix of the log in the state, and replaying the
-// log from Low brings everything back, young deliveries included; also when
-// the replay is cut off by another crash.
+// log from Low brings everything back, young deliveries and dropped ranges
+// included; also when the replay is cut off by another crash.
 func TestReplayAfterCrash(t *testing.T) {
 	seeded(t, 20, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		h := newHistory(seed)
 		for range 400 {
 			h.step()
+			if rng.IntN(50) == 0 {
+				h.retain()
+			}
 		}
 		fs := vfs.NewCrashableMem()
 		for crashes := 0; ; crashes++ {
-			o := Options{YoungDeliveries: 1 + rng.IntN(200), MemTableBytes: 64 << 10}
-			s := openState(t, fs, o)
+			s := openState(t, fs, Options{YoungDeliveries: 1 + rng.IntN(200), MemTableBytes: 64 << 10})
 			low, applied := s.Low(), s.Applied()
 			for _, e := range h.log[min(low, applied+1)-1 : applied] {
 				if err := s.Rebuild(e); err != nil {
 					t.Fatal(err)
 				}
 			}
+			if d := diff(dumpState(t, s), reference(t, h.log[:applied])); d != "" {
+				t.Fatalf("crash %d left %d applied, low %d: %s", crashes, applied, low, d)
+			}
 			if crashes == 3 {
 				applyAll(t, s, rng, h.log[applied:], 50)
-				if d := diff(dumpState(t, s), h.dump()); d != "" {
+				if d := diff(dumpState(t, s), reference(t, h.log)); d != "" {
 					t.Fatalf("after %d crashes, from %d, low %d: %s", crashes, applied, low, d)
 				}
 				return
@@ -164,6 +169,14 @@ func TestReplayAfterCrash(t *testing.T) {
 			}
 		}
 	})
+}
+
+// reference is the dump of a state that has applied a log entry by entry, and
+// never crashed.
+func reference(t *testing.T, log []Entry) string {
+	s := openState(t, vfs.NewMem(), Options{})
+	applyAll(t, s, rand.New(rand.NewPCG(0, 0)), log, 1)
+	return dumpState(t, s)
 }
 
 // What Durable reports is what a crash would leave: the log may be cut there.
