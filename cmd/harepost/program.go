@@ -165,11 +165,16 @@ func (p *program) run(ctx context.Context) error {
 	case <-ctx.Done():
 		return p.drain(served)
 	case err := <-p.failed:
-		p.log.Error("storage failed, ending at once; what was acknowledged is recovered at the next start", "error", err)
-		return exitWith(exitStorageFailed, nil)
+		return p.storageFailed(err)
 	case err := <-served:
 		return fmt.Errorf("the API stopped: %w", err)
 	}
+}
+
+// storageFailed tells of the failure and gives the status to end with.
+func (p *program) storageFailed(err error) error {
+	p.log.Error("storage failed, ending at once; what was acknowledged is recovered at the next start", "error", err)
+	return exitWith(exitStorageFailed, nil)
 }
 
 // drain ends what run began: readiness off, a pause for load balancers to see
@@ -181,8 +186,7 @@ func (p *program) drain(served <-chan error) error {
 	select {
 	case <-time.After(p.cfg.DrainDelay):
 	case err := <-p.failed:
-		p.log.Error("storage failed while draining", "error", err)
-		return exitWith(exitStorageFailed, nil)
+		return p.storageFailed(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.requestDrain())
 	defer cancel()
@@ -192,6 +196,17 @@ func (p *program) drain(served <-chan error) error {
 	}
 	<-served
 	return nil
+}
+
+// failedBy is err, unless the engine has failed: then that is what counts,
+// whatever closing it returned.
+func (p *program) failedBy(err error) error {
+	select {
+	case failure := <-p.failed:
+		return p.storageFailed(failure)
+	default:
+		return err
+	}
 }
 
 // requestDrain is the part of --drain-timeout that requests may use; attempts
@@ -227,6 +242,7 @@ func (p *program) close() error {
 		}()
 		select {
 		case p.closeErr = <-closed:
+			p.closeErr = p.failedBy(p.closeErr)
 		case <-time.After(p.cfg.DrainTimeout + closeGrace):
 			p.log.Warn("attempts still under way are left behind, they are made again after the next start")
 		}

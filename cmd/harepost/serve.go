@@ -290,11 +290,9 @@ func (c *serveCmd) Run(sh *shell) error {
 	if statusOf(err) == exitStorageFailed {
 		return err // as it is: closing would write
 	}
-	if closeErr := p.close(); closeErr != nil {
-		return errors.Join(err, fmt.Errorf("close: %w", closeErr))
+	if err = errors.Join(err, p.close()); err != nil {
+		return err
 	}
-	if err == nil {
-		p.log.Info("closed, everything accepted is on disk")
-	}
-	return err
+	p.log.Info("closed, everything accepted is on disk")
+	return nil
 }

@@ -91,3 +91,26 @@ func TestAStorageFailureEndsTheServerWithStatusThree(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Also when it fails so late that the drain is nearly over.
+func TestAStorageFailureWhileClosingIsNotSwallowed(t *testing.T) {
+	c := mustParseServe(t, "--data-dir", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0")
+	var logs syncBuffer
+	cfg, err := c.config(&logs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := openProgram(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p.fail(errors.New("wal: sync segment 1: input/output error"))
+	if err := p.close(); statusOf(err) != exitStorageFailed {
+		t.Errorf("close returned %v, status %d", err, statusOf(err))
+	}
+}
