@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -58,7 +59,9 @@ func FuzzResponse(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		watchdog := time.AfterFunc(5*time.Second, func() { panic(fmt.Sprintf("still parsing %q", data)) })
 		keep, res, fault := parse(data)
+		watchdog.Stop()
 		if len(res.Body) > maxKeptBytes || res.RetryAfter > maxRetryAfter || res.RetryAfter < 0 {
 			t.Fatalf("out of bounds: %+v", res)
 		}

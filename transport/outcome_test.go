@@ -271,3 +271,30 @@ func TestOptionsAreValidated(t *testing.T) {
 		}
 	}
 }
+
+// Bytes around a body count too: chunk framing and trailers end an attempt
+// long before its time is up.
+func TestFramingIsBounded(t *testing.T) {
+	tr := open(t, func(o *Options) { o.BodyDuration = time.Minute })
+	chunked := ok200 + "Transfer-Encoding: chunked\r\n\r\n"
+	for name, serve := range map[string]func(net.Conn){
+		"chunk extension": endlessly(chunked+"4;", "y"),
+		"tiny chunks":     endlessly(chunked, "1;extension=value\r\nx\r\n"),
+		"trailers":        endlessly(chunked+"0\r\n", "X: y\r\n"),
+	} {
+		addr := receiver(t, func(c net.Conn) {
+			readRequest(bufio.NewReader(c))
+			serve(c)
+		})
+		req := to(addr, "POST", "/", "{}")
+		req.Timeout = 30 * time.Second
+		began := time.Now()
+		res := do(tr, req)
+		if took := time.Since(began); res.Outcome != Delivered || took > 5*time.Second {
+			t.Errorf("%s: %s after %v", name, res.Error(), took)
+		}
+	}
+	if s := tr.Stats(); s.IdleConns != 0 {
+		t.Errorf("%d of these connections were kept", s.IdleConns)
+	}
+}

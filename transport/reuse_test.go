@@ -347,3 +347,22 @@ func TestUnasked(t *testing.T) {
 		tr.pool.put(c, time.Now())
 	}
 }
+
+// A connection that has been idle too long is not used, even before the sweep
+// has found it: its server is about to close it.
+func TestOldIdleConnectionsAreNotUsed(t *testing.T) {
+	tr := open(t)
+	addr := receiver(t, answering(always(reply(200, ""))))
+	dest := destination{host: "127.0.0.1", port: addr.Port()}
+	for _, tc := range []struct {
+		idle   time.Duration
+		reused bool
+	}{{0, false}, {time.Second, true}, {4 * time.Second, false}} {
+		if c := tr.pool.get(dest); c != nil {
+			tr.pool.put(c, time.Now().Add(-tc.idle))
+		}
+		if res := do(tr, to(addr, "POST", "/", "{}")); res.Outcome != Delivered || res.Timing.Reused != tc.reused {
+			t.Errorf("idle for %v: reused %v, %s", tc.idle, res.Timing.Reused, res.Error())
+		}
+	}
+}
