@@ -187,6 +187,7 @@ func TestSendingByTheCommandLine(t *testing.T) {
 }
 
 func TestWaitTellsHowADeliveryEnded(t *testing.T) {
+	t.Parallel() // it mostly waits
 	refusing := startListen(t, "--status", "422")
 	failing := startListen(t, "--status", "500")
 	s := startServer(t, "--dev")

@@ -12,6 +12,7 @@ import (
 )
 
 func TestDemoShowsEverythingAndCleansUp(t *testing.T) {
+	t.Parallel() // it mostly waits
 	tmp := t.TempDir()
 	began := time.Now()
 	r := runProcess(t, []string{"TMPDIR=" + tmp}, "demo", "--once")
@@ -52,6 +53,7 @@ func TestDemoShowsEverythingAndCleansUp(t *testing.T) {
 }
 
 func TestDemoStaysUpUntilCtrlC(t *testing.T) {
+	t.Parallel() // it mostly waits
 	tmp := t.TempDir()
 	var stdout, stderr syncBuffer
 	cmd := exec.Command(harepostBinary(t), "demo")
@@ -98,6 +100,7 @@ func TestDemoStaysUpUntilCtrlC(t *testing.T) {
 
 // The demo shows what serve --dev does without any setting of the reader's.
 func TestDemoIgnoresTheEnvironment(t *testing.T) {
+	t.Parallel() // it mostly waits
 	r := runProcess(t, []string{"TMPDIR=" + t.TempDir(), "HAREPOST_LISTEN=192.0.2.1:1", "HAREPOST_MAX_REQUEST_BYTES=1"}, "demo", "--once")
 	if r.Status != exitOK {
 		t.Errorf("status %d:\n%s%s", r.Status, r.Stdout, r.Stderr)

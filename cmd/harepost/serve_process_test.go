@@ -281,6 +281,7 @@ func TestDrainLetsAnAttemptEndAndRecordsIt(t *testing.T) {
 }
 
 func TestAnAttemptThatOutlivesTheDrainIsMadeAgain(t *testing.T) {
+	t.Parallel() // it mostly waits
 	target := startSlowTarget(t)
 	s := startServer(t, "--dev", "--drain-timeout", "1s")
 	key := s.devKey()
@@ -326,6 +327,7 @@ func TestReadinessGoesFirstWhileRequestsAreStillServed(t *testing.T) {
 
 // timeout(1) signals its child, and then the child's group.
 func TestASignalThatComesTwiceAtOnceIsOne(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := startServer(t, "--dev", "--drain-delay", "300ms")
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	s.waitLog("draining")
