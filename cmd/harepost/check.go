@@ -4,11 +4,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 
-	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/wal"
 )
 
@@ -19,7 +18,7 @@ type checkCmd struct {
 
 // Help is shown by kong under the usage line.
 func (c *checkCmd) Help() string {
-	return `Reads and decodes every entry of the log, opens the state, and changes nothing. Exit status 1 when a start would be refused. No server may have the directory open.`
+	return `Reads and decodes every entry of the log and every delivery of the state, and changes nothing. Exit status 1 when a start would be refused. No server may have the directory open.`
 }
 
 // A checkReport is what check found.
@@ -51,13 +50,6 @@ type logSegmentReport struct {
 	Entries int64  `json:"entries"`
 	Bytes   int64  `json:"bytes"`
 	Used    int64  `json:"used_bytes"`
-}
-
-type stateReport struct {
-	Applied  uint64 `json:"applied_index"`
-	Low      uint64 `json:"needed_from_index"`
-	Accounts int    `json:"accounts"`
-	Pending  int64  `json:"pending"` // deliveries that are not final, without those that only the log has
 }
 
 // Run checks the directory and prints what is in it.
@@ -104,6 +96,7 @@ func inspect(dir string) (checkReport, error) {
 		return r, nil
 	}
 	r.State = &st
+	r.Damage = append(r.Damage, st.contradictions()...)
 	first, next := logBounds(log)
 	if st.Applied >= next && len(log.Findings) == 0 {
 		r.Damage = append(r.Damage, fmt.Sprintf("the state holds entry %d, the log ends before it with %d", st.Applied, next-1))
@@ -139,32 +132,18 @@ func reportLog(v wal.Report) logReport {
 	return r
 }
 
-func inspectState(dir string) (r stateReport, err error) {
-	if _, err := os.Stat(dir); err != nil {
-		return r, fmt.Errorf("state: %w", err)
-	}
-	// The state calls damage that it meets while reading a broken invariant;
-	// here it is what we came for.
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("state: %v", v)
-		}
-	}()
-	st, err := state.Open(dir, state.Options{ReadOnly: true, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return r, err
-	}
-	r = stateReport{st.Applied(), st.Low(), len(st.Directory().Accounts()), st.Pending()}
-	return r, st.Close()
-}
-
 func (r checkReport) print(sh *shell) {
 	out, p := sh.out, painterFor(sh.out)
 	fmt.Fprintf(out, "%s\n\n", p.bold(r.DataDir))
 	fmt.Fprintf(out, "log    entries %d to %d in %d frames, node %s\n", r.Log.First, r.Log.Last, r.Log.Frames, r.Log.Identity)
 	if r.State != nil {
-		fmt.Fprintf(out, "state  applied up to entry %d, needs the log from %d; %d accounts, %d deliveries pending in it\n",
-			r.State.Applied, r.State.Low, r.State.Accounts, r.State.Pending)
+		fmt.Fprintf(out, "state  applied up to entry %d, needs the log from %d; %d accounts, %d bodies of %s\n",
+			r.State.Applied, r.State.Low, r.State.Accounts, r.State.Bodies, bytesText(r.State.BodyBytes))
+		for _, status := range delivery.Statuses {
+			if n := r.State.Deliveries[status.String()]; n > 0 {
+				fmt.Fprintf(out, "       %d %s\n", n, p.status(status.String()))
+			}
+		}
 	}
 	fmt.Fprintln(out)
 	t := newTable("SEGMENT", "FIRST", "LAST", "FRAMES", "ENTRIES", "USED", "SIZE")

@@ -159,6 +159,30 @@ func TestDamagedDataIsRefusedAndNamed(t *testing.T) {
 	}
 }
 
+// A block of the state that nobody has read for long is checked too.
+func TestDamageInTheStateIsFound(t *testing.T) {
+	s := startServer(t, "--dev")
+	key := s.devKey()
+	for range 20 {
+		s.send(key, "http://127.0.0.1:1024/")
+	}
+	if s.stop() != exitOK { // which flushes
+		t.Fatal(s.stderr.String())
+	}
+	tables, err := filepath.Glob(filepath.Join(s.DataDir, stateDir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("no tables: %v", err)
+	}
+	if r := runProcess(t, nil, "check", "--data-dir", s.DataDir); r.Status != exitOK || !strings.Contains(r.Stdout, "20 ") {
+		t.Fatalf("before: status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	overwrite(t, tables[0], 64, "garbage") // in its first data block
+	r := runProcess(t, nil, "check", "--data-dir", s.DataDir)
+	if r.Status != exitFailed || !strings.Contains(r.Stdout, filepath.Base(tables[0])) {
+		t.Errorf("status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+}
+
 func overwrite(t *testing.T, file string, offset int64, text string) {
 	t.Helper()
 	f, err := os.OpenFile(file, os.O_WRONLY, 0)
