@@ -63,6 +63,13 @@ func TestRefused(t *testing.T) {
 			frames := m.frames(t, names[len(names)-1])
 			m[names[len(names)-1]][frames[0].off+50] ^= 1
 		}, nil, "was synced"},
+		{"frame that follows another one", func(m image, o *Options) {
+			meta, _ := parseMeta(m[metaName][:headerBytes])
+			name := names[len(names)-1]
+			f := m.frames(t, name)[1]
+			f.previous ^= 1
+			finishFrame(m[name][f.off:][:frameHeaderBytes+len(f.payload)], &f.frameHeader, frameSeed(meta.salt, uint32(len(names))))
+		}, nil, "does not follow"},
 		{"bit flip in a sealed segment", func(m image, o *Options) {
 			frames := m.frames(t, names[0])
 			m[names[0]][frames[1].off+45] ^= 4
@@ -134,6 +141,11 @@ func TestAccepted(t *testing.T) {
 			if err == nil {
 				err = prefixOf(got, want, len(want))
 			}
+			for name := range imageOf(t, disk) {
+				if strings.HasSuffix(name, spareSuffix) || strings.HasSuffix(name, tempSuffix) {
+					t.Errorf("%s is still there", name)
+				}
+			}
 			if err == nil {
 				err = goesOn(disk, o, got)
 			}
@@ -141,6 +153,33 @@ func TestAccepted(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// The frame that proves a damage may lie far behind it.
+func TestDamageInALargeFrameIsFound(t *testing.T) {
+	fs := vfs.NewMem()
+	w := newWitness()
+	o := w.watch(Options{FS: fs, SegmentBytes: 1 << 20, Compression: CompressionNone})
+	l := mustOpen(t, o)
+	l.Start()
+	for i := range 2 {
+		if err := l.Append(Entry{Data: payload(1, Index(i), 120_000)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.wait(i + 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, l)
+	for _, at := range []int{0, 5, 30, 100, 50_000, 119_000} {
+		m := imageOf(t, fs)
+		m[m.segments()[0]][headerBytes+at] ^= 1
+		_, err := recovered(m.disk(t), o)
+		var damage *CorruptionError
+		if !errors.As(err, &damage) || damage.Offset != headerBytes {
+			t.Errorf("flip at %d in the first frame: %v", at, err)
+		}
 	}
 }
 

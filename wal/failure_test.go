@@ -211,15 +211,115 @@ func TestUnsyncedTailIsCopiedBeforeItIsTrusted(t *testing.T) {
 	}
 	cut := mem.CrashClone(vfs.CrashCloneCfg{}) // the power goes, the page cache with it
 	mustClose(t, again)
-	got, err := recovered(cut, Options{SegmentBytes: MinSegmentBytes})
+	l, err = Open(testDir, Options{FS: cut, SegmentBytes: MinSegmentBytes, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := l.Recovery().CopiedEntries; n != 0 {
+		t.Errorf("%d entries were copied again", n)
+	}
+	got, err := replayed(l)
 	if err == nil {
 		err = prefixOf(got, shown, 2)
 	}
+	mustClose(t, l)
 	if err != nil {
 		t.Errorf("after a power cut: %v", err)
 	}
 	if report, err := Verify(mem, testDir); err != nil || report.Failure != "" {
 		t.Errorf("the note of the failure is still there: %q, %v", report.Failure, err)
+	}
+}
+
+// A truncation that failed half-way, with its frame written and no segment behind it, has not happened.
+func TestFailedTruncationHasNotHappened(t *testing.T) {
+	mem := vfs.NewMem()
+	var failing atomic.Bool
+	disk := onWrite(mem, func(op errorfs.Op) error {
+		if failing.Load() && op.Kind == errorfs.OpRename {
+			return syscall.EIO
+		}
+		return nil
+	})
+	w := newWitness()
+	l := mustOpen(t, w.watch(Options{FS: disk, SegmentBytes: MinSegmentBytes}))
+	l.Start()
+	var appended []Entry
+	if err := (script{rounds: 4, perRound: 4, bytes: 100}).play(l, w, rand.New(rand.NewPCG(1, 1)), &appended); err != nil {
+		t.Fatal(err)
+	}
+	failing.Store(true)
+	if err := l.TruncateBack(2); !errors.Is(err, syscall.EIO) || !errors.Is(err, ErrFailed) {
+		t.Errorf("TruncateBack gave %v", err)
+	}
+	if err := l.Close(); !errors.Is(err, ErrFailed) {
+		t.Errorf("Close gave %v", err)
+	}
+	m := imageOf(t, mem)
+	frames := m.frames(t, m.segments()[0])
+	if frames[len(frames)-1].kind != kindTruncate {
+		t.Fatal("the truncation's frame is not there: the test shows nothing")
+	}
+	for range 2 {
+		got, err := recovered(mem, Options{SegmentBytes: MinSegmentBytes, AppliedIndex: Index(len(appended))})
+		if err == nil {
+			err = prefixOf(got, appended, len(appended))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := goesOn(mem, Options{SegmentBytes: MinSegmentBytes}, appended); err != nil {
+		t.Error(err)
+	}
+}
+
+// A failure elsewhere, here of meta, while a commit is with the disk: that commit is not acknowledged,
+// although its sync succeeds.
+func TestNothingIsAcknowledgedAfterAFailureElsewhere(t *testing.T) {
+	var failing atomic.Bool
+	entered, open := make(chan struct{}), make(chan struct{})
+	disk := onWrite(vfs.NewMem(), func(op errorfs.Op) error {
+		switch {
+		case !failing.Load():
+		case op.Kind == errorfs.OpFileWriteAt && strings.HasSuffix(op.Path, metaName):
+			return syscall.EIO
+		case op.Kind == errorfs.OpFileSyncData && strings.HasSuffix(op.Path, spareSuffix): // the segment, as it was called
+			close(entered)
+			<-open
+		}
+		return nil
+	})
+	w := newWitness()
+	l := mustOpen(t, w.watch(Options{FS: disk, SegmentBytes: MinSegmentBytes}))
+	l.Start()
+	if err := l.Append(Entry{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.wait(1); err != nil {
+		t.Fatal(err)
+	}
+	l.waitPrepared() // so that only the segment is synced from here on
+	failing.Store(true)
+	if err := l.Append(Entry{}); err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	if err := l.SetStable([]byte("vote")); !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("SetStable gave %v", err)
+	}
+	close(open)
+	if err := w.wait(2); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Failed was told %v", err)
+	}
+	if err := l.Close(); !errors.Is(err, ErrFailed) {
+		t.Errorf("Close gave %v", err)
+	}
+	if w.count() != 1 || w.late {
+		t.Errorf("%d entries were acknowledged, want the one before the failure", w.count())
+	}
+	if l.LastIndex() != 1 {
+		t.Errorf("LastIndex is %d", l.LastIndex())
 	}
 }
 

@@ -291,7 +291,6 @@ func onWrite(fs vfs.FS, hook func(errorfs.Op) error) vfs.FS {
 
 // A script is a life of a log: what to append, cut and drop, the same for the same seed.
 type script struct {
-	o        Options
 	rounds   int
 	perRound int
 	bytes    int // largest payload

@@ -112,6 +112,7 @@ func TestModel(t *testing.T) {
 			o: Options{SegmentBytes: MinSegmentBytes, Identity: [16]byte{1}}}
 		m.rng = rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		m.open(t)
+		defer func() { _ = m.l.Close() }() // again, for a case that rapid gives up in the middle
 		count := func(f func(*rapid.T)) func(*rapid.T) { return func(t *rapid.T) { steps++; f(t) } }
 		t.Repeat(map[string]func(*rapid.T){
 			"append": count(func(t *rapid.T) { m.append(t, rapid.IntRange(1, 12).Draw(t, "n")); m.sync(t) }),
