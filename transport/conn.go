@@ -19,7 +19,7 @@ type conn struct {
 	dest      destination
 	remote    netip.Addr
 	made      time.Time
-	roundTrip time.Duration // the shortest of the path, as of the dial
+	roundTrip time.Duration // the shortest of the path, as last asked for
 	idle      time.Time     // since when, while in the pool
 	reused    bool
 }
@@ -44,6 +44,20 @@ func (c *conn) fresh() bool {
 	_, err := c.tls.Read(b[:])
 	c.socket.noWait = false
 	return errors.Is(err, errWouldBlock) && c.socket.records.whole()
+}
+
+// unasked reports whether an answer that came after elapsed came too soon to
+// be one: nothing can reply to a request faster than the path's shortest round
+// trip. Such bytes were on their way when the request was written, where no
+// look at the socket could find them. Before judging by the figure of the
+// dial, the kernel is asked for a current one, because by now it has also timed
+// the acknowledgement of this very request: an honest answer is never faster.
+func (c *conn) unasked(elapsed time.Duration, current func() time.Duration) bool {
+	if elapsed >= c.roundTrip {
+		return false
+	}
+	c.roundTrip = current()
+	return elapsed < c.roundTrip-c.roundTrip/8 // the clocks differ in grain
 }
 
 // abort closes the connection without ceremony. A TLS close alert would wait

@@ -104,7 +104,7 @@ func (x *exchange) run(t *Transport, c *conn, req *Request, res *Result, deadlin
 	}
 	first := time.Now()
 	res.Timing.FirstByte = first.Sub(written)
-	if c.reused && unasked(first.Sub(asked), c.roundTrip, c.socket.roundTrip) {
+	if c.reused && c.unasked(first.Sub(asked), c.socket.roundTrip) {
 		return false, faultUnasked
 	}
 	if f := x.readHead(req); f != nil {
@@ -284,20 +284,6 @@ func (x *exchange) drain(stream io.Reader, res *Result, want, most int) (whole b
 // does. More bytes would be the beginning of an answer to nobody.
 func (x *exchange) drained() bool {
 	return x.br.Buffered() == 0 && len(x.src.first) == 0 && x.src.err == nil
-}
-
-// unasked reports whether an answer came too soon to be one: nothing can reply
-// to a request faster than the path's shortest round trip. Such bytes were on
-// their way when the request was written, where no look at the socket could
-// find them. known is the shortest round trip as of the dial; before judging
-// by it, current asks the kernel again, because by now it has also timed the
-// acknowledgement of this very request: an honest answer is never faster.
-func unasked(elapsed, known time.Duration, current func() time.Duration) bool {
-	if elapsed >= known {
-		return false
-	}
-	shortest := current()
-	return elapsed < shortest-shortest/8 // the clocks differ in grain
 }
 
 // readFault says what an error means that ended the wait for a response.

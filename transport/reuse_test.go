@@ -319,7 +319,8 @@ func TestUnasked(t *testing.T) {
 	ms := time.Millisecond
 	check := func(want bool, elapsed, known, current time.Duration) {
 		t.Helper()
-		if got := unasked(elapsed, known, func() time.Duration { return current }); got != want {
+		c := &conn{roundTrip: known}
+		if got := c.unasked(elapsed, func() time.Duration { return current }); got != want {
 			t.Errorf("after %v on a path of %v, now %v: unasked %v", elapsed, known, current, got)
 		}
 	}
@@ -329,8 +330,8 @@ func TestUnasked(t *testing.T) {
 	check(false, 46*ms, 50*ms, 50*ms) // within the clocks' grain
 	check(false, 0, 0, 0)             // the kernel does not say
 	check(false, 1*ms, 50*ms, 0)
-	unaskedMustNotAsk := func() time.Duration { t.Error("the kernel was asked without need"); return 0 }
-	unasked(51*ms, 50*ms, unaskedMustNotAsk)
+	c := &conn{roundTrip: 50 * ms}
+	c.unasked(51*ms, func() time.Duration { t.Error("the kernel was asked without need"); return 0 })
 
 	// The kernel's figure is there, and never above an honest exchange.
 	tr := open(t)

@@ -235,8 +235,8 @@ func (a *animal) visit(t *testing.T, tr *Transport, ca *authority, config *tls.C
 	if secure {
 		overTLS(req)
 	}
-	req.Timeout = 2 * time.Second
-	limit := time.Second // what does not wait for the deadline must be far from it
+	req.Timeout = 4 * time.Second
+	limit := 2 * time.Second // what does not wait for the deadline must be far from it
 	if a.slow {
 		req.Timeout = 250 * time.Millisecond
 		limit = req.Timeout + tolerance
