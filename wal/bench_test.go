@@ -148,3 +148,31 @@ func BenchmarkDecode(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkOpen recovers and replays a log of 128 MiB that was not closed in time to be truncated.
+func BenchmarkOpen(b *testing.B) {
+	dir := filepath.Join(b.TempDir(), "wal")
+	l, err := Open(dir, Options{Logger: quiet, Compression: CompressionNone})
+	if err != nil {
+		b.Fatal(err)
+	}
+	l.Start()
+	entries := sendEntries(1000)
+	for i := 0; l.SizeBytes() < 128<<20; i++ {
+		if err := l.AppendWait(entries[i%len(entries)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	mustClose(b, l)
+	b.SetBytes(l.SizeBytes())
+	for b.Loop() {
+		l, err := Open(dir, Options{Logger: quiet})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := l.Replay(0, func(Entry) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+		mustClose(b, l)
+	}
+}

@@ -124,7 +124,9 @@ func cutAndGoOn(l *Log, w *witness, rng *rand.Rand, appended *[]Entry, low *Inde
 		if err := cutLast(l, w, *appended); err != nil {
 			return err
 		}
+		w.mu.Lock()
 		*low = l.LastIndex() - 3
+		w.mu.Unlock()
 		if err := l.TruncateFront(*low); err != nil {
 			return err
 		}

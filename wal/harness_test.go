@@ -297,7 +297,7 @@ type script struct {
 }
 
 // play runs the script on an open log until it ends or the log fails. appended has, at any time, what
-// the log may hold; acked what it must hold. With cuts, the tail is truncated now and then.
+// the log may hold; what the witness has seen is what it must hold.
 func (s script) play(l *Log, w *witness, rng *rand.Rand, appended *[]Entry) error {
 	for range s.rounds {
 		n := 1 + rng.IntN(s.perRound)

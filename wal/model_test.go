@@ -2,8 +2,11 @@ package wal
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -106,6 +109,17 @@ func (m *modelLog) sync(t *rapid.T) {
 // Append, truncate at both ends, reset, read, crash with any part of the unsynced lost, restart: in any
 // order the log is what the model is.
 func TestModel(t *testing.T) {
+	set := func(name, value string) {
+		if err := flag.Set(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Getenv("HAREPOST_CRASH_N") != "" {
+		set("rapid.checks", strconv.Itoa(times(100)))
+	}
+	if seed := os.Getenv("HAREPOST_SEED"); seed != "" {
+		set("rapid.seed", seed)
+	}
 	steps := 0
 	rapid.Check(t, func(t *rapid.T) {
 		m := &modelLog{fs: vfs.NewCrashableMem(), have: map[Index]Entry{}, next: 1, low: 1,
