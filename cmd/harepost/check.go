@@ -96,7 +96,9 @@ func inspect(dir string) (checkReport, error) {
 		return r, nil
 	}
 	r.State = &st
-	r.Damage = append(r.Damage, st.contradictions()...)
+	for _, finding := range st.findings {
+		r.Damage = append(r.Damage, finding.Error())
+	}
 	first, next := logBounds(log)
 	if st.Applied >= next && len(log.Findings) == 0 {
 		r.Damage = append(r.Damage, fmt.Sprintf("the state holds entry %d, the log ends before it with %d", st.Applied, next-1))
@@ -137,8 +139,8 @@ func (r checkReport) print(sh *shell) {
 	fmt.Fprintf(out, "%s\n\n", p.bold(r.DataDir))
 	fmt.Fprintf(out, "log    entries %d to %d in %d frames, node %s\n", r.Log.First, r.Log.Last, r.Log.Frames, r.Log.Identity)
 	if r.State != nil {
-		fmt.Fprintf(out, "state  applied up to entry %d, needs the log from %d; %d accounts, %d bodies of %s\n",
-			r.State.Applied, r.State.Low, r.State.Accounts, r.State.Bodies, bytesText(r.State.BodyBytes))
+		fmt.Fprintf(out, "state  applied up to entry %d, needs the log from %d; %d accounts, %d attempts queued in %d lanes\n",
+			r.State.Applied, r.State.Low, r.State.Accounts, r.State.Queued, r.State.Lanes)
 		for _, status := range delivery.Statuses {
 			if n := r.State.Deliveries[status.String()]; n > 0 {
 				fmt.Fprintf(out, "       %d %s\n", n, p.status(status.String()))

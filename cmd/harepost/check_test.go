@@ -19,16 +19,3 @@ func TestALogWithoutEntriesHasAPlace(t *testing.T) {
 	f("cut at the front, then a new segment", wal.Report{Segments: []wal.SegmentReport{segment(10, 9)}}, 10, 10)
 	f("an unproven tail", wal.Report{First: 5, Last: 12, Segments: []wal.SegmentReport{segment(5, 9)}}, 5, 13)
 }
-
-func TestPendingAndQueuedHaveToAgree(t *testing.T) {
-	f := func(name string, r stateReport, want int) {
-		t.Helper()
-		if got := r.contradictions(); len(got) != want {
-			t.Errorf("%s: %q, want %d", name, got, want)
-		}
-	}
-	f("nothing", stateReport{}, 0)
-	f("all queued", stateReport{Deliveries: map[string]int64{"queued": 2, "retrying": 1, "delivered": 9}, Queued: 3}, 0)
-	f("one that nobody would attempt", stateReport{Deliveries: map[string]int64{"queued": 2}, Queued: 1}, 1)
-	f("one that would be attempted after its end", stateReport{Deliveries: map[string]int64{"delivered": 1}, Queued: 1, astray: []string{"x"}}, 2)
-}
