@@ -421,18 +421,20 @@ func (s *State) get(key []byte) ([]byte, error) {
 }
 
 // evict writes the oldest young into the disk queue until what is left is
-// within bounds.
+// within bounds. The young of one index leave together, since Low can only say
+// of an index as a whole that it is still needed.
 func (s *State) evict(b *applying) error {
-	for {
+	for index := uint64(0); ; {
 		y := s.young.oldest()
 		if y == nil {
 			return nil
 		}
 		tooMany := len(s.young.queue)-s.young.front > s.opts.YoungDeliveries
 		tooOld := s.logBytes-y.position > s.opts.YoungLogBytes
-		if !tooMany && !tooOld && s.young.bytes-b.leavingBytes <= s.opts.YoungBytes {
+		if !tooMany && !tooOld && s.young.bytes-b.leavingBytes <= s.opts.YoungBytes && y.index != index {
 			return nil
 		}
+		index = y.index
 		if err := s.store(b, y); err != nil {
 			return err
 		}

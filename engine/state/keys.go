@@ -27,7 +27,7 @@ const (
 	lateAfter = time.Hour
 
 	// idempotencyBucket is the range in which idempotency keys are dropped. A
-	// look-up asks one bucket more than the window has.
+	// look-up asks two buckets more than the window has.
 	idempotencyBucket = 6 * time.Hour
 
 	dayMillis = 24 * 60 * 60 * 1000

@@ -75,12 +75,14 @@ func (l *lister) bounds(after delivery.ID) {
 	}
 }
 
-// addYoung copies what a page can need of the account's young, newest first.
+// addYoung copies what a page can need of the account's young, newest first:
+// one more than it examines, so that a page that examined all it may knows that
+// there are more.
 func (l *lister) addYoung(s *State, a account.ID) {
 	var records []youngRecord
 	s.young.mu.RLock()
 	if list := s.young.lists[a]; list != nil {
-		for y := list.last; y != nil && len(records) < mostExamined && compareIDs(y.ID, l.lower) >= 0; y = y.prev {
+		for y := list.last; y != nil && len(records) <= mostExamined && compareIDs(y.ID, l.lower) >= 0; y = y.prev {
 			if compareIDs(y.ID, l.upper) < 0 {
 				records = append(records, youngRecord{y.ID, y.Accept.Record})
 			}

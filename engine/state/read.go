@@ -130,14 +130,20 @@ func (s *State) FindPending(a account.ID, id delivery.ID, n uint32) (Stored, []b
 		return Stored{}, nil, err
 	}
 	body, err := s.Body(&f)
+	if errors.Is(err, ErrNotFound) {
+		// Not wrapped: this is damage, and not a delivery that has ended.
+		err = fmt.Errorf("state: pending delivery %s has no body", id)
+	}
 	return f, body, err
 }
 
 // Idempotent finds the delivery that was first accepted under a hash within
-// the window before now.
+// the window before now. A send may have taken its time a little before the
+// one that it repeats was accepted, and a clock may be set back: so the bucket
+// after now's is looked at too.
 func (s *State) Idempotent(a account.ID, hash [16]byte, now time.Time, window time.Duration) (delivery.ID, bool, error) {
 	since := now.Add(-window).UnixMilli()
-	for b := int64(bucketOf(now.UnixMilli())); b >= int64(bucketOf(since)); b-- {
+	for b := int64(bucketOf(now.UnixMilli())) + 1; b >= int64(bucketOf(since)); b-- {
 		v, closer, err := s.db.Get(appendIdempotency(nil, uint32(b), a, hash))
 		if errors.Is(err, pebble.ErrNotFound) {
 			continue

@@ -458,6 +458,7 @@ func TestIdempotent(t *testing.T) {
 		{"at once", a, [16]byte{9}, at, true},
 		{"at the window's end", a, [16]byte{9}, at.Add(window - time.Millisecond), true},
 		{"after the window", a, [16]byte{9}, at.Add(window), false},
+		{"by a clock that was set back", a, [16]byte{9}, at.Add(-idempotencyBucket), true},
 		{"another key", a, [16]byte{8}, at, false},
 		{"another account", a + 1, [16]byte{9}, at, false},
 	} {
@@ -465,5 +466,106 @@ func TestIdempotent(t *testing.T) {
 		if err != nil || found != c.found || found && id != m.rec.ID {
 			t.Errorf("%s: %s, %t, %v; want found %t", c.name, id, found, err, c.found)
 		}
+	}
+}
+
+// A page that examined as many young deliveries as it may says where to go on,
+// also when nothing but young ones follows.
+func TestListGoesOnThroughManyYoung(t *testing.T) {
+	s := openState(t, vfs.NewMem(), Options{})
+	h := newHistory(32)
+	h.accounts = h.accounts[:1]
+	const young = mostExamined + 100
+	var log []Entry
+	for len(log) < young {
+		h.accept()
+		e := h.log[len(h.log)-1]
+		_, r, err := command.Parse(e.Command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := command.ReadAccept(&r); err != nil {
+			t.Fatal(err)
+		} else if !c.Stored {
+			e.Index = uint64(len(log) + 1)
+			log = append(log, e)
+		}
+	}
+	applyAll(t, s, h.rng, log, 100)
+	pages := 0
+	for after, more := (delivery.ID{}), true; more; pages++ {
+		page, err := s.List(h.accounts[0], &delivery.Filter{Label: "none of them"}, after, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, more = page.Next, !page.Next.IsZero()
+	}
+	if pages != 2 {
+		t.Errorf("%d pages that examine %d each, for %d young", pages, mostExamined, young)
+	}
+}
+
+// A pending delivery whose body is gone is damage, and is not taken for one
+// that has ended.
+func TestMissingBodyIsNotAnEnd(t *testing.T) {
+	s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 1})
+	h := newHistory(33)
+	for range 100 {
+		h.accept()
+	}
+	applyAll(t, s, h.rng, h.log, 10)
+	missing := 0
+	for _, m := range h.live[:len(h.live)-1] {
+		if len(m.body) <= s.opts.InlineBodyBytes {
+			continue
+		}
+		missing++
+		p := place{account: account.ID(m.rec.Account), status: delivery.Queued, id: m.rec.ID}
+		if err := s.db.Delete(p.appendBody(nil), pebble.NoSync); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.FindPending(p.account, p.id, 1); err == nil || errors.Is(err, ErrNotFound) {
+			t.Errorf("%s without its body: %v", p.id, err)
+		}
+	}
+	if missing == 0 {
+		t.Error("no body is kept beside its row: nothing was tested")
+	}
+}
+
+// Where one index has several accepts, those that are young after a crash are
+// those that were before: none is in the disk queue as well.
+func TestYoungOfOneIndexLeaveTogether(t *testing.T) {
+	fs := vfs.NewMem()
+	o := Options{YoungDeliveries: 55}
+	s := openState(t, fs, o)
+	h := newHistory(34)
+	for range 100 {
+		h.accept()
+	}
+	const perIndex = 10
+	log := h.log[:len(h.log)/perIndex*perIndex]
+	for i := range log {
+		log[i].Index = uint64(i/perIndex + 1)
+	}
+	for i := 0; i < len(log); i += perIndex {
+		if err := s.Apply(log[i:i+perIndex], nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := s.Young()
+	if err := errors.Join(s.Flush(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = openState(t, fs, o)
+	for _, e := range log {
+		if e.Young = nil; e.Index >= s.Low() && e.Index <= s.Applied() {
+			if err := s.Rebuild(e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := s.Young(); got != want || want == 0 {
+		t.Errorf("%d young after the restart, %d before", got, want)
 	}
 }
