@@ -46,7 +46,7 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 	var r Receipt
 	var err error
 	if s.IdempotencyKey == "" {
-		r, err = e.accept(a, s, now, nil)
+		r, err = e.accept(a, s, nil)
 	} else {
 		r, err = e.acceptOnce(ctx, a, s, now)
 	}
@@ -100,8 +100,8 @@ func isLoopback(host string) bool {
 
 // accept commits the delivery. hash is its idempotency hash, nil if it has no
 // key.
-func (e *Engine) accept(a AccountID, s *Send, now time.Time, hash *[16]byte) (Receipt, error) {
-	id := e.ids.next(now)
+func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
+	id := e.ids.next(e.opts.Now()) // not when the send came in: a look-up in DNS may lie between
 	due := id.UnixMilli()
 	if ms := s.NotBefore.UnixMilli(); !s.NotBefore.IsZero() && ms > due {
 		due = ms
@@ -183,7 +183,11 @@ func (e *Engine) acceptOnce(ctx context.Context, a AccountID, s *Send, now time.
 }
 
 func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte) (Receipt, error) {
+	if err := e.reads.begin(); err != nil {
+		return Receipt{}, err
+	}
 	id, found, err := e.state.Idempotent(a, hash, now, e.opts.IdempotencyWindow)
+	e.reads.end()
 	if err != nil {
 		e.fail(err)
 		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, err)
@@ -192,7 +196,7 @@ func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte)
 		e.metrics.duplicates.Inc()
 		return Receipt{ID: id, CreatedAt: id.Time(), Duplicate: true}, nil
 	}
-	return e.accept(a, s, now, &hash)
+	return e.accept(a, s, &hash)
 }
 
 // idempotencyHash is what makes a send a duplicate of another.

@@ -83,7 +83,11 @@ func (e *Engine) RevokeKey(ctx context.Context, a AccountID, id KeyID) error {
 	defer e.admin.Unlock()
 	for _, k := range e.state.Directory().Keys(a) {
 		if k.ID == id {
-			return e.propose(ctx, command.AppendRevokeKey(nil, a, id))
+			if err := e.propose(ctx, command.AppendRevokeKey(nil, a, id)); err != nil {
+				return err
+			}
+			e.lastUsed.m.Delete(id)
+			return nil
 		}
 	}
 	return ErrNotFound

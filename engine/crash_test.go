@@ -293,3 +293,88 @@ func TestFullDiskRefusesSendsAndDelivers(t *testing.T) {
 		t.Errorf("with room again: %v", err)
 	}
 }
+
+// Once the log has failed no attempt begins: nothing would keep its record, and
+// the next start would make it again.
+func TestNoAttemptBeginsAfterAFailure(t *testing.T) {
+	var failing atomic.Bool
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if failing.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return errors.New("the disk is broken")
+		}
+		return nil
+	})
+	o := testOptions(t, errorfs.Wrap(vfs.NewMem(), inject))
+	o.MaxInFlight = 1
+	failed := make(chan error, 1)
+	o.Failed = func(err error) { failed <- err }
+	began, goOn := make(chan struct{}, 100), make(chan struct{})
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {
+		began <- struct{}{}
+		<-goOn
+	})
+	e, err := Open("data", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close() // whatever it says: it has failed
+	a := newAccount(t, e)
+	for range cap(began) {
+		if _, err := e.Send(context.Background(), a, sendTo(target, "x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-began
+	failing.Store(true)
+	if _, err := e.Send(context.Background(), a, sendTo(target, "x")); !errors.Is(err, ErrUnknown) {
+		t.Fatalf("the send that failed got %v, want ErrUnknown", err)
+	}
+	<-failed
+	close(goOn)
+	awaitCondition(t, "the worker to rest", func() bool {
+		e.dispatcher.mu.Lock()
+		defer e.dispatcher.mu.Unlock()
+		return e.dispatcher.workers == len(e.dispatcher.idle)
+	})
+	if n := len(began); n != 0 {
+		t.Errorf("%d attempts began after the failure", n)
+	}
+}
+
+// A lane whose queue could not be read is read again, also when nothing else
+// happens.
+func TestLaneIsReadAgain(t *testing.T) {
+	var broken atomic.Bool
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileReadAt && strings.HasSuffix(op.Path, ".sst") && broken.CompareAndSwap(true, false) {
+			return errors.New("this sector is hard to read")
+		}
+		return nil
+	})
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	var clock wallClock
+	o := testOptions(t, errorfs.Wrap(vfs.NewMem(), inject))
+	o.Now = clock.now
+	o.State.CacheBytes = 1 // nothing stays in the cache
+	e, err := Open("data", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAccount(t, e)
+	s := sendTo(target, "x")
+	s.NotBefore = clock.now().Add(time.Hour)
+	r, err := e.Send(context.Background(), a, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e = openEngine(t, o)
+	broken.Store(true)
+	clock.set(time.Hour)
+	awaitCondition(t, "the read that fails", func() bool { return !broken.Load() })
+	if d := await(t, e, a, r.ID); d.Status != StatusDelivered {
+		t.Error(d.Status)
+	}
+}

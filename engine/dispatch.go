@@ -80,6 +80,15 @@ func (d *dispatcher) stop(timeout time.Duration) (drained bool) {
 	}
 }
 
+// halt lets no further attempt begin: once the log has failed nothing would
+// keep the record of it, and after the next start it would be made again.
+// Stop does the rest.
+func (d *dispatcher) halt() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopping = true
+}
+
 // wait waits for attempts that outlived the drain; each ends at its own
 // deadline.
 func (d *dispatcher) wait() { d.running.Wait() }
@@ -220,11 +229,17 @@ func (d *dispatcher) readPage(req scheduler.PageRequest) {
 	d.pages--
 	if err != nil {
 		d.sched.PageFailed(req.Lane, d.now())
+		d.kick(0) // the timekeeper: the page is due again soon
 		return
 	}
 	d.sched.Paged(req.Lane, items, more, d.now())
 	d.kick(len(items))
 }
+
+// longestSleep bounds how late the timekeeper notices that the clock was set
+// forward, or stood still in a machine that was suspended: its timer knows of
+// neither.
+const longestSleep = time.Second
 
 // keepTime wakes the scheduler at its next moment.
 func (d *dispatcher) keepTime() {
@@ -244,7 +259,8 @@ func (d *dispatcher) keepTime() {
 		d.armed = never
 		if next, ok := d.sched.NextWake(); ok {
 			d.armed = next
-			timer.Reset(time.Duration(max(next-now, 0)) * time.Millisecond)
+			sleep := min(max(next-now, 0), scheduler.Time(longestSleep.Milliseconds()))
+			timer.Reset(time.Duration(sleep) * time.Millisecond)
 		}
 		d.kick(d.sched.Stats().ReadyLanes)
 		d.mu.Unlock()

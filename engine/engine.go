@@ -34,6 +34,7 @@ type Engine struct {
 	limiter  limiter
 	lastUsed lastUsed
 	admin    sync.Mutex // one change of accounts, keys or domains at a time
+	reads    reads
 
 	commits chan *commit // from the log's writer to the applier
 	spare   chan *commit // and back, for reuse
@@ -199,11 +200,12 @@ func (e *Engine) Ready() error {
 }
 
 // fail ends the engine's work: whoever waits is told that the outcome is
-// unknown, and the owner is told why.
+// unknown, no attempt begins any more, and the owner is told why.
 func (e *Engine) fail(err error) {
 	e.failOnce.Do(func() {
 		e.failure = err
 		close(e.failed)
+		e.dispatcher.halt()
 		if e.opts.Failed != nil {
 			e.opts.Failed(err)
 		}
@@ -233,6 +235,7 @@ func (e *Engine) shutdown() error {
 	if e.Ready() == ErrClosed { // not failed
 		err = errors.Join(err, e.state.Flush())
 	}
+	e.reads.close()
 	return errors.Join(err, e.state.Close())
 }
 
@@ -253,15 +256,24 @@ func (e *Engine) propose(ctx context.Context, cmd []byte) error {
 	}
 }
 
-// idSource draws ids that ascend within the process, also when the clock does
-// not.
+// idSource draws ids that ascend within the process, also when the clock
+// trembles. They follow a clock that is set back by more than idsAhead: an id
+// is also the moment at which its first attempt is due, and that must not be
+// as far off as the clock was wrong. Such ids are told from earlier ones of the
+// same moment by their random half.
 type idSource struct{ last atomic.Uint64 }
 
+// idsAhead is how far the time in an id may be ahead of the clock.
+const idsAhead = time.Second
+
 func (s *idSource) next(now time.Time) DeliveryID {
-	want := delivery.Sequence(now)
+	want, most := delivery.Sequence(now), delivery.Sequence(now.Add(idsAhead))
 	for {
 		last := s.last.Load()
 		seq := max(want, last+1)
+		if seq > most {
+			seq = want
+		}
 		if s.last.CompareAndSwap(last, seq) {
 			return delivery.MakeID(seq, rand.Uint64())
 		}

@@ -404,3 +404,48 @@ func TestRateLimit(t *testing.T) {
 		t.Errorf("after the wait: %v", err)
 	}
 }
+
+// awaitCondition waits until something holds that nobody tells of.
+func awaitCondition(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(20 * time.Second)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func TestClosedEngineAnswersSo(t *testing.T) {
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	e := openEngine(t, testOptions(t, vfs.NewMem()))
+	a := newAccount(t, e)
+	s := sendTo(target, "x")
+	s.IdempotencyKey = "ord_123"
+	r, err := e.Send(context.Background(), a, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, e, a, r.ID)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	if _, err := e.Delivery(ctx, a, r.ID, ReadOptions{}); !errors.Is(err, ErrClosed) {
+		t.Errorf("look-up: %v", err)
+	}
+	if _, err := e.Deliveries(ctx, a, Filter{}, DeliveryID{}, 10); !errors.Is(err, ErrClosed) {
+		t.Errorf("list: %v", err)
+	}
+	if _, err := e.Send(ctx, a, s); !errors.Is(err, ErrClosed) {
+		t.Errorf("send: %v", err)
+	}
+	// One that was past the first check when Close began.
+	if _, err := e.acceptOnce(ctx, a, s, time.Now()); !errors.Is(err, ErrClosed) {
+		t.Errorf("send under way: %v", err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/state"
@@ -13,9 +14,38 @@ import (
 // is being read.
 const findTries = 5
 
+// reads are the look-ups under way. Close waits for them: the state must not
+// be read once it is closed.
+type reads struct {
+	mu     sync.RWMutex
+	closed bool
+}
+
+// begin begins a look-up; ErrClosed. If there is no error, end ends it.
+func (r *reads) begin() error {
+	r.mu.RLock()
+	if r.closed {
+		r.mu.RUnlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+func (r *reads) end() { r.mu.RUnlock() }
+
+func (r *reads) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+}
+
 // Delivery looks a delivery up; ErrNotFound. A delivery is found from the
 // moment on at which its Send returned.
 func (e *Engine) Delivery(_ context.Context, a AccountID, id DeliveryID, o ReadOptions) (Delivery, error) {
+	if err := e.reads.begin(); err != nil {
+		return Delivery{}, err
+	}
+	defer e.reads.end()
 	for range findTries {
 		found, err := e.state.Find(a, id)
 		if errors.Is(err, state.ErrNotFound) {
@@ -47,6 +77,10 @@ func (e *Engine) Delivery(_ context.Context, a AccountID, id DeliveryID, o ReadO
 // Deliveries is a page of an account's deliveries, newest first, after the id
 // after (zero: from the newest on).
 func (e *Engine) Deliveries(_ context.Context, a AccountID, f Filter, after DeliveryID, limit int) (Page, error) {
+	if err := e.reads.begin(); err != nil {
+		return Page{}, err
+	}
+	defer e.reads.end()
 	page, err := e.state.List(a, &f, after, limit)
 	if err != nil {
 		return Page{}, fmt.Errorf("engine: %w", err)

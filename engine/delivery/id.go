@@ -9,7 +9,8 @@ import (
 
 // An ID identifies a delivery. The first 48 bits are the time of acceptance in
 // Unix milliseconds, the next 16 count within the millisecond, the last 64 are
-// random; so ids sort by time, and those of one process are never equal.
+// random; so ids sort by time. Those of one process differ in the first half
+// already, unless its clock is set back.
 //
 // Its text form, the public queue_id, is "hr_" and 26 characters of lower-case
 // Crockford base32.
