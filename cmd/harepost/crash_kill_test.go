@@ -22,7 +22,10 @@ func TestKilledServersLoseNothing(t *testing.T) {
 	s := startSiege(t)
 	s.load(16, 20*time.Millisecond)
 	for range kills {
-		<-time.After(between(random, 200*time.Millisecond, 1500*time.Millisecond))
+		<-time.After(between(random, 200*time.Millisecond, 1500*time.Millisecond)) // the moment is the experiment
+		if random.IntN(2) == 0 {
+			s.acknowledged()
+		}
 		s.kill()
 		s.up()
 	}
@@ -41,6 +44,7 @@ func TestKillsDuringRecoveryLoseNothing(t *testing.T) {
 	s.load(16, 20*time.Millisecond)
 	for range rounds {
 		<-time.After(between(random, 200*time.Millisecond, 600*time.Millisecond))
+		s.acknowledged()
 		s.kill()
 		for range 1 + random.IntN(4) {
 			s.upAndKill(between(random, 10*time.Millisecond, 200*time.Millisecond))

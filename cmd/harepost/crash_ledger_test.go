@@ -99,6 +99,12 @@ func payloadOf(mark string) string {
 	return mark + " " + strings.Repeat(strconv.FormatUint(uint64(sum), 36)+"-", int(sum%200))
 }
 
+// answerTime is how long the target of a mark takes, so that there are attempts
+// in flight when the server is killed.
+func answerTime(mark string) time.Duration {
+	return time.Duration(crc32.ChecksumIEEE([]byte(mark))%16) * time.Millisecond
+}
+
 // failsFirst tells whether the target answers a mark's first arrival with 503.
 func failsFirst(mark string) bool { return crc32.ChecksumIEEE([]byte(mark))%8 == 0 }
 
@@ -146,6 +152,7 @@ func (r *recorder) take(l *ledger, rw http.ResponseWriter, req *http.Request) {
 		r.t.Errorf("attempt %q arrived with a body that nobody sent: %.60q", req.Header.Get("X-Harepost-Attempt"), body)
 	}
 	n := l.arrived(mark, arrival{l.life.Load(), attempt, req.Header.Get("X-Harepost-Delivery"), time.Now()})
+	<-time.After(answerTime(mark))
 	switch {
 	case n == 0:
 		r.t.Errorf("mark %q arrived, which nobody sent", mark)

@@ -59,6 +59,7 @@ type siege struct {
 	server  *serverProcess // nil while it is down
 	killed  int
 
+	acks    chan struct{} // holds one when a send was acknowledged since it was last read
 	stop    chan struct{}
 	senders sync.WaitGroup
 }
@@ -70,7 +71,7 @@ const siegeInFlight = 64
 // startSiege starts the server; load starts the senders.
 func startSiege(t *testing.T, flags ...string) *siege {
 	t.Helper()
-	s := &siege{t: t, ledger: newLedger(), stop: make(chan struct{})}
+	s := &siege{t: t, ledger: newLedger(), acks: make(chan struct{}, 1), stop: make(chan struct{})}
 	address := reservedAddress(t)
 	s.url = "http://" + address
 	s.flags = append([]string{
@@ -148,19 +149,20 @@ func (s *siege) settle() {
 	}
 }
 
-// load starts n senders. Each sends one delivery every pace, if the last one
-// was answered by then. Every second one uses idempotency keys, and repeats a
-// send whose outcome it does not know until it does.
+// load starts n senders. At every beat each of them sends one delivery, if its
+// last one was answered by then: all at once, so that some wait in the log's
+// queue while others are being written. Every second sender uses idempotency
+// keys, and repeats a send whose outcome it does not know until it does.
 func (s *siege) load(n int, pace time.Duration) {
 	client := newAPIClient(s.t)
+	beat := newHeartbeat()
+	s.senders.Go(func() { beat.run(pace, s.stop) })
 	for i := range n {
 		s.senders.Go(func() {
-			tick := time.NewTicker(pace)
-			defer tick.Stop()
 			mark, keyed, repeat := "", i%2 == 1, false
 			for count := 0; ; {
 				select {
-				case <-tick.C:
+				case <-beat.next():
 				case <-s.stop:
 					return
 				}
@@ -172,6 +174,52 @@ func (s *siege) load(n int, pace time.Duration) {
 				repeat = keyed && !known
 			}
 		})
+	}
+}
+
+// A heartbeat wakes any number of goroutines at once.
+type heartbeat struct {
+	mu     sync.Mutex
+	coming chan struct{}
+}
+
+func newHeartbeat() *heartbeat { return &heartbeat{coming: make(chan struct{})} }
+
+// next is closed at the next beat.
+func (h *heartbeat) next() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.coming
+}
+
+func (h *heartbeat) run(pace time.Duration, stop <-chan struct{}) {
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-stop:
+			return
+		}
+		h.mu.Lock()
+		close(h.coming)
+		h.coming = make(chan struct{})
+		h.mu.Unlock()
+	}
+}
+
+// acknowledged waits until one more send is acknowledged. To kill the server
+// then is what shows best whether an answer leaves before its send is safe.
+func (s *siege) acknowledged() {
+	s.t.Helper()
+	select {
+	case <-s.acks:
+	default:
+	}
+	select {
+	case <-s.acks:
+	case <-time.After(processPatience):
+		s.t.Fatalf("nothing is acknowledged any more:\n%s", s.server.stderr.String())
 	}
 }
 
@@ -230,6 +278,10 @@ func (s *siege) send(client *http.Client, mark string, keyed bool, target string
 	switch {
 	case resp.StatusCode == http.StatusAccepted:
 		s.ledger.answered(mark, sendAcknowledged, receipt.QueueID, began, life)
+		select {
+		case s.acks <- struct{}{}:
+		default:
+		}
 	case resp.StatusCode == http.StatusServiceUnavailable && receipt.Error == "outcome unknown":
 		return false
 	default:
