@@ -91,10 +91,38 @@ var mischief = []struct {
 	}},
 }
 
+// turn is one request of a round in which both accounts send one.
+type turn struct {
+	round *round
+	quiet chan struct{} // closed when the mischief after its answer has arrived
+}
+
+// round holds the answers back until both its requests are there. Otherwise
+// the second could be written to the first one's connection at the moment of
+// the mischief, and such a crossing on the wire nobody can tell in time.
+type round struct {
+	left atomic.Int32
+	both chan struct{}
+	once sync.Once
+}
+
+func newRound() *round {
+	r := &round{both: make(chan struct{})}
+	r.left.Store(2)
+	return r
+}
+
+func (r *round) arrive() {
+	if r.left.Add(-1) == 0 {
+		r.release()
+	}
+}
+
+func (r *round) release() { r.once.Do(func() { close(r.both) }) }
+
 // gossip answers each request with 500 and the request's own token, and then
-// makes mischief: at once, in the same write as the answer, or afterwards.
-// When a request's mischief has arrived, its token is reported.
-func gossip(t *testing.T, rnd func(int) int, done *sync.Map) func(net.Conn) {
+// makes mischief: in the same write as the answer, or afterwards.
+func gossip(t *testing.T, rnd func(int) int, turns *sync.Map) func(net.Conn) {
 	return func(c net.Conn) {
 		br := bufio.NewReader(c)
 		for {
@@ -103,6 +131,14 @@ func gossip(t *testing.T, rnd func(int) int, done *sync.Map) func(net.Conn) {
 				return
 			}
 			token := r.URL.Query().Get("token")
+			known, ok := turns.Load(token)
+			if !ok {
+				t.Errorf("request %q came again", token)
+				return
+			}
+			mine := known.(*turn)
+			mine.round.arrive()
+			<-mine.round.both
 			answer := reply(500, token)
 			m := mischief[rnd(len(mischief))]
 			if rnd(4) == 0 {
@@ -114,9 +150,7 @@ func gossip(t *testing.T, rnd func(int) int, done *sync.Map) func(net.Conn) {
 			if !open {
 				c.Close()
 			}
-			if wait, ok := done.Load(token); ok {
-				close(wait.(chan struct{}))
-			}
+			close(mine.quiet)
 			if !open {
 				return
 			}
@@ -135,42 +169,66 @@ func TestNoAnswerIsMisattributed(t *testing.T) {
 			source := seeded(t)
 			var mu sync.Mutex
 			rnd := func(n int) int { mu.Lock(); defer mu.Unlock(); return source.IntN(n) }
-			var done sync.Map
-			serve := gossip(t, rnd, &done)
+			var turns sync.Map // token: *turn
+			var resets atomic.Int64
+			serve := gossip(t, rnd, &turns)
 			if scheme == "https" {
 				serve = secureWith(ca, serve)
 			}
 			addr := receiver(t, serve)
 			tr := open(t, trust(ca))
-			for round := range scale("HAREPOST_CROSSTALK_N", 1000) / 2 {
+			send := func(account, number int, r *round) {
+				token := fmt.Sprintf("%d-%d", account, number)
+				mine := &turn{round: r, quiet: make(chan struct{})}
+				turns.Store(token, mine)
+				req := to(addr, []string{"POST", "PUT", "GET"}[number%3], "/?token="+token, "{}")
+				req.Scheme = scheme
+				res := do(tr, req)
+				turns.Delete(token)
+				if res.Code == CodeConnectionReset {
+					// The end of a connection, unlike its bytes, cannot be waited
+					// for, and may come between the look and the write.
+					resets.Add(1)
+					r.arrive()
+					return
+				}
+				if res.Outcome != Failed || res.Status != 500 || string(res.Body) != token {
+					t.Errorf("request %s was answered %v %q with %q", token, res.Outcome, res.Error(), res.Body)
+					return
+				}
+				<-mine.quiet
+			}
+			requests := scale("HAREPOST_CROSSTALK_N", 1000)
+			for number := range requests / 2 {
+				r := newRound()
 				var accounts sync.WaitGroup
 				for account := range 2 {
-					accounts.Go(func() {
-						token := fmt.Sprintf("%d-%d", account, round)
-						quiet := make(chan struct{})
-						done.Store(token, quiet)
-						req := to(addr, []string{"POST", "PUT", "GET"}[round%3], "/?token="+token, "{}")
-						req.Scheme = scheme
-						res := do(tr, req)
-						if res.Outcome != Failed || res.Status != 500 || string(res.Body) != token {
-							t.Errorf("request %s was answered %v %q with %q", token, res.Outcome, res.Error(), res.Body)
-						}
-						if res.Status != 0 {
-							<-quiet // the next round begins when the mischief has arrived
-						}
-						done.Delete(token)
-					})
+					accounts.Go(func() { send(account, number, r) })
 				}
 				accounts.Wait()
 				if t.Failed() {
+					r.release() // lets go of a request whose partner never came
 					return
 				}
 			}
 			if s := tr.Stats(); s.Stale == 0 || s.Reuses == 0 {
 				t.Errorf("the game was not played: %+v", s)
 			}
+			if n := resets.Load(); n > int64(requests/50) {
+				t.Errorf("%d of %d requests met a connection at its end", n, requests)
+			}
 		})
 	}
+}
+
+// closeWrite says that nothing more will come. Unlike after Close, the socket
+// is still there to ask whether this has arrived.
+func closeWrite(c net.Conn) {
+	if tc, ok := c.(*tls.Conn); ok {
+		tc.CloseWrite()
+		c = tc.NetConn()
+	}
+	c.(*net.TCPConn).CloseWrite()
 }
 
 // A server that closes idle connections costs a dial, never an attempt, and
@@ -186,8 +244,8 @@ func TestStaleConnectionsAreReplaced(t *testing.T) {
 			}
 			requests.Add(1)
 			io.WriteString(c, reply(200, ""))
+			closeWrite(c)
 			arrived(t, c)
-			c.Close()
 			closed <- struct{}{}
 		}
 		if scheme == "https" {
@@ -221,7 +279,8 @@ func TestRedialFails(t *testing.T) {
 		readRequest(bufio.NewReader(c))
 		io.WriteString(c, reply(200, ""))
 		ln.Close()
-		c.Close()
+		closeWrite(c)
+		arrived(t, c)
 		close(closed)
 	})
 	tr := open(t)
