@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -240,6 +241,39 @@ func TestFailingDiskEndsTheEngine(t *testing.T) {
 		if err := again.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A state that finds no room is not a broken one: the engine waits for room
+// and refuses sends meanwhile.
+func TestFullDiskUnderTheStateIsWaitedFor(t *testing.T) {
+	var full atomic.Bool
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && strings.HasSuffix(op.Path, ".sst") && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	e := openEngine(t, testOptions(t, errorfs.Wrap(vfs.NewMem(), inject)))
+	a := newAccount(t, e)
+	full.Store(true)
+	if err := e.state.FlushSoon(); err != nil {
+		t.Fatal(err)
+	}
+	for e.state.NoSpace() == nil {
+		runtime.Gosched()
+	}
+	e.watchSpace()
+	if _, err := e.Send(context.Background(), a, sendTo(target, "x")); !errors.Is(err, ErrOverloaded) {
+		t.Errorf("a send on a full disk: %v", err)
+	}
+	full.Store(false)
+	if err := e.state.Flush(); err != nil {
+		t.Fatalf("a flush with room again: %v", err)
+	}
+	if err := e.Ready(); err != nil {
+		t.Errorf("after the disk was full: %v", err)
 	}
 }
 

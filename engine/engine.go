@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/state"
 	"github.com/harepost/harepost/wal"
@@ -45,6 +46,8 @@ type Engine struct {
 
 	flushing atomic.Bool // a flush was asked for because the log is long
 	noSpace  atomic.Bool // the disk is full: no sends
+
+	retained command.Retain // bounds of the last whole pass; the keeper's own
 
 	failOnce  sync.Once
 	failed    chan struct{} // closed when the engine cannot go on
@@ -227,13 +230,14 @@ func (e *Engine) shutdown() error {
 	err := e.log.Close()
 	close(e.commits)
 	e.applier.Wait()
-	if !drained {
-		// Their records find the log closed; the attempts are made again.
-		e.opts.Logger.Warn("attempts under way were given up; they are made again after the next start")
-		e.dispatcher.wait()
-	}
 	if e.Ready() == ErrClosed { // not failed
 		err = errors.Join(err, e.state.Flush())
+	}
+	if !drained {
+		// Their records find the log closed; the attempts are made again. What
+		// has ended is on disk by now, if the owner does not wait with us.
+		e.opts.Logger.Warn("attempts under way were given up; they are made again after the next start")
+		e.dispatcher.wait()
 	}
 	e.reads.close()
 	return errors.Join(err, e.state.Close())

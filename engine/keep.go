@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"context"
+	"errors"
+	"math"
 	"time"
 
 	"github.com/harepost/harepost/engine/command"
@@ -35,7 +38,7 @@ func (e *Engine) keep() {
 // watchSpace refuses sends while the disk has no room for the log to grow, and
 // takes them again when it has. A flush may give room: the log is cut after it.
 func (e *Engine) watchSpace() {
-	err := e.log.NoSpace()
+	err := errors.Join(e.log.NoSpace(), e.state.NoSpace())
 	if was := e.noSpace.Swap(err != nil); was != (err != nil) {
 		if err == nil {
 			e.opts.Logger.Info("the disk has room again: sends are accepted")
@@ -48,21 +51,56 @@ func (e *Engine) watchSpace() {
 	}
 }
 
+const (
+	// retainStep is how finely retention cuts: once an hour there is an hour
+	// more to drop, and nothing to look for in between.
+	retainStep = time.Hour
+
+	// retainAccounts is how many accounts one command looks at. An account
+	// takes some 16 µs of the applier's time.
+	retainAccounts = 256
+)
+
 // retain drops what is past its retention, if there is anything.
 func (e *Engine) retain() {
 	now := e.opts.Now()
-	c := command.Retain{
-		Finished:    now.Add(-e.opts.RetainFinished).UnixMilli(),
-		Dead:        now.Add(-e.opts.RetainDead).UnixMilli(),
-		Idempotency: now.Add(-e.opts.IdempotencyWindow).UnixMilli(),
+	bound := func(age time.Duration) int64 { return now.Add(-age).Truncate(retainStep).UnixMilli() }
+	pass := command.Retain{
+		Finished:    bound(e.opts.RetainFinished),
+		Dead:        bound(e.opts.RetainDead),
+		Idempotency: bound(e.opts.IdempotencyWindow),
 	}
+	if pass == e.retained {
+		return
+	}
+	c := pass
+	accounts := e.state.Directory().Accounts()
+	for {
+		c.Last = math.MaxUint64
+		more := len(accounts) > retainAccounts
+		if more {
+			c.Last = accounts[retainAccounts-1]
+			accounts = accounts[retainAccounts:]
+		}
+		if err := e.retainSome(c); err != nil {
+			e.opts.Logger.Error("engine: retention; it will be tried again", "error", err)
+			return
+		}
+		if !more {
+			break
+		}
+		c.First, c.Idempotency = c.Last+1, 0
+	}
+	e.retained = pass
+}
+
+// retainSome commits one command of a pass, if it would drop anything.
+func (e *Engine) retainSome(c command.Retain) error {
 	needed, err := e.state.NeedsRetain(c)
-	if err == nil && needed {
-		err = e.log.Append(command.AppendRetain(nil, &c), nil)
+	if err != nil || !needed {
+		return err
 	}
-	if err != nil {
-		e.opts.Logger.Error("engine: retention; it will be tried again", "error", err)
-	}
+	return e.propose(context.Background(), command.AppendRetain(nil, &c))
 }
 
 // release lets the log go of what the state has made durable. The state calls

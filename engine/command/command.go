@@ -241,22 +241,30 @@ func ReadDeleteDomain(r *wire.Reader) (a account.ID, name string, err error) {
 	return a, name, finish(r)
 }
 
-// A Retain drops what is older than its bounds, all in Unix milliseconds.
+// A Retain drops what the accounts from First to Last, both included, have
+// that is older than its bounds, all in Unix milliseconds. A pass over many
+// accounts is several commands, so that none of them holds up the log for
+// long. Payload: First and Last, 8 bytes each, then the bounds as zigzag
+// varints.
 type Retain struct {
+	First, Last account.ID
 	Finished    int64 // delivered and cancelled deliveries
 	Dead        int64 // dead letters
-	Idempotency int64 // idempotency keys
+	Idempotency int64 // idempotency keys, of all accounts; 0: none
 }
 
 // AppendRetain appends the command.
 func AppendRetain(dst []byte, c *Retain) []byte {
-	dst = binary.AppendVarint(head(dst, KindRetain), c.Finished)
+	dst = binary.BigEndian.AppendUint64(head(dst, KindRetain), uint64(c.First))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(c.Last))
+	dst = binary.AppendVarint(dst, c.Finished)
 	dst = binary.AppendVarint(dst, c.Dead)
 	return binary.AppendVarint(dst, c.Idempotency)
 }
 
 // ReadRetain decodes the payload.
 func ReadRetain(r *wire.Reader) (c Retain, err error) {
-	c = Retain{Finished: r.Varint(), Dead: r.Varint(), Idempotency: r.Varint()}
+	c.First, c.Last = account.ID(r.Uint64()), account.ID(r.Uint64())
+	c.Finished, c.Dead, c.Idempotency = r.Varint(), r.Varint(), r.Varint()
 	return c, finish(r)
 }

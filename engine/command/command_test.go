@@ -82,7 +82,7 @@ func samples() map[Kind][]byte {
 		KindRevokeKey:     AppendRevokeKey(nil, 5, 6),
 		KindPutDomain:     AppendPutDomain(nil, &d),
 		KindDeleteDomain:  AppendDeleteDomain(nil, 5, "your-app.com"),
-		KindRetain:        AppendRetain(nil, &Retain{Finished: 1, Dead: -2, Idempotency: 3}),
+		KindRetain:        AppendRetain(nil, &Retain{First: 1, Last: 1 << 63, Finished: 1, Dead: -2, Idempotency: 3}),
 	}
 }
 

@@ -149,7 +149,7 @@ func (h *history) attempt(m *modelDelivery) {
 // model does not know of it.
 func (h *history) retain() {
 	bound := h.now - 24*time.Hour.Milliseconds()
-	h.add(command.AppendRetain(nil, &command.Retain{Finished: bound, Dead: bound - h.rng.Int64N(1e8), Idempotency: bound}))
+	h.add(command.AppendRetain(nil, &command.Retain{Last: 1<<64 - 1, Finished: bound, Dead: bound - h.rng.Int64N(1e8), Idempotency: bound}))
 }
 
 // repeat reports an attempt once more that is on record.

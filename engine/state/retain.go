@@ -16,6 +16,9 @@ import (
 // status. A range that holds nothing gets no tombstone.
 func (s *State) applyRetain(b *applying, c command.Retain) error {
 	for _, a := range s.dir.Accounts() {
+		if a < c.First || a > c.Last {
+			continue
+		}
 		for _, st := range delivery.Statuses {
 			if !st.Final() {
 				continue

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -101,6 +102,7 @@ type State struct {
 	flushed   chan struct{} // written by Pebble's flushes, read by reportDurable
 	stop      chan struct{}
 	broken    chan struct{} // closed by breakDown
+	fullAt    atomic.Int64  // Unix nanoseconds of the latest write without room, see NoSpace
 	breakOnce sync.Once
 	reporter  sync.WaitGroup
 	closeOnce sync.Once
@@ -179,6 +181,17 @@ func (s *State) eventListener() *pebble.EventListener {
 			}
 		},
 		BackgroundError: func(err error) {
+			if errors.Is(err, syscall.ENOSPC) {
+				// A full disk is not a broken one: there may be room again. Until
+				// then memtables fill up, then Apply waits, then the log's queue
+				// fills up, and sends are refused long before.
+				if s.NoSpace() == nil {
+					s.opts.Logger.Error("state: no room for background work, it is tried again", "error", err)
+				}
+				s.fullAt.Store(time.Now().UnixNano())
+				time.Sleep(backgroundErrorPause)
+				return
+			}
 			switch n := failures.Add(1); {
 			case n < mostBackgroundErrors:
 				s.opts.Logger.Error("state: background work failed, it is tried again", "error", err)
@@ -193,6 +206,21 @@ func (s *State) eventListener() *pebble.EventListener {
 			s.breakDown(fmt.Errorf("state: corruption in %s: %w", i.Path, i.Details))
 		},
 	}
+}
+
+// ErrNoSpace says that the disk has no room for what Pebble has to write.
+var ErrNoSpace = errors.New("state: no space left on the disk")
+
+// noSpaceFor is how long a write that found no room is remembered. Pebble
+// tries again many times within it.
+const noSpaceFor = 5 * time.Second
+
+// NoSpace is ErrNoSpace while Pebble finds no room for what it has to write.
+func (s *State) NoSpace() error {
+	if at := s.fullAt.Load(); at != 0 && time.Since(time.Unix(0, at)) < noSpaceFor {
+		return ErrNoSpace
+	}
+	return nil
 }
 
 func (s *State) breakDown(err error) {

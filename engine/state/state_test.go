@@ -288,7 +288,7 @@ func TestRetention(t *testing.T) {
 	applyAll(t, s, h.rng, h.log, 30)
 
 	// Nothing is old yet.
-	bounds := command.Retain{Finished: epoch.UnixMilli(), Dead: epoch.UnixMilli(), Idempotency: epoch.UnixMilli()}
+	bounds := command.Retain{Last: 1<<64 - 1, Finished: epoch.UnixMilli(), Dead: epoch.UnixMilli(), Idempotency: epoch.UnixMilli()}
 	if needed, err := s.NeedsRetain(bounds); needed || err != nil {
 		t.Fatalf("retention is needed: %t, %v, though nothing is old", needed, err)
 	}
@@ -345,7 +345,7 @@ func TestRetention(t *testing.T) {
 	}
 	// At the end of all time only what is pending is left.
 	end := h.now + 400*dayMillis
-	bounds = command.Retain{Finished: end, Dead: end, Idempotency: end}
+	bounds = command.Retain{Last: 1<<64 - 1, Finished: end, Dead: end, Idempotency: end}
 	retain(bounds)
 	for _, space := range []byte{spaceLateRow, spaceLateBody, spaceIdempotency} {
 		if err := s.scan([]byte{space}, []byte{space + 1}, func(k, _ []byte) error {
