@@ -74,14 +74,22 @@ func (n *nameServer) address(name, ip string) { n.set(name, "A", ip) }
 // txt makes name have this one TXT record.
 func (n *nameServer) txt(name, text string) { n.set(name, "TXT", `"`+text+`"`) }
 
-func (n *nameServer) set(name, kind, value string) {
+// set makes value the one record of its kind at name, add one more.
+func (n *nameServer) set(name, kind, value string) { n.put(name, kind, value, false) }
+func (n *nameServer) add(name, kind, value string) { n.put(name, kind, value, true) }
+
+func (n *nameServer) put(name, kind, value string, keep bool) {
 	rr, err := dns.NewRR(fmt.Sprintf("%s. 0 IN %s %s", name, kind, value))
 	if err != nil {
 		panic(err) // a mistake in the test
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.records[strings.ToLower(name)+". "+kind] = []dns.RR{rr}
+	place := strings.ToLower(name) + ". " + kind
+	if !keep {
+		n.records[place] = nil
+	}
+	n.records[place] = append(n.records[place][:len(n.records[place]):len(n.records[place])], rr)
 }
 
 // fail makes every question about name be answered with an error.
@@ -98,12 +106,22 @@ func (n *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	name := strings.ToLower(q.Question[0].Name)
 	n.mu.Lock()
 	m.Rcode = n.rcode[name]
-	m.Answer = n.records[name+" "+dns.TypeToString[q.Question[0].Qtype]]
+	m.Answer = n.findLocked(name, dns.TypeToString[q.Question[0].Qtype])
 	if m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && !n.existsLocked(name) {
 		m.Rcode = dns.RcodeNameError
 	}
 	n.mu.Unlock()
 	w.WriteMsg(m)
+}
+
+// findLocked follows an alias.
+func (n *nameServer) findLocked(name, kind string) []dns.RR {
+	alias := n.records[name+" CNAME"]
+	if len(alias) == 0 {
+		return n.records[name+" "+kind]
+	}
+	target := alias[0].(*dns.CNAME).Target
+	return append(alias[:1:1], n.findLocked(target, kind)...)
 }
 
 func (n *nameServer) existsLocked(name string) bool {
