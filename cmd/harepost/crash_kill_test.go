@@ -2,6 +2,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,5 +96,6 @@ func (s *siege) report(b balance) {
 	if lives <= 50 {
 		s.t.Logf("duplicates after each life: %v", each)
 	}
-	s.t.Logf("%d duplicates in all, with at most %d attempts in flight at each kill beside the unsynced", all, siegeInFlight)
+	s.t.Logf("%d duplicates in all, %d at most after one life; attempts in flight are at most %d, the unsynced come on top",
+		all, slices.Max(each), siegeInFlight)
 }
