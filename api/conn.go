@@ -18,8 +18,11 @@ const (
 	// refusals bounds the goroutines that tell connections above the limit
 	// why they are refused. Beyond it they are closed without a word.
 	refusals = 64
-	// lingerBytes bounds what is read away of a refused request.
-	lingerBytes = 256 << 10
+	// leastLingerBytes and lingerRequests bound what is read away of a refused
+	// request: one that is refused for its size is larger than any that is not,
+	// and its sender must get round to the answer.
+	leastLingerBytes = 256 << 10
+	lingerRequests   = 4 // times Options.RequestBytes
 )
 
 // refusal is the answer to a connection above the limit.
@@ -39,6 +42,7 @@ var refusal = func() string {
 type connections struct {
 	most    int
 	linger  time.Duration
+	away    int64 // bytes, see lingerRequests
 	refused *metrics.Counter
 
 	mu        sync.Mutex
@@ -52,6 +56,7 @@ type connections struct {
 
 func (cs *connections) init(o *Options) {
 	cs.most, cs.linger, cs.log = o.Connections, o.LingerTimeout, o.Logger
+	cs.away = max(leastLingerBytes, lingerRequests*int64(o.RequestBytes))
 	cs.open = map[*conn]struct{}{}
 	cs.slots = make(chan struct{}, refusals)
 	cs.stopping = make(chan struct{})
@@ -106,7 +111,7 @@ func (cs *connections) refuseLocked(nc net.Conn) {
 		defer func() { <-cs.slots }()
 		nc.SetDeadline(time.Now().Add(cs.linger))
 		io.WriteString(nc, refusal)
-		readAway(nc, cs.linger)
+		cs.readAway(nc)
 		nc.Close()
 	})
 }
@@ -222,7 +227,7 @@ func (c *conn) Close() error {
 		return net.ErrClosed
 	}
 	if c.linger.Load() {
-		readAway(c.Conn, c.conns.linger)
+		c.conns.readAway(c.Conn)
 	}
 	c.conns.remove(c)
 	return c.Conn.Close()
@@ -230,13 +235,13 @@ func (c *conn) Close() error {
 
 // readAway ends our side and reads the other until it ends too, or a bound is
 // met. Errors do not matter: the connection is about to be closed.
-func readAway(nc net.Conn, timeout time.Duration) {
+func (cs *connections) readAway(nc net.Conn) {
 	w, ok := nc.(interface{ CloseWrite() error })
 	if !ok || w.CloseWrite() != nil {
 		return
 	}
-	if nc.SetReadDeadline(time.Now().Add(timeout)) != nil {
+	if nc.SetReadDeadline(time.Now().Add(cs.linger)) != nil {
 		return
 	}
-	io.CopyN(io.Discard, nc, lingerBytes)
+	io.CopyN(io.Discard, nc, cs.away)
 }

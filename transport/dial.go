@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -98,6 +99,9 @@ func (d *dialer) addrs(ctx context.Context, host string, port uint16) ([]netip.A
 func (d *dialer) dial(dest destination, deadline time.Time, timing *Timing, remote *netip.Addr) (*conn, *fault) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
+	// The connection and its TLS session outlive the request, whose payload may
+	// stand in the same memory as the name.
+	dest.host = strings.Clone(dest.host)
 
 	began := time.Now()
 	addrs, err := d.addrs(ctx, dest.host, dest.port)

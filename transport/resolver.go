@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -144,6 +145,10 @@ func (r *resolver) startLocked(name string) (*lookupCall, error) {
 	if len(r.calls) >= r.maxCall {
 		return nil, errLookupsFull
 	}
+	// The caller's string may be a view of a request's buffer, which will hold
+	// another request soon; as a key and in an error it would then be another
+	// name.
+	name = strings.Clone(name)
 	call := &lookupCall{done: make(chan struct{})}
 	r.calls[name] = call
 	r.wg.Go(func() { r.run(name, call) })

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/miekg/dns"
 )
@@ -244,6 +245,35 @@ func TestSystemFiles(t *testing.T) {
 
 // Answers are kept as long as they say, within bounds; so are failures, for a
 // moment; and however many ask at once, the wire is used once.
+// A name may be a view of a buffer that its owner uses again as soon as it has
+// its answer, as the API's requests are. What is remembered of it must not
+// change with the buffer, or one name gets another's addresses.
+func TestNamesInBuffersThatAreUsedAgain(t *testing.T) {
+	s := serveDNS(t)
+	tr := open(t, s.use)
+	s.set("allowed.example", "8.8.8.8")
+	s.set("blocked.example", "10.0.0.1")
+	check := func(name string) error {
+		buffer := []byte(name)
+		defer copy(buffer, "another.request")
+		return tr.CheckHost(context.Background(), unsafe.String(&buffer[0], len(buffer)), 443)
+	}
+	for range 3 {
+		var blocked *BlockedError
+		if err := check("allowed.example"); err != nil {
+			t.Errorf("the allowed name: %v", err)
+		}
+		if err := check("blocked.example"); !errors.As(err, &blocked) {
+			t.Errorf("the blocked name: %v", err)
+		}
+	}
+	for _, q := range []string{"allowed.example A ", "blocked.example A "} {
+		if n := s.asked(q); n != 1 {
+			t.Errorf("%s: asked %d times, want once", q, n)
+		}
+	}
+}
+
 func TestLookupsAreCachedAndShared(t *testing.T) {
 	s := serveDNS(t)
 	tr := open(t, s.use)
