@@ -242,3 +242,25 @@ func TestIdempotentSendsThatRace(t *testing.T) {
 	}
 	in.empty(t)
 }
+
+// Each name is resolved for itself, also when requests follow each other on
+// one connection and answers are still kept: half of these names lead to an
+// address that is allowed and half to one that is not.
+func TestNamesAreNotMixedUp(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	acme := w.tenant(t, "acme").verified(t, "your-app.com")
+	const names = 100
+	host := func(i int) string { return fmt.Sprintf("n%02d.your-app.com", i) }
+	for i := range names {
+		w.names.address(host(i), []string{"127.0.0.1", "10.0.0.1"}[i%2])
+	}
+	for round := range 5 {
+		for i := range names {
+			want := []int{http.StatusAccepted, http.StatusBadRequest}[i%2]
+			if r := acme.call(t, "POST", "/v1/send", sendBody("https://"+host(i), `"delay_ms":3600000`)); r.status != want {
+				t.Errorf("round %d, %s: %d %s; want %d", round, host(i), r.status, r.body, want)
+			}
+		}
+	}
+}
