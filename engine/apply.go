@@ -41,6 +41,11 @@ func (e *Engine) committed(batch []committed) {
 		c.entries = append(c.entries, entry)
 		c.cookies = append(c.cookies, batch[i].cookie)
 	}
+	// The keeper looks once a second, in which a fast sender can fill what is
+	// left of a segment.
+	if e.log.NoSpace() != nil {
+		e.noSpace.Store(true)
+	}
 	e.commits <- c
 }
 

@@ -46,6 +46,7 @@ type Engine struct {
 
 	flushing atomic.Bool // a flush was asked for because the log is long
 	noSpace  atomic.Bool // the disk is full: no sends
+	toldFull bool        // noSpace, as the keeper last logged it
 
 	retained command.Retain // bounds of the last whole pass; the keeper's own
 

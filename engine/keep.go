@@ -39,7 +39,9 @@ func (e *Engine) keep() {
 // takes them again when it has. A flush may give room: the log is cut after it.
 func (e *Engine) watchSpace() {
 	err := errors.Join(e.log.NoSpace(), e.state.NoSpace())
-	if was := e.noSpace.Swap(err != nil); was != (err != nil) {
+	e.noSpace.Store(err != nil)
+	if was := e.toldFull; was != (err != nil) {
+		e.toldFull = !was
 		if err == nil {
 			e.opts.Logger.Info("the disk has room again: sends are accepted")
 			return
