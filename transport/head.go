@@ -22,7 +22,7 @@ func appendHead(b []byte, req *Request, dest destination, userAgent string, sign
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = appendHost(b, dest)
 	b = append(b, "\r\n"...)
-	b = appendHeader(b, "User-Agent", userAgent)
+	b = appendHeader(b, "User-Agent", agentOf(req, userAgent))
 	for i := range req.Headers {
 		h := &req.Headers[i]
 		if !reserved(h.Name) && validHeader(h.Name, h.Value) {
@@ -72,6 +72,19 @@ func appendHost(b []byte, dest destination) []byte {
 	return strconv.AppendUint(b, uint64(dest.port), 10)
 }
 
+// agentOf returns the caller's User-Agent, the first if there are several, or
+// else ours: some targets let in only the agents they know, and who sent the
+// request still stands in X-Harepost-Delivery.
+func agentOf(req *Request, ours string) string {
+	for i := range req.Headers {
+		h := &req.Headers[i]
+		if len(h.Name) == len("User-Agent") && strings.EqualFold(h.Name, "User-Agent") && validHeader(h.Name, h.Value) {
+			return h.Value
+		}
+	}
+	return ours
+}
+
 // bodyless reports whether a method is sent without a body, and so without
 // Content-Length.
 func bodyless(method string) bool { return method == "GET" || method == "HEAD" }
@@ -84,9 +97,10 @@ func bodyOf(req *Request) []byte {
 	return req.Body
 }
 
-// reservedHeaders are never taken from a caller: they belong to the
+// reservedHeaders are never copied from a caller: they belong to the
 // connection, carry credentials that were not meant for the target, or are
-// ours. The API refuses or strips them with a warning; this is the last door.
+// ours. The API strips them with a warning; this is the last door. User-Agent
+// has a place of its own in the head, see agentOf.
 var reservedHeaders = []string{
 	"Host", "Content-Length", "Connection", "Keep-Alive", "TE", "Trailer",
 	"Transfer-Encoding", "Upgrade", "Expect", "Authorization", "Cookie", "User-Agent",

@@ -48,6 +48,16 @@ func TestRequestBytes(t *testing.T) {
 		"POST /hooks?a=b HTTP/1.1", "Host: HOST", "User-Agent: Harepost",
 		"content-TYPE: text/plain", "X-Two: 1", "X-Two: 2", "X-Empty: ",
 		"X-Harepost-Delivery: hr_test", "X-Harepost-Attempt: 1", "Content-Length: 7", "", `{"a":1}`)
+	check("the caller's agent goes out instead of ours, and once", func(r *Request) {
+		r.Headers = []Header{{"X-A", "1"}, {"user-agent", "shop/2.1"}, {"User-Agent", "other"}}
+	},
+		"POST /hooks?a=b HTTP/1.1", "Host: HOST", "User-Agent: shop/2.1", "X-A: 1",
+		"X-Harepost-Delivery: hr_test", "X-Harepost-Attempt: 1", "Content-Length: 7", "", `{"a":1}`)
+	check("an agent that would end the line is not taken", func(r *Request) {
+		r.Headers = []Header{{"User-Agent", "a\r\nX-B: 1"}}
+	},
+		"POST /hooks?a=b HTTP/1.1", "Host: HOST", "User-Agent: Harepost",
+		"X-Harepost-Delivery: hr_test", "X-Harepost-Attempt: 1", "Content-Length: 7", "", `{"a":1}`)
 	check("GET has no body", func(r *Request) { r.Method = "GET"; r.Attempt = 12; r.IdempotencyKey = "key 1" },
 		"GET /hooks?a=b HTTP/1.1", "Host: HOST", "User-Agent: Harepost",
 		"X-Harepost-Delivery: hr_test", "X-Harepost-Attempt: 12", "X-Harepost-Idempotency-Key: key 1", "", "")
@@ -69,7 +79,7 @@ func TestReservedHeadersAreNeverSent(t *testing.T) {
 	for _, name := range []string{
 		"Host", "host", "Content-Length", "content-length", "Connection", "Keep-Alive", "Proxy-Authorization",
 		"proxy-connection", "TE", "te", "Trailer", "Transfer-Encoding", "TRANSFER-encoding", "Upgrade", "Expect",
-		"Authorization", "Cookie", "User-Agent", "X-Harepost-Signature", "x-harepost-attempt", "X-Harepost-Anything",
+		"Authorization", "Cookie", "X-Harepost-Signature", "x-harepost-attempt", "X-Harepost-Anything",
 		"webhook-id", "Webhook-Signature", "", "a b", "a:b", "a\r\nb", "é", "Content-Length ",
 	} {
 		if got := wire(t, func(r *Request) { r.Headers = []Header{{name, "chunked"}} }); got != plain {
@@ -148,7 +158,7 @@ func TestAnyRequestIsOneRequest(t *testing.T) {
 		}
 		for range rapid.IntRange(0, 5).Draw(rt, "headers") {
 			req.Headers = append(req.Headers, Header{
-				rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"X-A", "Host", "content-length", "Transfer-Encoding"})).Draw(rt, "name"),
+				rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"X-A", "Host", "content-length", "Transfer-Encoding", "user-agent"})).Draw(rt, "name"),
 				rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"a\r\nHost: evil", "chunked", "0"})).Draw(rt, "value"),
 			})
 		}

@@ -25,7 +25,8 @@ type Options struct {
 	// Resolver, "host:port", is asked for every name (A, AAAA, TXT). Empty:
 	// the servers of /etc/resolv.conf, after /etc/hosts.
 	Resolver string
-	// UserAgent is sent with every request. Default "Harepost".
+	// UserAgent is sent with every request that has none of its own. Default
+	// "Harepost".
 	UserAgent string
 	// HostConns is the most idle connections kept for one destination.
 	// Connections in use are not counted and never queued for: there are
