@@ -62,9 +62,13 @@ func (s *Server) listKeys(c *call) error {
 	return nil
 }
 
-// createKey is POST /v1/keys. It takes no fields. Its answer is the only time
-// the key is shown.
+// createKey is POST /v1/keys. It takes no fields and needs no body. Its answer
+// is the only time the key is shown.
 func (s *Server) createKey(c *call) error {
+	w, err := s.noMember(c)
+	if err != nil {
+		return err
+	}
 	key, secret, err := s.engine.CreateKey(s.ctx, c.account)
 	if err != nil {
 		return err
@@ -73,6 +77,7 @@ func (s *Server) createKey(c *call) error {
 	b = appendKeyFields(b, &key)
 	b = append(b, `,"api_key":`...)
 	b = appendString(b, secret)
+	b = w.appendWarnings(b)
 	writeSecret(c, fasthttp.StatusCreated, append(b, '}', '\n'))
 	return nil
 }
@@ -135,8 +140,7 @@ func (s *Server) stringMember(c *call, field string) (string, *warnings, error) 
 			break
 		}
 		if string(name) != field {
-			d.unknownField("", name)
-			if _, err := d.value(); err != nil {
+			if err := d.skipUnknown(name); err != nil {
 				return "", nil, err
 			}
 			continue
@@ -154,4 +158,29 @@ func (s *Server) stringMember(c *call, field string) (string, *warnings, error) 
 		return "", nil, &problem{status: fasthttp.StatusBadRequest, message: field + " is missing", detail: field + " must be a string"}
 	}
 	return text, &d.warnings, nil
+}
+
+// noMember reads a body that may be absent and has no known member.
+func (s *Server) noMember(c *call) (*warnings, error) {
+	d := &decoder{}
+	d.most = s.o.Warnings
+	if len(c.http.PostBody()) == 0 {
+		return &d.warnings, nil
+	}
+	d.reset(c.http.PostBody())
+	if err := d.openBody(); err != nil {
+		return nil, err
+	}
+	for {
+		name, more, err := d.next()
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			return &d.warnings, d.closeBody()
+		}
+		if err := d.skipUnknown(name); err != nil {
+			return nil, err
+		}
+	}
 }

@@ -62,7 +62,13 @@ func TestKeys(t *testing.T) {
 			t.Errorf("a key in use was never used: %v", k)
 		}
 	}
-	s.do("POST", "/v1/keys", first, "").want(201)
+	for _, body := range []string{`{`, `[]`, `null`, `{"name":"a","name":"b"}`, `{} {}`} {
+		s.do("POST", "/v1/keys", first, body).refused(400)
+	}
+	third := s.do("POST", "/v1/keys", first, `{"name":"ci"}`).want(201)
+	if fmt.Sprint(third["warnings"]) != `[unknown field "name" ignored]` {
+		t.Errorf("warnings %v", third["warnings"])
+	}
 	s.do("POST", "/v1/keys", first, "").refused(400, "too many", "3")
 	other := s.account()
 	s.do("DELETE", "/v1/keys/"+id, other, "").refused(404)

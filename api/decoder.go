@@ -132,6 +132,13 @@ func (d *decoder) value() (jsontext.Value, error) {
 	return d.src[end-int64(len(v)) : end : end], nil
 }
 
+// skipUnknown passes over the value of a member that nobody knows.
+func (d *decoder) skipUnknown(name []byte) error {
+	d.unknownField("", name)
+	_, err := d.value()
+	return err
+}
+
 // str reads a string; false means null.
 func (d *decoder) str(field string) ([]byte, bool, error) {
 	v, err := d.value()

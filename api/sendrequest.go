@@ -125,8 +125,7 @@ func (r *sendRequest) field(name []byte) (err error) {
 	case "expires_at":
 		r.expiresAt, err = r.date("expires_at")
 	default:
-		r.unknownField("", name)
-		_, err = r.value()
+		err = r.skipUnknown(name)
 	}
 	return err
 }
@@ -347,19 +346,23 @@ func (r *sendRequest) labels() error {
 		if err != nil || !more {
 			return err
 		}
-		v, given, err := r.str("a label")
+		v, err := r.value()
 		if err != nil {
 			return err
 		}
-		chars, ok := isPrintable(v)
+		if v.Kind() != '"' {
+			return invalid("labels["+strconv.Itoa(len(r.send.Labels))+"]", kindName(v), "a string")
+		}
+		label := r.unquote(v)
+		chars, ok := isPrintable(label)
 		switch {
-		case !given || !ok || chars == 0 || chars > r.o.LabelChars:
+		case !ok || chars == 0 || chars > r.o.LabelChars:
 			return refused("labels", "each must be a string of 1 to "+strconv.Itoa(r.o.LabelChars)+
 				" printable characters, without a space at either end")
 		case len(r.send.Labels) == r.o.Labels:
 			return refused("labels", "there are more than "+strconv.Itoa(r.o.Labels))
 		}
-		r.send.Labels = append(r.send.Labels, alias(v))
+		r.send.Labels = append(r.send.Labels, alias(label))
 	}
 }
 
