@@ -356,7 +356,7 @@ func TestPendingSurvivesARestart(t *testing.T) {
 	for i := range 500 {
 		s := sendTo(target, fmt.Sprint(i))
 		s.Policy.MaxAttempts = 25
-		s.Policy.MaxDelay = 50 * time.Millisecond
+		s.Policy.MaxDelay = time.Second // 25 attempts outlast a slow machine
 		r, err := e.Send(context.Background(), a, s)
 		if err != nil {
 			t.Fatal(err)
