@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -169,12 +170,26 @@ func (e *Engine) VerifyDomain(ctx context.Context, a AccountID, name string) (Do
 	return now, nil
 }
 
+// lookupDetail says why a lookup found no records. The customer reads it: what
+// went wrong on the way to the name server is said without the server's
+// address, which is the operator's own network.
 func lookupDetail(name string, err error) string {
 	var lookup *transport.LookupError
-	if errors.As(err, &lookup) && lookup.NotFound {
-		return fmt.Sprintf("%s%s has no TXT record yet", ChallengeLabel, name)
+	if errors.As(err, &lookup) {
+		if lookup.NotFound {
+			return fmt.Sprintf("%s%s has no TXT record yet", ChallengeLabel, name)
+		}
+		err = lookup.Err
 	}
-	return fmt.Sprintf("looking up %s%s failed: %v", ChallengeLabel, name, err)
+	reason := err.Error()
+	var network net.Error
+	if errors.As(err, &network) {
+		reason = "no name server could be reached"
+		if network.Timeout() {
+			reason = "no name server answered in time"
+		}
+	}
+	return fmt.Sprintf("looking up %s%s failed: %s", ChallengeLabel, name, reason)
 }
 
 func contains(records []string, want string) bool {
