@@ -26,7 +26,7 @@ func (s *State) pebbleOptions() *pebble.Options {
 		L0StopWritesThreshold:       1000,
 		LBaseMaxBytes:               64 << 20,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
-		Logger:                      pebbleLogger{s.opts.Logger},
+		Logger:                      pebbleLogger{s.opts.Logger, s.stuckWith},
 		EventListener:               s.eventListener(),
 	}
 	o.Experimental.EnableDeleteOnlyCompactionExcises = func() bool { return true }
@@ -107,10 +107,21 @@ func (s *State) breakDown(err error) {
 // ErrBroken says that the state cannot be written any more.
 var ErrBroken = errors.New("state: broken")
 
+// stuckWith breaks the state down from inside Pebble, which holds its locks and
+// must not go on, and ends when the process does.
+func (s *State) stuckWith(err error) {
+	s.stuck.Store(true)
+	s.breakDown(err)
+	select {}
+}
+
 // pebbleLogger passes Pebble's log on. Pebble's Fatalf must not return: it
 // says that a write to the state failed, after which memory and disk may
-// differ.
-type pebbleLogger struct{ *slog.Logger }
+// differ, or that Pebble itself is wrong.
+type pebbleLogger struct {
+	*slog.Logger
+	diskFailed func(error) // does not return
+}
 
 func (l pebbleLogger) Infof(format string, args ...any) {
 	l.Debug("state: " + fmt.Sprintf(format, args...))
@@ -120,6 +131,26 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.Error("state: " + fmt.Sprintf(format, args...))
 }
 
+// Fatalf is for the disk's owner if the disk is the reason: a full one deserves
+// a sentence, and the status of a storage failure. All else is a bug of ours or
+// of Pebble's, and its stack is wanted.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	panic("state: " + fmt.Sprintf(format, args...))
+	text := "state: " + fmt.Sprintf(format, args...)
+	for _, arg := range args {
+		if err, ok := arg.(error); ok {
+			if errno, ok := errors.AsType[syscall.Errno](err); ok {
+				l.diskFailed(&diskError{text, errno})
+			}
+		}
+	}
+	panic(text)
 }
+
+// A diskError is what Pebble said in its own words, and the system's reason.
+type diskError struct {
+	text  string
+	errno syscall.Errno
+}
+
+func (e *diskError) Error() string { return e.text }
+func (e *diskError) Unwrap() error { return e.errno }

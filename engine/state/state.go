@@ -33,6 +33,7 @@ type State struct {
 	flushed   chan struct{} // written by Pebble's flushes, read by reportDurable
 	stop      chan struct{}
 	broken    chan struct{} // closed by breakDown
+	stuck     atomic.Bool   // Pebble's locks are held for good, see stuckWith
 	fullAt    atomic.Int64  // Unix nanoseconds of the latest write without room, see NoSpace
 	breakOnce sync.Once
 	reporter  sync.WaitGroup
@@ -74,6 +75,10 @@ func Open(dir string, o Options) (*State, error) {
 func (s *State) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.stop)
+		if s.stuck.Load() {
+			s.closeErr = ErrBroken // anything else would wait for ever
+			return
+		}
 		s.reporter.Wait()
 		s.closeErr = s.db.Close()
 		s.cache.Unref()
