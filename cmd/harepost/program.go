@@ -56,14 +56,38 @@ func openProgram(cfg config) (_ *program, err error) {
 		return nil, err
 	}
 	began := time.Now()
-	if p.engine, err = engine.Open(cfg.DataDir, p.engineOptions()); err != nil {
-		return nil, explainOpen(cfg.DataDir, err)
+	if p.engine, err = p.openEngine(); err != nil {
+		return nil, err
 	}
 	p.log.Info("data directory open", "dir", cfg.DataDir, "took", time.Since(began))
 	if p.api, err = api.New(p.engine, p.apiOptions()); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// openEngine waits for the data directory to be open, or for the engine to say
+// that it never will be: storage that fails during recovery may leave Open
+// waiting, and then ends the process as it would later.
+func (p *program) openEngine() (*engine.Engine, error) {
+	type opening struct {
+		engine *engine.Engine
+		err    error
+	}
+	opened := make(chan opening, 1)
+	go func() {
+		e, err := engine.Open(p.cfg.DataDir, p.engineOptions())
+		opened <- opening{e, err}
+	}()
+	select {
+	case o := <-opened:
+		if o.err != nil {
+			return nil, explainOpen(p.cfg.DataDir, o.err)
+		}
+		return o.engine, nil
+	case err := <-p.failed:
+		return nil, exitWith(exitStorageFailed, explainOpen(p.cfg.DataDir, err))
+	}
 }
 
 // listen binds an address of one family to that family: to the net package,
