@@ -20,9 +20,28 @@ const (
 // prepareDataDir makes the data directory or refuses what cannot be one before
 // anything is written there: --data-dir /home/me is a slip, and would be a mess.
 func prepareDataDir(dir string) error {
+	if err := checkDataDir(dir); err != nil {
+		return err
+	}
+	// Whoever made dir may have let everyone look in, so these are closed on
+	// their own.
+	for _, name := range []string{walDir, stateDir} {
+		sub := filepath.Join(dir, name)
+		if _, err := os.Stat(sub); !errors.Is(err, fs.ErrNotExist) {
+			continue // the engine tells what is wrong with it
+		}
+		if err := makeDataDir(sub); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkDataDir refuses a directory that holds other things than ours.
+func checkDataDir(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return makeDataDir(dir)
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("--data-dir: %w", err)
