@@ -28,11 +28,10 @@ const youngDelay = 2 * time.Second
 // [ErrUnknown] that it may or may not have been accepted.
 func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error) {
 	if err := e.Ready(); err != nil {
+		if errors.Is(err, ErrOverloaded) {
+			e.metrics.refused(refusedOverload)
+		}
 		return Receipt{}, err
-	}
-	if e.noSpace.Load() {
-		e.metrics.refused(refusedOverload)
-		return Receipt{}, fmt.Errorf("%w: the disk is full", ErrOverloaded)
 	}
 	now := e.opts.Now()
 	if wait := e.limiter.take(a, now); wait > 0 {

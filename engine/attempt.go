@@ -70,7 +70,7 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
 // or is closed, that is what will happen.
 func (e *Engine) record(w *attempting, done *attempted) {
 	cmd := append([]byte(nil), w.command...)
-	if err := e.log.AppendWait(cmd, done); err != nil && e.Ready() == nil {
+	if err := e.log.AppendWait(cmd, done); err != nil && e.ended() == nil {
 		e.fail(err)
 	}
 }

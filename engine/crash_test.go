@@ -268,11 +268,14 @@ func TestFullDiskUnderTheStateIsWaitedFor(t *testing.T) {
 	if _, err := e.Send(context.Background(), a, sendTo(target, "x")); !errors.Is(err, ErrOverloaded) {
 		t.Errorf("a send on a full disk: %v", err)
 	}
+	if err := e.Ready(); !errors.Is(err, ErrOverloaded) {
+		t.Errorf("ready on a full disk: %v", err)
+	}
 	full.Store(false)
 	if err := e.state.Flush(); err != nil {
 		t.Fatalf("a flush with room again: %v", err)
 	}
-	if err := e.Ready(); err != nil {
+	if err := e.ended(); err != nil {
 		t.Errorf("after the disk was full: %v", err)
 	}
 }

@@ -188,8 +188,21 @@ func (e *Engine) restoreLanes() error {
 	return nil
 }
 
-// Ready is nil while sends are accepted.
+// Ready is nil while sends are accepted. The error is ErrOverloaded while the
+// disk is full, and otherwise says that the engine has ended.
 func (e *Engine) Ready() error {
+	if err := e.ended(); err != nil {
+		return err
+	}
+	if e.noSpace.Load() {
+		return fmt.Errorf("%w: the disk is full", ErrOverloaded)
+	}
+	return nil
+}
+
+// ended is ErrUnknown after a failure, ErrClosed once Close has begun, and nil
+// before.
+func (e *Engine) ended() error {
 	select {
 	case <-e.failed:
 		return fmt.Errorf("%w: %w", ErrUnknown, e.failure)
@@ -231,7 +244,7 @@ func (e *Engine) shutdown() error {
 	err := e.log.Close()
 	close(e.commits)
 	e.applier.Wait()
-	if e.Ready() == ErrClosed { // not failed
+	if e.ended() == ErrClosed { // not failed
 		err = errors.Join(err, e.state.Flush())
 	}
 	if !drained {

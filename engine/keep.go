@@ -114,7 +114,7 @@ func (e *Engine) release(_, low uint64) {
 		return // still replaying; the next flush will do it
 	}
 	e.flushing.Store(false)
-	if err := e.log.Release(low); err != nil && e.Ready() == nil {
+	if err := e.log.Release(low); err != nil && e.ended() == nil {
 		e.fail(err)
 	}
 }

@@ -19,10 +19,12 @@ type Options struct {
 	DevLoopback bool
 
 	// MaxInFlight bounds the attempts under way at once, each of which costs a
-	// goroutine and its buffers, about 20 KiB. Default 2048.
+	// goroutine and its buffers, about 20 KiB. Default 4096.
 	MaxInFlight int
 
-	// LaneConcurrency bounds the attempts under way in one lane. Default 64.
+	// LaneConcurrency bounds the attempts under way in one lane. Default 128: on
+	// two cores 64 left a fast lane behind its senders, 256 cost more wake-ups
+	// than it delivered.
 	LaneConcurrency int
 
 	// RatePerMinute bounds the sends of each account, as a token bucket of that
@@ -74,8 +76,8 @@ type Options struct {
 }
 
 func (o *Options) withDefaults() {
-	setDefault(&o.MaxInFlight, 2048)
-	setDefault(&o.LaneConcurrency, 64)
+	setDefault(&o.MaxInFlight, 4096)
+	setDefault(&o.LaneConcurrency, 128)
 	setDefault(&o.IdempotencyWindow, 24*time.Hour)
 	setDefault(&o.RetainFinished, 7*24*time.Hour)
 	setDefault(&o.RetainDead, 30*24*time.Hour)
