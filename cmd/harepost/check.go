@@ -57,7 +57,12 @@ func (c *checkCmd) Run(sh *shell) error {
 	if _, err := os.Stat(filepath.Join(c.DataDir, walDir)); err != nil {
 		return fmt.Errorf("check: %s is not a data directory: %w", c.DataDir, err)
 	}
-	r, err := inspect(c.DataDir)
+	lock, err := lockDataDir(c.DataDir)
+	var r checkReport
+	if err == nil {
+		defer lock.Close()
+		r, err = inspect(c.DataDir)
+	}
 	if isLocked(err) {
 		return fmt.Errorf("check: a server has %s open: stop it first (%w)", c.DataDir, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/harepost/harepost/wal"
+	"golang.org/x/sys/unix"
 )
 
 // The directories that the engine keeps inside the data directory.
@@ -80,6 +81,20 @@ func makeDataDir(dir string) error {
 		return fmt.Errorf("--data-dir: %w", err)
 	}
 	return nil
+}
+
+// lockDataDir locks the directory itself until the file is closed or the
+// process ends. Log and state lock files of their own inside it; but a file can
+// be deleted by who thinks that it is left over, and then two would write.
+func lockDataDir(dir string) (*os.File, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), d.Close())
+	}
+	return d, nil
 }
 
 func syncDir(dir string) error {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -24,6 +26,7 @@ type program struct {
 	log *slog.Logger
 
 	listener  net.Listener
+	lock      *os.File  // of the data directory
 	profiler  *profiler // nil: none
 	transport *transport.Transport
 	engine    *engine.Engine
@@ -51,6 +54,9 @@ func openProgram(cfg config) (_ *program, err error) {
 	}
 	if err = prepareDataDir(cfg.DataDir); err != nil {
 		return nil, err
+	}
+	if p.lock, err = lockDataDir(cfg.DataDir); err != nil {
+		return nil, explainOpen(cfg.DataDir, err)
 	}
 	if p.transport, err = transport.New(p.transportOptions()); err != nil {
 		return nil, err
@@ -256,13 +262,14 @@ func (p *program) close() error {
 			if p.transport != nil {
 				p.transport.Close()
 			}
+			p.lock.Close() // nil is fine
 			return
 		}
 		closed := make(chan error, 1)
 		go func() {
 			err := p.engine.Close()
 			p.transport.Close()
-			closed <- err
+			closed <- errors.Join(err, p.lock.Close())
 		}()
 		select {
 		case p.closeErr = <-closed:

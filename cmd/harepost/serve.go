@@ -38,8 +38,8 @@ type serveCmd struct {
 
 type limitFlags struct {
 	RateLimit        int `name:"rate-limit" default:"0" help:"Sends per minute and account. 0: no limit."`
-	LaneConcurrency  int `name:"lane-concurrency" default:"64" help:"Attempts at once from one account to one destination."`
-	MaxInFlight      int `name:"max-in-flight" default:"2048" help:"Attempts at once in all."`
+	LaneConcurrency  int `name:"lane-concurrency" default:"128" help:"Attempts at once from one account to one destination."`
+	MaxInFlight      int `name:"max-in-flight" default:"4096" help:"Attempts at once in all."`
 	MaxRequestBytes  int `name:"max-request-bytes" default:"1048576" help:"Largest request body; larger ones get 413."`
 	MaxConnections   int `name:"max-connections" default:"4096" help:"Connections to the API at once; more get 503."`
 	MaxURLBytes      int `name:"max-url-bytes" default:"2048" help:"Longest target URL."`

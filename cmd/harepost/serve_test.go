@@ -119,7 +119,7 @@ func TestOneSettingComesFromTheFirstPlaceThatHasIt(t *testing.T) {
 	if c.DrainTimeout != 11*time.Second {
 		t.Errorf("drain timeout %s: the command line goes before both", c.DrainTimeout)
 	}
-	if c.LaneConcurrency != 64 {
+	if c.LaneConcurrency != 128 {
 		t.Errorf("lane concurrency %d: nothing set it, so it is the default", c.LaneConcurrency)
 	}
 
