@@ -9,7 +9,7 @@ fuzztime=${1:?usage: tools/fuzz.sh FUZZTIME}
 targets=0
 while IFS=: read -r file name; do
 	echo "== $(dirname "$file") $name, $fuzztime"
-	go test -run='^$' -fuzz="^$name\$" -fuzztime="$fuzztime" "$(dirname "$file")"
+	go test -run='^$' -fuzz="^$name\$" -fuzztime="$fuzztime" -fuzzminimizetime=10x "$(dirname "$file")"
 	targets=$((targets + 1))
 done < <(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's/func //' | grep -v '^\./tools/' | sort)
 
