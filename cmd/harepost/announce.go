@@ -1,10 +1,10 @@
 package main
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,17 +12,29 @@ import (
 // announce logs what an operator wants to know about this start.
 func (p *program) announce() {
 	b := readBuildInfo()
-	p.log.Info("serving", "url", p.url(), "address", p.listener.Addr().String(), "version", b.Version, "revision", b.Revision,
+	p.log.Info("serving", "url", p.url(), "addresses", p.addresses(), "version", b.Version, "revision", b.Revision,
 		"dev", p.cfg.Dev, "memory_limit_bytes", debug.SetMemoryLimit(-1))
 	p.warnOfExposure()
 	p.warnOfSignUp()
 	p.warnOfFewFiles()
 }
 
+// addresses are where the API is reached, as text.
+func (p *program) addresses() []string {
+	var texts []string
+	for _, ln := range p.listeners.all() {
+		texts = append(texts, ln.Addr().String())
+	}
+	return texts
+}
+
 // warnOfExposure is about who can reach what.
 func (p *program) warnOfExposure() {
-	if address := p.listener.Addr().(*net.TCPAddr); !address.IP.IsLoopback() {
-		p.log.Warn("the API is plain HTTP on an address that others may reach: put TLS in front of it, keys travel in clear", "address", address.String())
+	if a := p.listeners.address(); a.IsValid() && !a.Addr().IsLoopback() && p.listeners.cert == nil {
+		p.log.Warn("the API is plain HTTP on an address that others may reach, and keys travel in clear: give --tls-cert and --tls-key, or put TLS in front of it", "address", a.String())
+	}
+	if p.listeners.cert != nil && time.Now().After(p.listeners.cert.notAfter()) {
+		p.log.Warn("the TLS certificate has expired: clients will refuse it", "not_after", p.listeners.cert.notAfter())
 	}
 	for _, prefix := range p.cfg.egressAllow {
 		if prefix.Bits() == 0 {

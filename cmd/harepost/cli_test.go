@@ -47,7 +47,7 @@ func TestHelpEndsWithStatusZero(t *testing.T) {
 // accident: a shared variable is one whose tag says so.
 func TestEveryFlagHasItsVariable(t *testing.T) {
 	shared := map[string]bool{
-		"HAREPOST_URL": true, "HAREPOST_TIMEOUT": true, "HAREPOST_JSON": true,
+		"HAREPOST_URL": true, "HAREPOST_TIMEOUT": true, "HAREPOST_JSON": true, "HAREPOST_CA_FILE": true,
 		"HAREPOST_API_KEY": true, "HAREPOST_ADMIN_TOKEN": true, "HAREPOST_DATA_DIR": true,
 	}
 	owner := make(map[string]string)

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -13,7 +15,8 @@ import (
 
 // A connection is the flags of every command that talks to a server.
 type connection struct {
-	URL     string        `name:"url" env:"HAREPOST_URL" default:"http://127.0.0.1:8080" help:"The server."`
+	URL     string        `name:"url" env:"HAREPOST_URL" default:"http://127.0.0.1:8080" help:"The server: http://, https://, or unix:///path/to/socket."`
+	CAFile  string        `name:"tls-ca" env:"HAREPOST_CA_FILE" placeholder:"FILE" type:"path" help:"PEM file of certificate authorities that the server may have, beside the system's."`
 	Timeout time.Duration `name:"timeout" env:"HAREPOST_TIMEOUT" default:"30s" help:"How long one request to the server may take."`
 	JSON    bool          `name:"json" env:"HAREPOST_JSON" help:"Print the server's answer as JSON."`
 }
@@ -32,14 +35,47 @@ func (k keyed) dial() (*client.Client, error) {
 }
 
 func (c connection) dial(apiKey, adminToken string) (*client.Client, error) {
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, usagef("--url %q is not a URL like http://127.0.0.1:8080", c.URL)
-	}
 	if c.Timeout <= 0 {
 		return nil, usagef("--timeout must be above 0, not %s", c.Timeout)
 	}
-	return client.New(c.URL, apiKey, client.Options{AdminToken: adminToken, Timeout: c.Timeout})
+	base, dialer, err := c.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	cas, err := readCAs("--tls-ca", c.CAFile)
+	if err != nil {
+		return nil, exitWith(exitUsage, err)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{RootCAs: cas}
+	if dialer != nil {
+		t.DialContext, t.Proxy = dialer, nil
+	}
+	return client.New(base, apiKey, client.Options{
+		AdminToken: adminToken,
+		HTTPClient: &http.Client{Transport: t, Timeout: c.Timeout},
+		UserAgent:  "harepost-cli/" + readBuildInfo().Version,
+	})
+}
+
+// A dialContext is http.Transport's field of this name.
+type dialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
+// endpoint takes --url apart: the base of the API, and for a Unix socket how to
+// connect to it.
+func (c connection) endpoint() (base string, dialer dialContext, err error) {
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil:
+	case u.Scheme == "unix" && u.Host == "" && u.Path != "":
+		return "http://localhost", func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", u.Path)
+		}, nil
+	case u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"):
+		return c.URL, nil, nil
+	}
+	return "", nil, usagef("--url %q is not a URL like http://127.0.0.1:8080, https://harepost.example or unix:///run/harepost.sock", c.URL)
 }
 
 // explain says what to do about a failed call, and gives it its exit status.
@@ -67,6 +103,9 @@ func (c connection) explain(err error) error {
 func (c connection) explainSilence(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return exitWith(exitFailed, errors.New("interrupted"))
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return exitWith(exitNotNow, fmt.Errorf("%s is not trusted: %w (a private authority is given with --tls-ca or HAREPOST_CA_FILE)", c.URL, err))
 	}
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = fmt.Errorf("no answer from %s: %w (is a server running there? see --url)", c.URL, e.Err)

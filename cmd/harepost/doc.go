@@ -36,6 +36,10 @@
 // says so and exits with status 3 without draining: what it has in memory may
 // be ahead of what is on the disk, and only a restart finds out.
 //
+// A --unix-socket that nobody answers on was left by a server that was killed,
+// and is replaced; closing removes it. The TLS certificate is looked at by the
+// handshakes themselves, so that no goroutine watches it.
+//
 // # Dev mode
 //
 // serve --dev keeps one account for the person at the keyboard. Its key is
@@ -60,7 +64,7 @@
 //
 // # Goroutines
 //
-// A [program] owns the accept loop of the API and, with --pprof, that of the
-// profiler; run returns when both are gone. Everything else belongs to the
+// A [program] owns the accept loops of the API and, with --pprof, that of the
+// profiler; run returns when all are gone. Everything else belongs to the
 // engine and the API server and is gone when close returns.
 package main

@@ -25,7 +25,7 @@ type program struct {
 	cfg config
 	log *slog.Logger
 
-	listener  net.Listener
+	listeners listeners
 	lock      *os.File  // of the data directory
 	profiler  *profiler // nil: none
 	transport *transport.Transport
@@ -46,8 +46,8 @@ func openProgram(cfg config) (_ *program, err error) {
 			p.close()
 		}
 	}()
-	if p.listener, err = listen(cfg.Listen); err != nil {
-		return nil, fmt.Errorf("--listen: %w", err)
+	if p.listeners, err = openListeners(cfg); err != nil {
+		return nil, err
 	}
 	if p.profiler, err = openProfiler(cfg.Pprof); err != nil {
 		return nil, err
@@ -96,17 +96,6 @@ func (p *program) openEngine() (*engine.Engine, error) {
 	}
 }
 
-// listen binds an address of one family to that family: to the net package,
-// 0.0.0.0 is every IPv6 address too.
-func listen(address string) (net.Listener, error) {
-	network := "tcp"
-	host, _, _ := net.SplitHostPort(address)
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
-		network = "tcp4"
-	}
-	return net.Listen(network, address)
-}
-
 func (p *program) transportOptions() transport.Options {
 	return transport.Options{
 		EgressAllow: p.cfg.egressAllow,
@@ -121,7 +110,10 @@ func (p *program) transportOptions() transport.Options {
 // ownAddresses are never sent to, whatever --egress-allow says: a send to our
 // own API, or to the profiler, would act with the rights of this machine.
 func (p *program) ownAddresses() []netip.AddrPort {
-	own := []netip.AddrPort{p.listener.Addr().(*net.TCPAddr).AddrPort()}
+	var own []netip.AddrPort
+	if a := p.listeners.address(); a.IsValid() {
+		own = append(own, a)
+	}
 	if p.profiler != nil {
 		own = append(own, p.profiler.listener.Addr().(*net.TCPAddr).AddrPort())
 	}
@@ -164,6 +156,9 @@ func (p *program) apiOptions() api.Options {
 func (p *program) writeMetrics(w io.Writer) {
 	p.engine.WriteMetrics(w)
 	metrics.WriteProcessMetrics(w)
+	if p.cfg.certificate != nil {
+		metrics.WriteGaugeUint64(w, "harepost_tls_certificate_not_after_timestamp_seconds", uint64(p.cfg.certificate.notAfter().Unix()))
+	}
 }
 
 // fail keeps the engine's failure for run. It is called on the engine's
@@ -176,21 +171,17 @@ func (p *program) fail(err error) {
 }
 
 // url is where the API is reached from this machine.
-func (p *program) url() string {
-	a := p.listener.Addr().(*net.TCPAddr).AddrPort()
-	if !a.Addr().IsUnspecified() {
-		return "http://" + a.String()
-	}
-	return fmt.Sprintf("http://127.0.0.1:%d", a.Port())
-}
+func (p *program) url() string { return p.listeners.url() }
 
 // run serves until ctx ends, and then drains, or until the engine fails. The
 // caller closes, except after a failure of the engine: then the process has to
 // end as it is.
 func (p *program) run(ctx context.Context) error {
 	p.announce()
-	served := make(chan error, 1)
-	go func() { served <- p.api.Serve(p.listener) }()
+	served := make(chan error, len(p.listeners.all()))
+	for _, ln := range p.listeners.all() {
+		go func() { served <- p.api.Serve(ln) }()
+	}
 	select {
 	case <-ctx.Done():
 		return p.drain(served)
@@ -224,7 +215,9 @@ func (p *program) drain(served <-chan error) error {
 		// Their senders get no answer and will ask again; what was accepted is safe.
 		p.log.Warn("some requests did not end in time", "error", err)
 	}
-	<-served
+	for range p.listeners.all() {
+		<-served
+	}
 	return nil
 }
 
@@ -254,9 +247,7 @@ const closeGrace = 2 * time.Second
 // of the log, and makes the attempts again.
 func (p *program) close() error {
 	p.closeOnce.Do(func() {
-		if p.listener != nil {
-			p.listener.Close() // already closed by the API, if it ran
-		}
+		p.listeners.close() // already closed by the API, if it ran
 		p.profiler.close()
 		if p.engine == nil {
 			if p.transport != nil {

@@ -18,8 +18,11 @@ import (
 type serveCmd struct {
 	Config string `name:"config" placeholder:"FILE" help:"File of \"flag = value\" lines. The command line and the environment go before it."`
 
-	DataDir string `name:"data-dir" required:"" placeholder:"DIR" help:"Directory of the log and the state. Made when absent."`
-	Listen  string `name:"listen" default:"127.0.0.1:8080" help:"Address of the API. Plain HTTP: put TLS in front of it for anything but loopback."`
+	DataDir    string `name:"data-dir" required:"" placeholder:"DIR" help:"Directory of the log and the state. Made when absent."`
+	Listen     string `name:"listen" default:"127.0.0.1:8080" help:"Address of the API. Plain HTTP without --tls-cert. Empty: only --unix-socket."`
+	UnixSocket string `name:"unix-socket" placeholder:"PATH" type:"path" help:"Serve the API on this Unix socket too, for a proxy on this machine: plain HTTP, mode 0660."`
+	TLSCert    string `name:"tls-cert" placeholder:"FILE" type:"path" help:"PEM file of the certificate and its chain: the API speaks HTTPS, TLS 1.2 and up. Read again when it changes."`
+	TLSKey     string `name:"tls-key" placeholder:"FILE" type:"path" help:"PEM file of the certificate's key. Read again when it changes."`
 
 	Dev        bool   `name:"dev" help:"For one's own machine: loopback targets are allowed over http and count as verified, sign-up is open, and a key and a curl line are printed."`
 	DevPublic  bool   `name:"dev-public" help:"Let --dev listen on an address that is not loopback. Everyone who reaches it can send."`
@@ -77,6 +80,7 @@ type config struct {
 
 	egressAllow []netip.Prefix
 	rootCAs     *x509.CertPool // nil: the system's
+	certificate *certificate   // nil: plain HTTP
 	logger      *slog.Logger
 }
 
@@ -89,7 +93,7 @@ func (c *serveCmd) config(logs io.Writer) (config, error) {
 		c.checkNumbers,
 		c.checkResolver,
 		func() (err error) { cfg.egressAllow, err = parsePrefixes(c.EgressAllow); return err },
-		func() (err error) { cfg.rootCAs, err = readCAs(c.EgressCA); return err },
+		func() (err error) { cfg.rootCAs, err = readCAs("--egress-ca", c.EgressCA); return err },
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -100,6 +104,12 @@ func (c *serveCmd) config(logs io.Writer) (config, error) {
 		cfg.egressAllow = append(cfg.egressAllow, loopbackPrefixes()...)
 	}
 	cfg.logger = newLogger(logs, c.LogLevel, c.LogFormat)
+	if c.TLSCert != "" {
+		var err error
+		if cfg.certificate, err = openCertificate(c.TLSCert, c.TLSKey, cfg.logger); err != nil {
+			return config{}, exitWith(exitUsage, err)
+		}
+	}
 	return cfg, nil
 }
 
@@ -108,9 +118,20 @@ func loopbackPrefixes() []netip.Prefix {
 }
 
 func (c *serveCmd) checkListen() error {
-	loopback, err := isLoopback("--listen", c.Listen)
-	if err != nil {
-		return err
+	switch {
+	case c.Listen == "" && c.UnixSocket == "":
+		return errors.New("--listen is empty and there is no --unix-socket: nobody could reach the API")
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return errors.New("--tls-cert and --tls-key belong together: give both or neither")
+	case c.TLSCert != "" && c.Listen == "":
+		return errors.New("--tls-cert is for --listen, which is empty: a Unix socket is plain HTTP")
+	}
+	loopback := true
+	if c.Listen != "" {
+		var err error
+		if loopback, err = isLoopback("--listen", c.Listen); err != nil {
+			return err
+		}
 	}
 	switch {
 	case c.Dev && !loopback && !c.DevPublic:
@@ -123,7 +144,7 @@ func (c *serveCmd) checkListen() error {
 	if c.Pprof == "" {
 		return nil
 	}
-	loopback, err = isLoopback("--pprof", c.Pprof)
+	loopback, err := isLoopback("--pprof", c.Pprof)
 	if err == nil && !loopback {
 		err = fmt.Errorf("--pprof %s is not loopback: profiles show what is in memory, keys too", c.Pprof)
 	}
@@ -231,21 +252,22 @@ func parsePrefixes(texts []string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-// readCAs adds the certificates of a PEM file to the system's.
-func readCAs(file string) (*x509.CertPool, error) {
+// readCAs adds the certificates of a PEM file to the system's; without one it
+// is nil, which means the system's.
+func readCAs(flag, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("--egress-ca: %w", err)
+		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
-		return nil, fmt.Errorf("--egress-ca: read the system's certificates: %w", err)
+		return nil, fmt.Errorf("%s: read the system's certificates: %w", flag, err)
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--egress-ca: %s holds no certificate in PEM form", file)
+		return nil, fmt.Errorf("%s: %s holds no certificate in PEM form", flag, file)
 	}
 	return pool, nil
 }
