@@ -19,10 +19,11 @@ type listenCmd struct {
 	Tolerance  time.Duration `name:"tolerance" default:"5m" help:"How old a signature may be."`
 	Status     int           `name:"status" default:"200" help:"Status to answer with, 200 to 599."`
 	FailFirst  int           `name:"fail-first" default:"0" help:"Fail the first N attempts of each delivery."`
-	FailRate   float64       `name:"fail-rate" default:"0" help:"Fail this share of all other requests, 0 to 1."`
+	Fail       float64       `name:"fail" aliases:"fail-rate" default:"0" help:"Fail this share of all other requests, 0 to 1."`
 	FailStatus int           `name:"fail-status" default:"503" help:"Status of a failure made on purpose."`
-	RetryAfter time.Duration `name:"retry-after" default:"0s" help:"Retry-After of a failure made on purpose, in whole seconds. 0: none."`
-	Seed       uint64        `name:"seed" default:"0" help:"Seed of --fail-rate. 0: a new one, which is printed."`
+	RetryAfter wholeSeconds  `name:"retry-after" default:"0s" help:"Retry-After of answers that are not 2xx, in whole seconds, as 5 or 5s. 0: none."`
+	Seed       uint64        `name:"seed" default:"0" help:"Seed of --fail. 0: a new one, which is printed."`
+	Forward    string        `name:"forward" placeholder:"URL" help:"Pass requests on to a local program and answer what it answers. With a path, they all go to it; without one, each to its own."`
 	Delay      time.Duration `name:"delay" default:"0s" help:"Wait before answering."`
 	Count      int           `name:"count" default:"0" help:"End after N requests. 0: only at Ctrl-C."`
 	BodyBytes  int           `name:"body-bytes" default:"2048" help:"How much of a body is printed."`
@@ -31,7 +32,12 @@ type listenCmd struct {
 
 // Help is shown by kong under the usage line.
 func (c *listenCmd) Help() string {
-	return `Exits 1 when --secret was given and a request was not rightly signed by it, so that "harepost listen --count 1 --secret ..." is a test.`
+	return `For instance: harepost listen --fail 0.3 --retry-after 5
+              harepost listen --secret whsec_... --forward http://127.0.0.1:3000/webhook
+
+Failures that are made on purpose are not forwarded.
+
+Exits 1 when --secret was given and a request was not rightly signed by it, so that "harepost listen --count 1 --secret ..." is a test.`
 }
 
 // Validate refuses contradictions, at parse time.
@@ -41,14 +47,15 @@ func (c *listenCmd) Validate() error {
 		return fmt.Errorf("--status %d is not from 200 to 599", c.Status)
 	case c.FailStatus < 200 || c.FailStatus > 599:
 		return fmt.Errorf("--fail-status %d is not from 200 to 599", c.FailStatus)
-	case c.FailStatus/100 == 2 && (c.FailFirst > 0 || c.FailRate > 0):
-		return fmt.Errorf("--fail-status %d is a success: --fail-first and --fail-rate would do nothing", c.FailStatus)
-	case !(c.FailRate >= 0 && c.FailRate <= 1):
-		return fmt.Errorf("--fail-rate %v is not from 0 to 1", c.FailRate)
-	case c.FailFirst < 0, c.Count < 0, c.BodyBytes < 0, c.Delay < 0, c.RetryAfter < 0, c.Tolerance <= 0:
+	case c.FailStatus/100 == 2 && c.fails():
+		return fmt.Errorf("--fail-status %d is a success: --fail-first and --fail would do nothing", c.FailStatus)
+	case !(c.Fail >= 0 && c.Fail <= 1):
+		return fmt.Errorf("--fail %v is not from 0 to 1", c.Fail)
+	case c.FailFirst < 0, c.Count < 0, c.BodyBytes < 0, c.Delay < 0, c.Tolerance <= 0:
 		return errors.New("numbers and durations must not be negative, and --tolerance must be above 0")
-	case c.RetryAfter%time.Second != 0:
-		return fmt.Errorf("--retry-after %s is not in whole seconds", c.RetryAfter)
+	}
+	if err := c.contradiction(); err != nil {
+		return err
 	}
 	for _, s := range c.Secret {
 		if !strings.HasPrefix(s, "whsec_") {
@@ -56,6 +63,28 @@ func (c *listenCmd) Validate() error {
 		}
 	}
 	return nil
+}
+
+// fails tells whether some requests fail on purpose.
+func (c *listenCmd) fails() bool { return c.FailFirst > 0 || c.Fail > 0 }
+
+// contradiction refuses flags that would do nothing beside the others.
+func (c *listenCmd) contradiction() error {
+	switch {
+	case c.Seed != 0 && c.Fail == 0:
+		return errors.New("--seed is for --fail, which is not given")
+	case c.FailStatus != 503 && !c.fails():
+		return errors.New("--fail-status is for --fail and --fail-first: to answer every request so, give --status")
+	case c.RetryAfter > 0 && c.Status/100 == 2 && !c.fails():
+		return errors.New("--retry-after is for answers that are not 2xx: give --status, --fail or --fail-first too")
+	case c.Forward != "" && c.Status != 200:
+		return errors.New("--forward answers what the program answers: --status would do nothing")
+	}
+	if c.Forward == "" {
+		return nil
+	}
+	_, err := parseForward(c.Forward)
+	return err
 }
 
 // Run receives until --count is reached or the user ends it.
@@ -69,6 +98,15 @@ func (c *listenCmd) Run(sh *shell) error {
 	p := painterFor(sh.out)
 	show := &listenPrinter{cmd: c, out: sh.out, paint: p, done: done}
 	r := &receiver{secrets: c.Secret, tolerance: c.Tolerance, answer: c.answerer(sh.err), got: show.print}
+	if c.Forward != "" {
+		f, err := newForwarder(c.Forward)
+		if err != nil {
+			ln.Close()
+			return exitWith(exitUsage, err)
+		}
+		defer f.close()
+		r.forward = f.forward
+	}
 	fmt.Fprintf(sh.err, "Listening on http://%s, end with Ctrl-C.\n", ln.Addr())
 
 	srv := receiverServer(r, c.Delay)
@@ -97,19 +135,23 @@ func (c *listenCmd) answerer(notes io.Writer) func(*received) answer {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	if c.FailRate > 0 {
-		fmt.Fprintf(notes, "Failing %.0f %% of the requests, --seed %d.\n", c.FailRate*100, seed)
+	if c.Fail > 0 {
+		fmt.Fprintf(notes, "Failing %.0f %% of the requests, --seed %d.\n", c.Fail*100, seed)
 	}
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(seed, 0))
 	return func(r *received) answer {
 		mu.Lock()
-		fail := random.Float64() < c.FailRate
+		fail := random.Float64() < c.Fail
 		mu.Unlock()
 		if fail || r.Attempt <= c.FailFirst {
-			return answer{Delay: c.Delay, Status: c.FailStatus, RetryAfter: c.RetryAfter}
+			return answer{Delay: c.Delay, Status: c.FailStatus, RetryAfter: time.Duration(c.RetryAfter)}
 		}
-		return answer{Delay: c.Delay, Status: c.Status}
+		a := answer{Delay: c.Delay, Status: c.Status, Forward: c.Forward != ""}
+		if a.Status/100 != 2 {
+			a.RetryAfter = time.Duration(c.RetryAfter)
+		}
+		return a
 	}
 }
 
@@ -160,6 +202,9 @@ func (l *listenPrinter) printText(r *received) {
 		status = p.red(status)
 	}
 	fmt.Fprintf(l.out, "%s  %s  answered %s\n", p.dim(r.At.Format("15:04:05.000")), p.bold(r.Method+" "+printable(r.URI)), status)
+	if r.ForwardError != nil {
+		fmt.Fprintf(l.out, "  forwarding  %s\n", p.red(printable(r.ForwardError.Error())))
+	}
 	if r.DeliveryID != "" {
 		fmt.Fprintf(l.out, "  delivery    %s, attempt %d\n", printable(r.DeliveryID), r.Attempt)
 	}
@@ -190,8 +235,9 @@ func receivedJSON(r *received) any {
 		Harepost   string      `json:"harepost_signature"`
 		Standard   string      `json:"standard_webhooks_signature"`
 		Status     int         `json:"answered_status"`
+		Forward    string      `json:"forward_error,omitempty"`
 	}{
 		r.At.UTC(), r.Method, r.URI, r.Header, r.Body, r.DeliveryID, r.Attempt,
-		r.Signatures.Harepost.String(), r.Signatures.Standard.String(), r.Status,
+		r.Signatures.Harepost.String(), r.Signatures.Standard.String(), r.Status, forwardErrorText(r.ForwardError),
 	}
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -24,6 +26,8 @@ type received struct {
 	Attempt    int    // X-Harepost-Attempt; without one, the number of the request since the start
 	Signatures signatures
 	Status     int // what was answered
+
+	ForwardError error // why it could not be passed on; nil when it was, or was not to be
 }
 
 // A receiver is a target for deliveries: it reads a request, verifies its
@@ -34,6 +38,7 @@ type receiver struct {
 	tolerance time.Duration // how old a signature may be
 	answer    func(*received) answer
 	got       func(*received)
+	forward   func(context.Context, *received) fullAnswer // where an answer says Forward
 
 	requests atomic.Int64
 }
@@ -43,6 +48,31 @@ type answer struct {
 	Delay      time.Duration
 	Status     int
 	RetryAfter time.Duration // whole seconds; 0: no such header
+	Forward    bool          // what another program answers, instead of Status
+}
+
+// A fullAnswer is an answer in full.
+type fullAnswer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// plain is the answer where no other program answers.
+func (a answer) plain() fullAnswer {
+	r := fullAnswer{Status: a.Status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(`{"received":true}` + "\n")}
+	if a.RetryAfter > 0 {
+		r.Header.Set("Retry-After", strconv.Itoa(int(a.RetryAfter/time.Second)))
+	}
+	return r
+}
+
+func (r fullAnswer) write(w http.ResponseWriter) {
+	maps.Copy(w.Header(), r.Header)
+	w.WriteHeader(r.Status)
+	if r.Status != http.StatusNoContent && r.Status != http.StatusNotModified {
+		w.Write(r.Body)
+	}
 }
 
 // ServeHTTP receives one request.
@@ -67,23 +97,20 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	got.Signatures = verifySignatures(req.Header, body, r.secrets, r.tolerance, got.At)
 
 	a := r.answer(got)
-	got.Status = a.Status
 	if a.Delay > 0 {
 		select {
 		case <-time.After(a.Delay):
 		case <-req.Context().Done(): // the sender gave up, or we are closing
 		}
 	}
+	reply := a.plain()
+	if a.Forward {
+		reply = r.forward(req.Context(), got)
+	}
+	got.Status = reply.Status
 	// got first: whoever sees the answer may count on the request being told.
 	r.got(got)
-	if a.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(a.RetryAfter/time.Second)))
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(a.Status)
-	if a.Status != http.StatusNoContent && a.Status != http.StatusNotModified {
-		io.WriteString(w, `{"received":true}`+"\n")
-	}
+	reply.write(w)
 }
 
 // receiverServer bounds a receiver's connections. The write timeout leaves
