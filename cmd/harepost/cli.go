@@ -21,6 +21,7 @@ type cli struct {
 	Listen     listenCmd     `cmd:"" help:"Receive requests: print them, verify their signatures, fail on purpose."`
 	Bench      benchCmd      `cmd:"" help:"Measure this machine."`
 	Check      checkCmd      `cmd:"" help:"Check a data directory offline. Changes nothing."`
+	Completion completionCmd `cmd:"" help:"Print what makes a shell complete these commands: for bash, zsh or fish."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
@@ -32,15 +33,6 @@ const exitHelp = `
 
 Exit status: 0 done; 1 failed, or damage found; 2 flags wrong; 3 serve: storage failed; 4 the server refused the request; ` +
 	`5 not now (unreachable, overloaded, rate limited, domain still pending); 6 --wait: ended undelivered; 7 --wait: still pending.`
-
-// commandWords are the words of all commands, for commandPath.
-var commandWords = map[string]bool{
-	"serve": true, "demo": true, "listen": true, "check": true, "version": true, "send": true,
-	"accounts": true, "create": true, "keys": true, "revoke": true,
-	"domains": true, "add": true, "verify": true, "list": true,
-	"deliveries": true, "get": true,
-	"bench": true, "throughput": true, "child": true,
-}
 
 // parserOptions makes kong write to the shell, name the environment
 // variables, and leave ending the process to main.

@@ -8,6 +8,7 @@
 //	harepost listen      a receiver that prints, verifies and can fail on purpose
 //	harepost bench       measures this machine, beside a forwarder that keeps nothing
 //	harepost check       what is in a data directory, and whether it is sound
+//	harepost completion  makes bash, zsh or fish complete all this
 //	harepost version     what was built
 //
 // This room wires the others and decides nothing about deliveries. Flags exist

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -87,7 +86,7 @@ func run(sh *shell, args []string) int {
 	if err != nil && !silent(err) {
 		fmt.Fprintf(sh.err, "harepost: %v\n", err)
 		if statusOf(err) == exitUsage {
-			fmt.Fprintf(sh.err, "Run \"%s --help\" for what is accepted.\n", commandPath(args))
+			fmt.Fprintf(sh.err, "Run \"%s --help\" for what is accepted.\n", commandPath(parser.Model.Node, args))
 		}
 	}
 	return statusOf(err)
@@ -104,13 +103,13 @@ func parseFailure(err error) error {
 
 // commandPath is the command that args name, as far as it can be told, for the
 // hint that ends a usage error.
-func commandPath(args []string) string {
-	path := "harepost"
+func commandPath(node *kong.Node, args []string) string {
+	path := node.Name
 	for _, a := range args {
-		if strings.HasPrefix(a, "-") || !commandWords[a] {
+		if node = childNamed(node, a); node == nil {
 			break
 		}
-		path += " " + a
+		path += " " + node.Name
 	}
 	return path
 }
