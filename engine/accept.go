@@ -6,12 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/state"
@@ -250,57 +248,4 @@ func (f *flights) land(key flightKey, own *flight) {
 	delete(f.m, key)
 	f.mu.Unlock()
 	close(own.landed)
-}
-
-// limiter is a token bucket per account. It holds a bucket only for accounts
-// that have sent within the last minute: an older one would be full.
-type limiter struct {
-	perMinute int
-	mu        sync.Mutex
-	buckets   map[account.ID]*bucket
-	swept     time.Time
-}
-
-type bucket struct {
-	tokens float64
-	at     time.Time
-}
-
-// take takes a token, or says how long until there is one.
-func (l *limiter) take(a account.ID, now time.Time) time.Duration {
-	if l.perMinute == 0 {
-		return 0
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.buckets == nil {
-		l.buckets = make(map[account.ID]*bucket)
-	}
-	if now.Sub(l.swept) > time.Minute {
-		l.sweep(now)
-	}
-	perSecond, full := float64(l.perMinute)/60, float64(l.perMinute)
-	b := l.buckets[a]
-	if b == nil {
-		b = &bucket{tokens: full, at: now}
-		l.buckets[a] = b
-	}
-	if gone := now.Sub(b.at); gone > 0 {
-		b.tokens = min(full, b.tokens+gone.Seconds()*perSecond)
-		b.at = now
-	}
-	if b.tokens >= 1 {
-		b.tokens--
-		return 0
-	}
-	return time.Duration(math.Ceil((1 - b.tokens) / perSecond * float64(time.Second)))
-}
-
-func (l *limiter) sweep(now time.Time) {
-	l.swept = now
-	for a, b := range l.buckets {
-		if now.Sub(b.at) > time.Minute {
-			delete(l.buckets, a)
-		}
-	}
 }

@@ -75,7 +75,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		stop:    make(chan struct{}),
 		failed:  make(chan struct{}),
 	}
-	e.limiter.perMinute = o.RatePerMinute
+	e.limiter.rate = func(AccountID) int { return o.RatePerMinute }
 	e.dispatcher = newDispatcher(e)
 	e.metrics = newEngineMetrics(e)
 	log, err := e.openStores(dir)

@@ -41,6 +41,18 @@ const (
 
 const version = 1
 
+// known are the kinds that this program applies.
+var known = [256]bool{
+	KindAccept:        true,
+	KindAttempt:       true,
+	KindCreateAccount: true,
+	KindCreateKey:     true,
+	KindRevokeKey:     true,
+	KindPutDomain:     true,
+	KindDeleteDomain:  true,
+	KindRetain:        true,
+}
+
 // ErrUnknown says that a command is of a version or kind that this program
 // does not know.
 var ErrUnknown = errors.New("unknown command")
@@ -52,7 +64,7 @@ func Parse(b []byte) (Kind, wire.Reader, error) {
 		return 0, wire.Reader{}, wire.ErrMalformed
 	}
 	k := Kind(b[1])
-	if b[0] != version || k < KindAccept || k > KindRetain {
+	if b[0] != version || !known[k] {
 		return 0, wire.Reader{}, fmt.Errorf("%w: version %d, kind %d", ErrUnknown, b[0], b[1])
 	}
 	return k, wire.NewReader(b[2:]), nil

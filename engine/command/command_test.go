@@ -106,8 +106,12 @@ func sampleRecord() delivery.Record {
 
 func TestEveryKindSurvivesItsBytes(t *testing.T) {
 	all := samples()
-	for k := KindAccept; k <= KindRetain; k++ {
+	for n := range known {
+		k := Kind(n)
 		b, ok := all[k]
+		if !known[k] && !ok {
+			continue
+		}
 		if !ok {
 			t.Fatalf("kind %d has no sample", k)
 		}
@@ -144,7 +148,7 @@ func TestRecordSurvivesItsBytes(t *testing.T) {
 func TestParseRefusesWhatItDoesNotKnow(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"a later version": {2, byte(KindAccept)},
-		"a later kind":    {1, byte(KindRetain) + 1},
+		"a later kind":    {1, 255},
 		"no kind":         {1, 0},
 	} {
 		if _, _, err := Parse(b); !errors.Is(err, ErrUnknown) {
