@@ -15,6 +15,7 @@ type cli struct {
 	Demo       demoCmd       `cmd:"" help:"Show everything on one screen: a real server and a receiver, a delivery, retries, dead letters."`
 	Accounts   accountsCmd   `cmd:"" help:"Create accounts (needs the admin token, unless sign-up is open)."`
 	Keys       keysCmd       `cmd:"" help:"Make, list and revoke the account's API keys."`
+	Secret     secretCmd     `cmd:"" help:"Show and rotate the secret that signs deliveries."`
 	Domains    domainsCmd    `cmd:"" help:"Add, verify and list the domains that may be sent to."`
 	Send       sendCmd       `cmd:"" help:"Send one request to a target."`
 	Deliveries deliveriesCmd `cmd:"" help:"Look at deliveries and their attempts."`
@@ -32,7 +33,8 @@ Try it: harepost demo`
 const exitHelp = `
 
 Exit status: 0 done; 1 failed, or damage found; 2 flags wrong; 3 serve: storage failed; 4 the server refused the request; ` +
-	`5 not now (unreachable, overloaded, rate limited, domain still pending); 6 --wait: ended undelivered; 7 --wait: still pending.`
+	`5 not now (unreachable, overloaded, rate limited, domain still pending); 6 --wait: ended undelivered; 7 --wait: still pending; ` +
+	`8 not found; 9 not in its present state; 10 not allowed (key, token, domain, suspended).`
 
 // parserOptions makes kong write to the shell, name the environment
 // variables, and leave ending the process to main.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -62,8 +63,8 @@ func TestAFirstAccountByTheCommandLine(t *testing.T) {
 	admin.prints("hp_live_|whsec_|not shown again", exitOK, "accounts", "create", "Another")
 
 	nobody := newUser(t, s.URL, "hp_live_00000000000000000000000000000000")
-	nobody.prints("401|HAREPOST_API_KEY", exitRefused, "domains", "list")
-	nobody.prints("401", exitRefused, "accounts", "create", "Mine")
+	nobody.prints("401|HAREPOST_API_KEY|keys create", exitNotAllowed, "domains", "list")
+	nobody.prints("401|HAREPOST_ADMIN_TOKEN", exitNotAllowed, "accounts", "create", "Mine")
 }
 
 func TestARevokedKeyIsRefused(t *testing.T) {
@@ -74,8 +75,8 @@ func TestARevokedKeyIsRefused(t *testing.T) {
 	u.prints(id+"|LAST USED", exitOK, "keys", "list")
 	newUser(t, s.URL, key).runs(exitOK, "deliveries", "list")
 	u.prints(id+" is revoked", exitOK, "keys", "revoke", id)
-	newUser(t, s.URL, key).runs(exitRefused, "deliveries", "list")
-	u.runs(exitRefused, "keys", "revoke", id)
+	newUser(t, s.URL, key).runs(exitNotAllowed, "deliveries", "list")
+	u.runs(exitNotFound, "keys", "revoke", id)
 }
 
 func TestADomainIsPendingUntilItsRecordIsPublished(t *testing.T) {
@@ -92,7 +93,7 @@ func TestADomainIsPendingUntilItsRecordIsPublished(t *testing.T) {
 	u.prints("_harepost-challenge.your-app.com|TXT|"+added.Record.Value, exitOK, "domains", "add", "your-app.com")
 	u.prints("still pending", exitNotNow, "domains", "verify", "your-app.com")
 	u.prints("pending", exitOK, "domains", "list")
-	u.prints("not verified", exitRefused, "send", "https://your-app.com/hook", "-d", "{}")
+	u.prints("not verified", exitNotAllowed, "send", "https://your-app.com/hook", "-d", "{}")
 
 	zone.publish(added.Record.Name, added.Record.Value)
 	// The pending answer may be cached for some seconds.
@@ -100,8 +101,11 @@ func TestADomainIsPendingUntilItsRecordIsPublished(t *testing.T) {
 		return runProcess(t, u.env, "domains", "verify", "your-app.com").Stdout
 	})
 	u.prints("your-app.com|verified", exitOK, "domains", "list")
+	u.prints("is verified|added", exitOK, "domains", "get", "your-app.com")
 	u.prints("400", exitRefused, "domains", "add", "*.your-app.com")
-	u.prints("404", exitRefused, "domains", "verify", "never-added.com")
+	u.prints("404", exitNotFound, "domains", "verify", "never-added.com")
+	u.prints("is removed", exitOK, "domains", "delete", "your-app.com")
+	u.prints("404", exitNotFound, "domains", "get", "your-app.com")
 }
 
 // A zone answers TXT lookups of one name on loopback.
@@ -178,7 +182,10 @@ func TestSendingByTheCommandLine(t *testing.T) {
 	u.prints(id, exitOK, "deliveries", "list", "--label", "orders", "--status", "delivered")
 	u.prints(`"attempts": [`, exitOK, "deliveries", "get", id, "--json")
 	u.prints("X-Trace: abc|"+strings.TrimSpace(body), exitOK, "deliveries", "get", id, "--payload")
-	u.prints("404", exitRefused, "deliveries", "get", "hr_00000000000000000000000000")
+	u.prints("whsec_", exitOK, "secret", "show")
+	u.prints("queued", exitOK, "send", l.url, "--not-before", "1h", "--expires-at", "2h", "--ignore-retry-after")
+	u.prints("expires_at", exitRefused, "send", l.url, "--not-before", "2h", "--expires-at", "1h")
+	u.prints("404", exitNotFound, "deliveries", "get", "hr_00000000000000000000000000")
 	u.prints("400", exitRefused, "deliveries", "list", "--status", "lost")
 	u.prints("400", exitRefused, "send", "https://10.0.0.1/")
 	if status := l.end(t); status != exitFailed {
@@ -208,6 +215,17 @@ func TestListsGoOnWhereTheCursorSays(t *testing.T) {
 	for range 3 {
 		u.runs(exitOK, "send", l.url, "-d", "x")
 	}
+	u.prints("TARGET", exitOK, "deliveries", "list", "--until", "1h")
+	if none := u.runs(exitOK, "deliveries", "list", "--until", "1h"); strings.Contains(none.Stdout, "hr_") {
+		t.Errorf("none is an hour old:\n%s", none.Stdout)
+	}
+	all := u.runs(exitOK, "deliveries", "list", "--all", "--json", "--since", "1h")
+	if lines := strings.Split(strings.TrimSpace(all.Stdout), "\n"); len(lines) != 3 || !json.Valid([]byte(lines[2])) {
+		t.Errorf("--all --json:\n%s", all.Stdout)
+	}
+	if n := strings.Count(u.runs(exitOK, "deliveries", "list", "--all").Stdout, "\n"); n != 4 {
+		t.Errorf("--all printed %d lines, want a head and 3", n)
+	}
 	first := u.prints("--cursor ", exitOK, "deliveries", "list", "--limit", "2")
 	cursor := strings.Fields(first.Stderr[strings.Index(first.Stderr, "--cursor "):])[1]
 	second := u.runs(exitOK, "deliveries", "list", "--limit", "2", "--cursor", cursor)
@@ -232,7 +250,7 @@ func TestTheBodyIsSentAsItWasGiven(t *testing.T) {
 	text := func(s string) *string { return &s }
 	f := func(name string, c sendCmd, stdin string, want any, contentType string) {
 		t.Helper()
-		got, err := c.build(strings.NewReader(stdin))
+		got, err := c.build(strings.NewReader(stdin), time.Now())
 		if err != nil || got.Body != want || got.Headers["Content-Type"] != contentType {
 			t.Errorf("%s: %+v, %v; want body %q and Content-Type %q", name, got, err, want, contentType)
 		}
@@ -242,12 +260,17 @@ func TestTheBodyIsSentAsItWasGiven(t *testing.T) {
 	f("JSON with its blanks", sendCmd{Data: text(" {\"a\": 1}\n")}, "", " {\"a\": 1}\n", "application/json")
 	f("no JSON", sendCmd{Data: text("a=1")}, "", "a=1", "")
 	f("the caller's type", sendCmd{Data: text("{}"), Headers: []string{"content-type: text/x"}}, "", "{}", "")
+	file := filepath.Join(t.TempDir(), "body")
+	writeFile(t, file, []byte("[2]\n"))
+	f("a file", sendCmd{Data: text("@" + file)}, "", "[2]\n", "application/json")
+	f("standard input as data", sendCmd{Data: text("-")}, "[1]\n", "[1]\n", "application/json")
+	f("standard input with an @", sendCmd{Data: text("@-")}, "[1]\n", "[1]\n", "application/json")
 	f("standard input", sendCmd{DataFile: "-"}, "[1]\n", "[1]\n", "application/json")
 
-	if _, err := (&sendCmd{DataFile: "-"}).build(strings.NewReader("\xff")); err == nil {
+	if _, err := (&sendCmd{DataFile: "-"}).build(strings.NewReader("\xff"), time.Now()); err == nil {
 		t.Error("bytes that JSON cannot carry were taken")
 	}
-	if _, err := (&sendCmd{DataFile: filepath.Join(t.TempDir(), "absent")}).build(nil); err == nil {
+	if _, err := (&sendCmd{DataFile: filepath.Join(t.TempDir(), "absent")}).build(nil, time.Now()); err == nil {
 		t.Error("a file that is not there was taken")
 	}
 }

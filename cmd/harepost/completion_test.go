@@ -31,7 +31,7 @@ func TestCompletionOffersWhatTheParserTakes(t *testing.T) {
 		}
 	}
 	f("deliveries demo", "de")
-	f("send serve", "se")
+	f("secret send serve", "se")
 	f("completion", "comp")
 	f("bash fish zsh", "completion", "")
 	f("--max-attempts --max-delay", "send", "http://a/", "--max-")

@@ -84,20 +84,25 @@ func (c connection) explain(err error) error {
 	if !ok {
 		return c.explainSilence(err)
 	}
-	switch refused.Status {
-	case http.StatusUnauthorized:
-		return exitWith(exitRefused, fmt.Errorf("%w: the key or token is not one of this server's (HAREPOST_API_KEY, HAREPOST_ADMIN_TOKEN)", err))
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		if refused.RetryAfter > 0 {
-			err = fmt.Errorf("%w; try again in %s", err, refused.RetryAfter)
-		}
-		return exitWith(exitNotNow, err)
+	status, named := refusalStatuses[refused.Status]
+	switch {
+	case named:
+	case refused.Status >= 500:
+		status = exitNotNow
+	default:
+		status = exitRefused
 	}
-	if refused.Status >= 500 {
-		return exitWith(exitNotNow, err)
+	switch {
+	case refused.Status == http.StatusUnauthorized:
+		err = fmt.Errorf("%w: %s", err, adviceOnKeys)
+	case status == exitNotNow && refused.RetryAfter > 0:
+		err = fmt.Errorf("%w; try again in %s", err, refused.RetryAfter)
 	}
-	return exitWith(exitRefused, err)
+	return exitWith(status, err)
 }
+
+const adviceOnKeys = "the key or token is not one of this server's, or was revoked (HAREPOST_API_KEY, HAREPOST_ADMIN_TOKEN); " +
+	"`harepost keys create` makes another key with one that works, `harepost accounts create NAME` an account with its first"
 
 // explainSilence is about calls that got no answer, or none of ours.
 func (c connection) explainSilence(err error) error {

@@ -129,9 +129,10 @@ func printDelivery(sh *shell, asJSON bool, d client.Delivery) error {
 	p := painterFor(sh.out)
 	fmt.Fprintf(sh.out, "%s  %s\n", p.bold(d.QueueID), p.status(d.Status))
 	fmt.Fprintf(sh.out, "%s %s\n", d.Method, printable(d.Target))
-	fmt.Fprintf(sh.out, "%s %s", p.dim("accepted"), timeText(&d.CreatedAt))
+	now := time.Now()
+	fmt.Fprintf(sh.out, "%s %s", p.dim("accepted"), momentText(&d.CreatedAt, now))
 	if d.NextAttemptAt != nil {
-		fmt.Fprintf(sh.out, "%s %s", p.dim(", next attempt"), timeText(d.NextAttemptAt))
+		fmt.Fprintf(sh.out, "%s %s", p.dim(", next attempt"), momentText(d.NextAttemptAt, now))
 	}
 	fmt.Fprintln(sh.out)
 	if len(d.Attempts) > 0 {
@@ -177,44 +178,15 @@ func errorText(text *string) string {
 }
 
 type deliveriesListCmd struct {
-	keyed          `embed:""`
-	Status         string `name:"status" placeholder:"STATUS" help:"Only these: queued, retrying, delivered, rejected, dead_letter, canceled."`
-	Target         string `name:"target" placeholder:"PREFIX" help:"Only targets that begin so."`
-	Host           string `name:"host" placeholder:"HOST" help:"Only this host."`
-	Label          string `name:"label" placeholder:"LABEL" help:"Only with this label."`
-	IdempotencyKey string `name:"idempotency-key" placeholder:"KEY" help:"Only with this key."`
-	Limit          int    `name:"limit" default:"25" help:"How many, 1 to 100."`
-	Cursor         string `name:"cursor" placeholder:"CURSOR" help:"Go on after the page that ended with this cursor."`
+	keyed  `embed:""`
+	lister `embed:""`
 }
 
-// Run lists one page.
+// Run lists deliveries.
 func (c *deliveriesListCmd) Run(sh *shell) error {
 	api, err := c.dial()
 	if err != nil {
 		return err
 	}
-	page, err := api.Deliveries(sh.ctx, client.Filter{
-		Status: c.Status, Target: c.Target, Host: c.Host, Label: c.Label, IdempotencyKey: c.IdempotencyKey,
-		Limit: c.Limit, Cursor: c.Cursor,
-	})
-	if err != nil {
-		return c.explain(err)
-	}
-	if c.JSON {
-		return printJSON(sh.out, page)
-	}
-	printPage(sh.out, painterFor(sh.out), "", page.Data)
-	if page.NextCursor != nil {
-		fmt.Fprintf(sh.err, "More: the same command with --cursor %s\n", *page.NextCursor)
-	}
-	return nil
-}
-
-func printPage(w io.Writer, p painter, indent string, deliveries []client.Summary) {
-	t := newTable("QUEUE_ID", "STATUS", "LAST", "ATTEMPTS", "UPDATED", "TARGET")
-	for _, d := range deliveries {
-		t.add(plain(d.QueueID), cell{d.Status, p.status}, plain(statusText(d.LastStatus)), plain(strconv.Itoa(d.Attempts)),
-			plain(timeText(&d.UpdatedAt)), plain(d.Method+" "+printable(d.Target)))
-	}
-	t.write(w, p, indent)
+	return c.list(sh, c.connection, api.Deliveries)
 }

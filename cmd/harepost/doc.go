@@ -4,7 +4,7 @@
 //
 //	harepost demo        everything on one screen, in a directory that is removed
 //	harepost serve       the server
-//	harepost accounts | keys | domains | send | deliveries     the API from a shell
+//	harepost accounts | keys | secret | domains | send | deliveries     the API from a shell
 //	harepost listen      a receiver that prints, verifies and can fail on purpose
 //	harepost bench       measures this machine, beside a forwarder that keeps nothing
 //	harepost check       what is in a data directory, and whether it is sound
@@ -57,10 +57,13 @@
 //	1    failed, or damage found (check), or a promise not kept (demo)
 //	2    flags wrong, missing, or contradicting each other
 //	3    serve: the storage failed while running
-//	4    the server refused the request; repeating it will not help
+//	4    the server refused the request for another reason than 8 to 10; repeating it will not help
 //	5    not now: unreachable, overloaded, rate limited, or a domain still pending
 //	6    send --wait, deliveries get --wait: the delivery ended undelivered
 //	7    send --wait, deliveries get --wait: still pending when the wait was over
+//	8    there is no such thing (404)
+//	9    not in its present state (409), such as a replay of what is still pending
+//	10   not allowed (401, 403): key, token, domain, or a suspended account
 //	130  ended at once by a second SIGINT (143 for SIGTERM)
 //
 // # Goroutines

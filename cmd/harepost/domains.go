@@ -13,6 +13,8 @@ type domainsCmd struct {
 	Add    domainsAddCmd    `cmd:"" help:"Add a domain, and show the TXT record that proves it is yours."`
 	Verify domainsVerifyCmd `cmd:"" help:"Look the TXT record up. Exit status 5 while it is not there."`
 	List   domainsListCmd   `cmd:"" help:"List the account's domains."`
+	Get    domainsGetCmd    `cmd:"" help:"Show one domain, with the TXT record while it is pending."`
+	Delete domainsDeleteCmd `cmd:"" help:"Remove a domain: later attempts to it are rejected."`
 }
 
 type domainsAddCmd struct {
@@ -99,10 +101,52 @@ func (c *domainsListCmd) Run(sh *shell) error {
 	return nil
 }
 
-// timeText shows a moment in the reader's zone; nothing when there is none.
-func timeText(t *time.Time) string {
-	if t == nil || t.IsZero() {
-		return "-"
+type domainsGetCmd struct {
+	keyed  `embed:""`
+	Domain string `arg:"" help:"A domain that was added."`
+}
+
+// Run shows the domain.
+func (c *domainsGetCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
 	}
-	return t.Local().Format(time.DateTime)
+	d, err := api.Domain(sh.ctx, c.Domain)
+	if err != nil {
+		return c.explain(err)
+	}
+	if c.JSON {
+		return printJSON(sh.out, d)
+	}
+	p := painterFor(sh.out)
+	fmt.Fprintf(sh.out, "%s is %s\n", d.Domain, p.status(d.Status))
+	fmt.Fprintf(sh.out, "%s %s\n", p.dim("added   "), momentText(&d.CreatedAt, time.Now()))
+	if d.VerifiedAt != nil {
+		fmt.Fprintf(sh.out, "%s %s\n", p.dim("verified"), momentText(d.VerifiedAt, time.Now()))
+	}
+	if d.Record != nil && d.VerifiedAt == nil {
+		printRecord(sh, *d.Record)
+	}
+	return nil
+}
+
+type domainsDeleteCmd struct {
+	keyed  `embed:""`
+	Domain string `arg:"" help:"A domain that was added."`
+}
+
+// Run removes the domain.
+func (c *domainsDeleteCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
+	}
+	if err := api.DeleteDomain(sh.ctx, c.Domain); err != nil {
+		return c.explain(err)
+	}
+	if !c.JSON {
+		fmt.Fprintf(sh.out, "%s is removed\n", c.Domain)
+	}
+	return nil
 }

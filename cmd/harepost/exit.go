@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
 )
 
 // Exit statuses, see the package comment.
@@ -15,6 +16,9 @@ const (
 	exitNotNow        = 5
 	exitUndelivered   = 6
 	exitStillPending  = 7
+	exitNotFound      = 8
+	exitConflict      = 9
+	exitNotAllowed    = 10
 )
 
 // An exitError ends the program with a status of its own.
@@ -38,6 +42,16 @@ func exitWith(status int, err error) error { return &exitError{status: status, e
 // usagef is an error in how the command was called.
 func usagef(format string, args ...any) error {
 	return exitWith(exitUsage, fmt.Errorf(format, args...))
+}
+
+// refusalStatuses are the exit statuses of answers that a script may want to
+// tell from others. What is not here is exitRefused, or exitNotNow from 500 on.
+var refusalStatuses = map[int]int{
+	http.StatusUnauthorized:    exitNotAllowed,
+	http.StatusForbidden:       exitNotAllowed,
+	http.StatusNotFound:        exitNotFound,
+	http.StatusConflict:        exitConflict,
+	http.StatusTooManyRequests: exitNotNow,
 }
 
 // statusOf is the status a command that returned err ends with.

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 type keysCmd struct {
 	Create keysCreateCmd `cmd:"" help:"Make another key for the account. It is shown once."`
@@ -47,9 +50,10 @@ func (c *keysListCmd) Run(sh *shell) error {
 	if c.JSON {
 		return printJSON(sh.out, keys)
 	}
+	now := time.Now()
 	t := newTable("ID", "BEGINS", "CREATED", "LAST USED")
 	for _, k := range keys {
-		t.add(plain(k.ID), plain(k.Prefix), plain(timeText(&k.CreatedAt)), plain(timeText(k.LastUsedAt)))
+		t.add(plain(k.ID), plain(k.Prefix), plain(timeText(&k.CreatedAt)), plain(momentText(k.LastUsedAt, now)))
 	}
 	t.write(sh.out, painterFor(sh.out), "")
 	return nil

@@ -59,8 +59,15 @@ func plain(text string) cell { return cell{text: text} }
 // A table aligns its columns. The widths are counted before painting, which
 // is what text/tabwriter cannot do.
 type table struct {
-	head []string
-	rows [][]cell
+	head     []string
+	rows     [][]cell
+	least    []int // widths that columns have at least; nil: none
+	headless bool  // without the line of heads
+}
+
+// next is an empty table that goes on below t, with columns at least as wide.
+func (t *table) next() *table {
+	return &table{head: t.head, least: t.widths(), headless: true}
 }
 
 func newTable(head ...string) *table { return &table{head: head} }
@@ -69,6 +76,9 @@ func (t *table) widths() []int {
 	w := make([]int, len(t.head))
 	for i, h := range t.head {
 		w[i] = utf8.RuneCountInString(h)
+		if i < len(t.least) {
+			w[i] = max(w[i], t.least[i])
+		}
 	}
 	for _, row := range t.rows {
 		for i, c := range row {
@@ -79,14 +89,46 @@ func (t *table) widths() []int {
 }
 
 // write prints the table, each line after indent. Without rows it prints
-// only the head: an empty answer is an answer.
+// only the head: an empty answer is an answer. On a terminal the last column is
+// cut where the line would be broken.
 func (t *table) write(w io.Writer, p painter, indent string) {
+	t.writeWithin(terminalWidth(w), w, p, indent)
+}
+
+// leastLastColumn is what is left of the last column at least.
+const leastLastColumn = 12
+
+// fit cuts the cells of the last column so that lines have at most width
+// characters; 0 is no bound.
+func (t *table) fit(width, indent int) {
+	last := len(t.head) - 1
+	if width == 0 || last < 0 {
+		return
+	}
+	room := width - indent
+	for _, w := range t.widths()[:last] {
+		room -= w + 2
+	}
+	room = max(room, leastLastColumn)
+	for _, row := range t.rows {
+		if last < len(row) && utf8.RuneCountInString(row[last].text) > room {
+			row[last].text = string([]rune(row[last].text)[:room-1]) + "…"
+		}
+	}
+}
+
+func (t *table) writeWithin(width int, w io.Writer, p painter, indent string) {
+	t.fit(width, len(indent))
 	widths := t.widths()
 	head := make([]cell, len(t.head))
 	for i, h := range t.head {
 		head[i] = cell{h, p.dim}
 	}
-	for _, row := range append([][]cell{head}, t.rows...) {
+	rows := t.rows
+	if !t.headless {
+		rows = append([][]cell{head}, rows...)
+	}
+	for _, row := range rows {
 		var line strings.Builder
 		for i, c := range row {
 			text := c.text

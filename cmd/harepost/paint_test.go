@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"regexp"
 	"strings"
 	"testing"
@@ -63,4 +64,34 @@ func TestDurationsAndSizesAsPeopleSayThem(t *testing.T) {
 	b(1536, "1.5 KiB")
 	b(64<<20, "64.0 MiB")
 	b(3<<29, "1.5 GiB")
+}
+
+// On a terminal a line keeps to its width; in a pipe nothing is lost.
+func TestATableKeepsToTheTerminal(t *testing.T) {
+	f := func(width int, want string) {
+		t.Helper()
+		tab := newTable("ID", "TARGET")
+		tab.add(plain("a"), plain("https://your-app.com/a/long/way"))
+		tab.add(plain("b"), plain("short"))
+		var out bytes.Buffer
+		tab.writeWithin(width, &out, painter(false), "")
+		if out.String() != want {
+			t.Errorf("within %d:\n%swant\n%s", width, out.String(), want)
+		}
+	}
+	f(0, "ID  TARGET\na   https://your-app.com/a/long/way\nb   short\n")
+	f(24, "ID  TARGET\na   https://your-app.co…\nb   short\n")
+	f(5, "ID  TARGET\na   https://you…\nb   short\n")
+}
+
+func TestATableGoesOnAsWideAsItBegan(t *testing.T) {
+	tab := newTable("ID", "TARGET")
+	tab.add(plain("a-long-one"), plain("x"))
+	tab = tab.next()
+	tab.add(plain("b"), plain("y"))
+	var out bytes.Buffer
+	tab.write(&out, painter(false), "")
+	if out.String() != "b           y\n" {
+		t.Errorf("%q", out.String())
+	}
 }

@@ -20,21 +20,25 @@ type sendCmd struct {
 	Target string `arg:"" help:"The URL to send to."`
 
 	Method         string   `name:"method" short:"X" placeholder:"METHOD" help:"POST, PUT, PATCH, DELETE or GET. Default: POST."`
-	Data           *string  `name:"data" short:"d" xor:"data" placeholder:"TEXT" help:"The body, sent as it is. JSON gets its Content-Type if no header gives one."`
-	DataFile       string   `name:"data-file" xor:"data" placeholder:"FILE" help:"Read the body from a file; - is the standard input."`
+	Data           *string  `name:"data" short:"d" xor:"data" placeholder:"TEXT" help:"The body, sent as it is. @FILE reads it from a file, - from the standard input. JSON gets its Content-Type if no header gives one."`
+	DataFile       string   `name:"data-file" xor:"data" placeholder:"FILE" help:"Read the body from a file, whatever its name; - is the standard input."`
 	Headers        []string `name:"header" short:"H" sep:"none" placeholder:"NAME:VALUE" help:"A header for the target; may be repeated."`
 	IdempotencyKey string   `name:"idempotency-key" placeholder:"KEY" help:"Repeating the send with the same key queues it once."`
 	Sign           bool     `name:"sign" help:"Sign the delivery with the account's secret."`
 	Metadata       string   `name:"metadata" placeholder:"JSON" help:"A JSON object to keep with the delivery; not sent."`
 	Labels         []string `name:"label" sep:"none" placeholder:"LABEL" help:"A label to find the delivery by; may be repeated."`
 
-	MaxAttempts int           `name:"max-attempts" placeholder:"N" help:"1 to 25. Default: the server's, 5."`
-	Backoff     string        `name:"backoff" enum:",exponential,fixed" default:"" placeholder:"WORD" help:"exponential or fixed. Default: exponential."`
-	BaseDelay   time.Duration `name:"base-delay" placeholder:"DURATION" help:"First retry delay. Default: 1s."`
-	MaxDelay    time.Duration `name:"max-delay" placeholder:"DURATION" help:"Longest retry delay. Default: 1h."`
-	Jitter      string        `name:"jitter" enum:",full,none" default:"" placeholder:"WORD" help:"full or none. Default: full."`
-	TryTimeout  time.Duration `name:"attempt-timeout" placeholder:"DURATION" help:"How long one attempt may take. Default: 10s."`
-	Delay       time.Duration `name:"delay" placeholder:"DURATION" help:"Do not try before this has passed."`
+	MaxAttempts  int           `name:"max-attempts" placeholder:"N" help:"1 to 25. Default: the server's, 5."`
+	Backoff      string        `name:"backoff" enum:",exponential,fixed" default:"" placeholder:"WORD" help:"exponential or fixed. Default: exponential."`
+	BaseDelay    time.Duration `name:"base-delay" placeholder:"DURATION" help:"First retry delay. Default: 1s."`
+	MaxDelay     time.Duration `name:"max-delay" placeholder:"DURATION" help:"Longest retry delay. Default: 1h."`
+	Jitter       string        `name:"jitter" enum:",full,none" default:"" placeholder:"WORD" help:"full or none. Default: full."`
+	TryTimeout   time.Duration `name:"attempt-timeout" placeholder:"DURATION" help:"How long one attempt may take. Default: 10s."`
+	NoRetryAfter bool          `name:"ignore-retry-after" help:"Do not let the target's Retry-After replace the delay."`
+
+	Delay     time.Duration `name:"delay" placeholder:"DURATION" help:"Do not try before this has passed."`
+	NotBefore moment        `name:"not-before" placeholder:"TIME" help:"Do not try before: 2026-06-10T14:30:00Z, 2026-06-10, or 90m for that long from now."`
+	ExpiresAt moment        `name:"expires-at" placeholder:"TIME" help:"Do not try from then on, as --not-before: the delivery becomes a dead letter."`
 }
 
 // sendBodyBytes bounds what is read for a body, above any server's limit that
@@ -47,7 +51,7 @@ func (c *sendCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	send, err := c.build(sh.in)
+	send, err := c.build(sh.in, time.Now())
 	if err != nil {
 		return exitWith(exitUsage, err)
 	}
@@ -75,14 +79,15 @@ func (c *sendCmd) Run(sh *shell) error {
 }
 
 // build turns the flags into a send.
-func (c *sendCmd) build(in io.Reader) (client.Send, error) {
+func (c *sendCmd) build(in io.Reader, now time.Time) (client.Send, error) {
 	headers, err := parseHeaders(c.Headers)
 	if err != nil {
 		return client.Send{}, err
 	}
 	s := client.Send{
 		Target: c.Target, Method: c.Method, Headers: headers, IdempotencyKey: c.IdempotencyKey,
-		Sign: c.Sign, Labels: c.Labels, DelayMS: c.Delay.Milliseconds(), Delivery: c.policy(),
+		Sign: c.Sign, Labels: c.Labels, Delivery: c.policy(),
+		DelayMS: c.Delay.Milliseconds(), NotBefore: c.NotBefore.ahead(now), ExpiresAt: c.ExpiresAt.ahead(now),
 	}
 	if c.Metadata != "" {
 		if !json.Valid([]byte(c.Metadata)) {
@@ -109,6 +114,9 @@ func (c *sendCmd) policy() *client.Policy {
 		MaxAttempts: c.MaxAttempts, Backoff: c.Backoff, Jitter: c.Jitter,
 		BaseDelayMS: c.BaseDelay.Milliseconds(), MaxDelayMS: c.MaxDelay.Milliseconds(), TimeoutMS: c.TryTimeout.Milliseconds(),
 	}
+	if c.NoRetryAfter {
+		p.RespectRetryAfter = new(bool)
+	}
 	if p == (client.Policy{}) {
 		return nil
 	}
@@ -117,29 +125,39 @@ func (c *sendCmd) policy() *client.Policy {
 
 // body reads the body from where the flags say.
 func (c *sendCmd) body(in io.Reader) (body string, given bool, err error) {
-	switch c.DataFile {
-	case "":
-		if c.Data == nil {
-			return "", false, nil
-		}
-		return *c.Data, true, nil
-	case "-":
+	switch {
+	case c.DataFile != "":
+		body, err = readBody(in, "--data-file", c.DataFile)
+	case c.Data == nil:
+		return "", false, nil
+	case *c.Data == "-":
+		body, err = readBody(in, "--data", "-")
+	case strings.HasPrefix(*c.Data, "@"):
+		body, err = readBody(in, "--data", (*c.Data)[1:])
 	default:
-		f, err := os.Open(c.DataFile)
+		body = *c.Data
+	}
+	return body, err == nil, err
+}
+
+// readBody reads a file; - is the standard input.
+func readBody(in io.Reader, flag, name string) (string, error) {
+	if name != "-" {
+		f, err := os.Open(name)
 		if err != nil {
-			return "", false, fmt.Errorf("--data-file: %w", err)
+			return "", fmt.Errorf("%s: %w", flag, err)
 		}
 		defer f.Close()
 		in = f
 	}
 	b, err := io.ReadAll(io.LimitReader(in, sendBodyBytes+1))
 	if err != nil {
-		return "", false, fmt.Errorf("--data-file: %w", err)
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
 	if len(b) > sendBodyBytes {
-		return "", false, fmt.Errorf("--data-file: more than %s", bytesText(sendBodyBytes))
+		return "", fmt.Errorf("%s: more than %s", flag, bytesText(sendBodyBytes))
 	}
-	return string(b), true, nil
+	return string(b), nil
 }
 
 // parseHeaders reads "Name: value" lines. A name can stand once: the API's

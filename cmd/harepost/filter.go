@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/harepost/harepost/client"
+)
+
+// filterFlags select deliveries; what is given must all match.
+type filterFlags struct {
+	Status         string `name:"status" placeholder:"STATUS" help:"Only these: queued, retrying, delivered, rejected, dead_letter, canceled."`
+	Target         string `name:"target" placeholder:"PREFIX" help:"Only targets that begin so."`
+	Host           string `name:"host" placeholder:"HOST" help:"Only this host."`
+	Label          string `name:"label" placeholder:"LABEL" help:"Only with this label."`
+	IdempotencyKey string `name:"idempotency-key" placeholder:"KEY" help:"Only with this key."`
+	Since          moment `name:"since" placeholder:"TIME" help:"Only accepted then or later: 2026-06-10T14:30:00Z, 2026-06-10, or 90m for that long ago."`
+	Until          moment `name:"until" placeholder:"TIME" help:"Only accepted before: as --since."`
+}
+
+func (f filterFlags) filter(now time.Time) client.Filter {
+	return client.Filter{
+		Status: f.Status, Target: f.Target, Host: f.Host, Label: f.Label, IdempotencyKey: f.IdempotencyKey,
+		Since: f.Since.ago(now), Until: f.Until.ago(now),
+	}
+}
+
+// lister is the flags of commands that list deliveries.
+type lister struct {
+	filterFlags `embed:""`
+	Limit       int    `name:"limit" default:"25" help:"How many, 1 to 100."`
+	Cursor      string `name:"cursor" placeholder:"CURSOR" help:"Go on after the page that ended with this cursor."`
+	All         bool   `name:"all" help:"Every page. With --json, one delivery in a line."`
+}
+
+// largestPage is the largest page that the API gives.
+const largestPage = 100
+
+// A pager fetches one page.
+type pager func(context.Context, client.Filter) (client.Page, error)
+
+// list prints what fetch gives: one page, or with --all each as it comes.
+func (l lister) list(sh *shell, c connection, fetch pager) error {
+	f := l.filter(time.Now())
+	f.Limit, f.Cursor = l.Limit, l.Cursor
+	if l.All {
+		return l.listAll(sh, c, f, fetch)
+	}
+	page, err := fetch(sh.ctx, f)
+	if err != nil {
+		return c.explain(err)
+	}
+	if c.JSON {
+		return printJSON(sh.out, page)
+	}
+	printPage(sh.out, painterFor(sh.out), "", page.Data)
+	if page.NextCursor != nil {
+		fmt.Fprintf(sh.err, "More: the same command with --all, or with --cursor %s\n", *page.NextCursor)
+	}
+	return nil
+}
+
+// listAll holds one page at a time. A page may be empty and not the last.
+func (l lister) listAll(sh *shell, c connection, f client.Filter, fetch pager) error {
+	f.Limit = largestPage
+	p := painterFor(sh.out)
+	t := newSummaryTable()
+	for first := true; ; first = false {
+		page, err := fetch(sh.ctx, f)
+		if err != nil {
+			return c.explain(err)
+		}
+		if c.JSON {
+			for _, d := range page.Data {
+				if err := printJSONLine(sh.out, d); err != nil {
+					return err
+				}
+			}
+		} else if first || len(page.Data) > 0 {
+			addSummaries(t, p, page.Data)
+			t.write(sh.out, p, "")
+			t = t.next()
+		}
+		if page.NextCursor == nil {
+			return nil
+		}
+		f.Cursor = *page.NextCursor
+	}
+}
+
+func newSummaryTable() *table {
+	return newTable("QUEUE_ID", "STATUS", "LAST", "ATTEMPTS", "UPDATED", "TARGET")
+}
+
+func addSummaries(t *table, p painter, deliveries []client.Summary) {
+	for _, d := range deliveries {
+		t.add(plain(d.QueueID), cell{d.Status, p.status}, plain(statusText(d.LastStatus)), plain(strconv.Itoa(d.Attempts)),
+			plain(timeText(&d.UpdatedAt)), plain(d.Method+" "+printable(d.Target)))
+	}
+}
+
+func printPage(w io.Writer, p painter, indent string, deliveries []client.Summary) {
+	t := newSummaryTable()
+	addSummaries(t, p, deliveries)
+	t.write(w, p, indent)
+}
