@@ -121,12 +121,16 @@ func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
 	if !s.ExpiresAt.IsZero() {
 		rec.ExpiresAt = s.ExpiresAt.UnixMilli()
 	}
+	body, err := e.sealSend(a, &rec, s.Body)
+	if err != nil {
+		return Receipt{}, err
+	}
 	var buf [1024]byte
 	c := command.Accept{
 		Stored:      due-id.UnixMilli() > youngDelay.Milliseconds(),
 		Destination: s.Target.Destination(),
 		Record:      delivery.AppendRecord(buf[:0], &rec),
-		Body:        s.Body,
+		Body:        body,
 	}
 	if hash != nil {
 		c.Idempotent, c.Hash = true, *hash
@@ -184,6 +188,11 @@ func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte)
 		return Receipt{}, err
 	}
 	id, found, err := e.state.Idempotent(a, hash, now, e.opts.IdempotencyWindow)
+	if box := e.vault.box(a); box != nil && err == nil && !found {
+		// The first send may be from before encryption was turned on.
+		hash = box.Hash(hash)
+		id, found, err = e.state.Idempotent(a, hash, now, e.opts.IdempotencyWindow)
+	}
 	e.reads.end()
 	if err != nil {
 		e.fail(err)

@@ -43,10 +43,17 @@ func (e *Engine) CreateAccount(ctx context.Context, name string) (NewAccount, er
 	}
 	e.admin.Lock()
 	defer e.admin.Unlock()
+	made := NewAccount{Account: a, APIKey: text, SigningSecret: a.SigningSecret}
+	if e.vault.keys != nil {
+		if err := e.addDataKey(ctx, a.ID); err != nil {
+			return NewAccount{}, err
+		}
+		a.SigningSecret = e.sealSecret(a.ID, a.SigningSecret)
+	}
 	if err := e.propose(ctx, command.AppendCreateAccount(nil, &a, &k)); err != nil {
 		return NewAccount{}, err
 	}
-	return NewAccount{Account: a, APIKey: text, SigningSecret: a.SigningSecret}, nil
+	return made, nil
 }
 
 // Keys are the keys of an account, oldest first.
@@ -100,7 +107,7 @@ func (e *Engine) SigningSecret(_ context.Context, a AccountID) (string, error) {
 	if !ok {
 		return "", ErrNotFound
 	}
-	return owner.SigningSecret, nil
+	return e.openSecret(a, owner.SigningSecret)
 }
 
 // Accounts are the ids of all accounts.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/seal"
 	"github.com/harepost/harepost/engine/state"
 	"github.com/harepost/harepost/scheduler"
 	"github.com/harepost/harepost/transport"
@@ -44,11 +45,18 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
 	if err == nil && delivery.BodyCRC(body) != w.record.BodyCRC {
 		err = errors.New("the body is not the one that was accepted")
 	}
+	var box seal.Delivery
+	if err == nil {
+		box, body, err = e.open(w, body)
+	}
 	if err != nil {
 		e.fail(fmt.Errorf("engine: read delivery %s for attempt %d: %w", id, next.Item.Attempt, err))
 		return nil
 	}
 	record, status := e.make(w, int(next.Item.Attempt), body)
+	if w.record.Sealed {
+		record.ResponseBody = box.Seal(seal.Response, record.ResponseBody)
+	}
 	c := command.Attempt{
 		Account:   a,
 		ID:        id,
@@ -63,6 +71,30 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
 	}
 	w.command = command.AppendAttempt(w.command[:0], &c, &record)
 	return done
+}
+
+// open opens what is sealed of the worker's record, of its body and of the
+// secrets to sign with.
+func (e *Engine) open(w *attempting, stored []byte) (box seal.Delivery, body []byte, err error) {
+	rec := &w.record
+	if rec.Sign {
+		if owner, ok := e.state.Directory().Account(AccountID(rec.Account)); ok {
+			if w.secrets[0], err = e.openSecret(owner.ID, owner.SigningSecret); err != nil {
+				return box, nil, err
+			}
+		}
+	}
+	if !rec.Sealed {
+		return box, stored, nil
+	}
+	if box, err = e.sealer(AccountID(rec.Account), rec.ID); err != nil {
+		return box, nil, err
+	}
+	if err = rec.OpenHeaders(box); err != nil {
+		return box, nil, err
+	}
+	body, err = box.Open(seal.Body, stored)
+	return box, body, err
 }
 
 // record queues an attempt's record for the log. It is not waited for: if it
@@ -149,10 +181,7 @@ func (e *Engine) deliver(w *attempting, number int, body []byte) {
 		IdempotencyKey: rec.IdempotencyKey,
 	}
 	if rec.Sign {
-		if owner, ok := e.state.Directory().Account(AccountID(rec.Account)); ok {
-			w.secrets[0] = owner.SigningSecret
-			w.request.Secrets = w.secrets[:]
-		}
+		w.request.Secrets = w.secrets[:]
 	}
 	e.opts.Transport.Do(&w.request, &w.result)
 }

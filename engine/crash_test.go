@@ -293,7 +293,7 @@ func TestFullDiskRefusesSendsAndDelivers(t *testing.T) {
 	release := make(chan struct{})
 	target := receiver(t, func(http.ResponseWriter, *http.Request) { <-release })
 	o := testOptions(t, errorfs.Wrap(vfs.NewMem(), inject))
-	o.LogSegmentBytes = 64 << 10
+	o.LogSegmentBytes = 512 << 10 // room for the sends that pass before the preparer has found out
 	e := openEngine(t, o)
 	a := newAccount(t, e)
 	full.Store(true)

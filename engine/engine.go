@@ -34,6 +34,7 @@ type Engine struct {
 	flights  flights
 	limiter  limiter
 	lastUsed lastUsed
+	vault    vault
 	admin    sync.Mutex // one change of accounts, keys or domains at a time
 	reads    reads
 
@@ -76,13 +77,14 @@ func Open(dir string, o Options) (*Engine, error) {
 		failed:  make(chan struct{}),
 	}
 	e.limiter.rate = func(AccountID) int { return o.RatePerMinute }
+	e.vault.keys = o.Keyring
 	e.dispatcher = newDispatcher(e)
 	e.metrics = newEngineMetrics(e)
 	log, err := e.openStores(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.restoreLanes(); err != nil {
+	if err := errors.Join(e.vault.unlock(e.state.Directory()), e.restoreLanes()); err != nil {
 		return nil, errors.Join(err, log.Close(), e.state.Close())
 	}
 	for range cap(e.spare) {
@@ -93,6 +95,9 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.applier.Go(e.apply)
 	e.dispatcher.start()
 	e.keeper.Go(e.keep)
+	if err := e.keyAccounts(context.Background()); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
 	return e, nil
 }
 

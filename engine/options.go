@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/harepost/harepost/engine/seal"
 	"github.com/harepost/harepost/engine/state"
 	"github.com/harepost/harepost/transport"
 )
@@ -30,6 +31,10 @@ type Options struct {
 	// RatePerMinute bounds the sends of each account, as a token bucket of that
 	// many tokens that fills at that rate. Default 0: no bound.
 	RatePerMinute int
+
+	// Keyring encrypts what deliveries carry, see package seal. Default nil:
+	// nothing is encrypted. Data that is encrypted does not open without it.
+	Keyring *seal.Keyring
 
 	// IdempotencyWindow is for how long a second send with the same idempotency
 	// key, target, method and body is a duplicate. Default 24 h.

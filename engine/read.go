@@ -60,11 +60,11 @@ func (e *Engine) Delivery(_ context.Context, a AccountID, id DeliveryID, o ReadO
 		}
 		if !o.Payload {
 			d.Headers = nil
-			return d, nil
+			return d, e.openView(a, &d, &found.Row, false)
 		}
 		d.Body, err = e.state.Body(&found)
 		if err == nil {
-			return d, nil
+			return d, e.openView(a, &d, &found.Row, true)
 		}
 		if !errors.Is(err, state.ErrNotFound) {
 			return Delivery{}, fmt.Errorf("engine: body of %s: %w", id, err)

@@ -37,6 +37,7 @@ const (
 	KindPutDomain     Kind = 6 // added, or verified
 	KindDeleteDomain  Kind = 7
 	KindRetain        Kind = 8 // drop what is older
+	KindPutDataKey    Kind = 20
 )
 
 const version = 1
@@ -51,6 +52,7 @@ var known = [256]bool{
 	KindPutDomain:     true,
 	KindDeleteDomain:  true,
 	KindRetain:        true,
+	KindPutDataKey:    true,
 }
 
 // ErrUnknown says that a command is of a version or kind that this program
@@ -251,6 +253,19 @@ func AppendDeleteDomain(dst []byte, a account.ID, name string) []byte {
 func ReadDeleteDomain(r *wire.Reader) (a account.ID, name string, err error) {
 	a, name = account.ID(r.Uint64()), r.String()
 	return a, name, finish(r)
+}
+
+// AppendPutDataKey appends the command that gives an account its data key,
+// wrapped, or replaces it.
+func AppendPutDataKey(dst []byte, a account.ID, wrapped []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(head(dst, KindPutDataKey), uint64(a))
+	return wire.AppendBytes(dst, wrapped)
+}
+
+// ReadPutDataKey decodes the payload. The key aliases it.
+func ReadPutDataKey(r *wire.Reader) (a account.ID, wrapped []byte, err error) {
+	a, wrapped = account.ID(r.Uint64()), r.Bytes()
+	return a, wrapped, finish(r)
 }
 
 // A Retain drops what the accounts from First to Last, both included, have

@@ -49,6 +49,9 @@ func reencode(b []byte) ([]byte, error) {
 	case KindDeleteDomain:
 		a, name, err := ReadDeleteDomain(&r)
 		return AppendDeleteDomain(nil, a, name), err
+	case KindPutDataKey:
+		a, wrapped, err := ReadPutDataKey(&r)
+		return AppendPutDataKey(nil, a, wrapped), err
 	case KindRetain:
 		c, err := ReadRetain(&r)
 		return AppendRetain(nil, &c), err
@@ -82,6 +85,7 @@ func samples() map[Kind][]byte {
 		KindRevokeKey:     AppendRevokeKey(nil, 5, 6),
 		KindPutDomain:     AppendPutDomain(nil, &d),
 		KindDeleteDomain:  AppendDeleteDomain(nil, 5, "your-app.com"),
+		KindPutDataKey:    AppendPutDataKey(nil, 5, []byte("wrapped")),
 		KindRetain:        AppendRetain(nil, &Retain{First: 1, Last: 1 << 63, Finished: 1, Dead: -2, Idempotency: 3}),
 	}
 }

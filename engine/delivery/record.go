@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/harepost/harepost/engine/seal"
 	"github.com/harepost/harepost/engine/wire"
 )
 
@@ -78,11 +79,48 @@ type Record struct {
 	Metadata       []byte // raw JSON, nil: none
 	Labels         []string
 	BodyBytes      int
-	BodyCRC        uint32 // CRC32C
+	BodyCRC        uint32 // CRC32C of the body as it is stored
+
+	// Sealed says that headers, body and what is kept of responses are
+	// encrypted, see package seal. Headers is empty then until OpenHeaders.
+	Sealed        bool
+	SealedHeaders []byte
+}
+
+// StoredBodyBytes is the length of the body as it is stored.
+func (r *Record) StoredBodyBytes() int {
+	if r.Sealed && r.BodyBytes > 0 {
+		return r.BodyBytes + seal.Overhead
+	}
+	return r.BodyBytes
+}
+
+// SealHeaders replaces the headers by sealed ones.
+func (r *Record) SealHeaders(d seal.Delivery) {
+	r.Sealed = true
+	if len(r.Headers) > 0 {
+		r.SealedHeaders = d.Seal(seal.Headers, appendHeaders(nil, r.Headers))
+	}
+	r.Headers = nil
+}
+
+// OpenHeaders puts the headers back that SealHeaders took.
+func (r *Record) OpenHeaders(d seal.Delivery) error {
+	plain, err := d.Open(seal.Headers, r.SealedHeaders)
+	if err != nil || len(plain) == 0 {
+		return err
+	}
+	in := wire.NewReader(plain)
+	r.Headers = readHeaders(&in, r.Headers[:0])
+	if len(in.Rest()) > 0 {
+		in.Fail()
+	}
+	return in.Err()
 }
 
 const (
 	recordVersion = 1
+	sealedVersion = 2 // the same with SealedHeaders, a string, for the headers
 
 	mostHeaders = 1 << 10
 	mostLabels  = 1 << 8
@@ -118,7 +156,11 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	if r.Policy.Jitter == NoJitter {
 		flags |= flagNoJitter
 	}
-	dst = append(dst, recordVersion, flags)
+	version := byte(recordVersion)
+	if r.Sealed {
+		version = sealedVersion
+	}
+	dst = append(dst, version, flags)
 	dst = append(dst, r.ID[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, r.Account)
 	created := r.ID.UnixMilli()
@@ -134,10 +176,10 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	dst = binary.AppendUvarint(dst, uint64(r.Target.Port))
 	dst = wire.AppendString(dst, r.Target.URI)
 	dst = wire.AppendString(dst, r.Target.URL)
-	dst = binary.AppendUvarint(dst, uint64(len(r.Headers)))
-	for _, h := range r.Headers {
-		dst = wire.AppendString(dst, h.Name)
-		dst = wire.AppendString(dst, h.Value)
+	if r.Sealed {
+		dst = wire.AppendBytes(dst, r.SealedHeaders)
+	} else {
+		dst = appendHeaders(dst, r.Headers)
 	}
 	dst = binary.AppendUvarint(dst, uint64(r.Policy.MaxAttempts))
 	dst = binary.AppendUvarint(dst, uint64(r.Policy.BaseDelay.Milliseconds()))
@@ -156,10 +198,12 @@ func AppendRecord(dst []byte, r *Record) []byte {
 // ReadRecord takes a record off r into rec, whose Headers and Labels are
 // reused if they have room. Strings and bytes of the record alias r's input.
 func ReadRecord(r *wire.Reader, rec *Record) {
-	if r.Byte() != recordVersion {
+	version := r.Byte()
+	if version != recordVersion && version != sealedVersion {
 		r.Fail()
 		return
 	}
+	rec.Sealed, rec.SealedHeaders = version == sealedVersion, nil
 	flags := r.Byte()
 	rec.Sign = flags&flagSign != 0
 	rec.Policy.RespectRetryAfter = flags&flagRespectRetryAfter != 0
@@ -184,9 +228,10 @@ func ReadRecord(r *wire.Reader, rec *Record) {
 	rec.Target.Port = uint16(r.Int(1<<16 - 1))
 	rec.Target.URI = r.String()
 	rec.Target.URL = r.String()
-	rec.Headers = rec.Headers[:0]
-	for n := r.Int(mostHeaders); n > 0 && r.Err() == nil; n-- {
-		rec.Headers = append(rec.Headers, Header{Name: r.String(), Value: r.String()})
+	if rec.Headers = rec.Headers[:0]; rec.Sealed {
+		rec.SealedHeaders = r.Bytes()
+	} else {
+		rec.Headers = readHeaders(r, rec.Headers)
 	}
 	rec.Policy.MaxAttempts = r.Int(1 << 20)
 	rec.Policy.BaseDelay = readMillis(r)
@@ -200,6 +245,23 @@ func ReadRecord(r *wire.Reader, rec *Record) {
 	}
 	rec.BodyBytes = r.Int(mostBody)
 	rec.BodyCRC = r.Uint32()
+}
+
+func appendHeaders(dst []byte, headers []Header) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(headers)))
+	for _, h := range headers {
+		dst = wire.AppendString(dst, h.Name)
+		dst = wire.AppendString(dst, h.Value)
+	}
+	return dst
+}
+
+// readHeaders appends to headers what it reads.
+func readHeaders(r *wire.Reader, headers []Header) []Header {
+	for n := r.Int(mostHeaders); n > 0 && r.Err() == nil; n-- {
+		headers = append(headers, Header{Name: r.String(), Value: r.String()})
+	}
+	return headers
 }
 
 // readMillis reads a duration of whole milliseconds, at most about 35 years.

@@ -46,8 +46,8 @@ func decodeYoung(c command.Accept) (*Young, error) {
 	if err := w.DecodeRecord(&rec); err != nil {
 		return nil, err
 	}
-	if len(c.Body) != rec.BodyBytes {
-		return nil, fmt.Errorf("state: body of %s has %d bytes, not %d", rec.ID, len(c.Body), rec.BodyBytes)
+	if want := rec.StoredBodyBytes(); len(c.Body) != want {
+		return nil, fmt.Errorf("state: body of %s has %d bytes, not %d", rec.ID, len(c.Body), want)
 	}
 	return NewYoung(rec.ID, account.ID(rec.Account), rec.NotBefore, c), nil
 }
@@ -220,6 +220,13 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 		}
 		s.dir.deleteDomain(a, name)
 		return b.Delete(appendDomain(nil, a, name), nil)
+	case command.KindPutDataKey:
+		a, wrapped, err := command.ReadPutDataKey(&r)
+		if err != nil {
+			return err
+		}
+		s.dir.putDataKey(a, wrapped)
+		return b.Set(appendAccount(nil, spaceDataKey, a), wrapped, nil)
 	case command.KindRetain:
 		c, err := command.ReadRetain(&r)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ type Directory struct {
 	mu       sync.RWMutex
 	accounts map[account.ID]*entry
 	keys     map[[sha256.Size]byte]keyRef
+	dataKeys map[account.ID][]byte // wrapped
 }
 
 type entry struct {
@@ -34,6 +36,7 @@ func newDirectory() *Directory {
 	return &Directory{
 		accounts: make(map[account.ID]*entry),
 		keys:     make(map[[sha256.Size]byte]keyRef),
+		dataKeys: make(map[account.ID][]byte),
 	}
 }
 
@@ -141,6 +144,27 @@ func (d *Directory) Covers(id account.ID, host string) bool {
 		}
 		host = host[dot+1:]
 	}
+}
+
+// DataKey is the wrapped data key of an account, nil if it has none. It must
+// not be changed.
+func (d *Directory) DataKey(id account.ID) []byte {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.dataKeys[id]
+}
+
+// DataKeys are all wrapped data keys.
+func (d *Directory) DataKeys() map[account.ID][]byte {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return maps.Clone(d.dataKeys)
+}
+
+func (d *Directory) putDataKey(id account.ID, wrapped []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dataKeys[id] = wrapped
 }
 
 func (d *Directory) putAccount(a account.Account) {

@@ -47,6 +47,7 @@
 //	c account class day id             the same for a late one
 //	q account destination due id n     a pending attempt: due in milliseconds, n is the attempt's number (4 bytes)
 //	i bucket account hash              an idempotency key, under the 6 hours (4 bytes) in which it was first seen
+//	w account                          the data key of an account, wrapped; see package seal
 //	m                                  Applied, Low, and the number of pending deliveries
 //
 // Class is pending, done or dead. Keys of deliveries begin with the account

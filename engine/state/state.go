@@ -1,6 +1,8 @@
 package state
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -159,6 +161,13 @@ func (s *State) loadDirectory() error {
 		})
 	}
 	return errors.Join(
+		s.scan([]byte{spaceDataKey}, []byte{spaceDataKey + 1}, func(key, value []byte) error {
+			if len(key) != 1+8 {
+				return fmt.Errorf("state: row %q: %w", key, wire.ErrMalformed)
+			}
+			s.dir.putDataKey(account.ID(binary.BigEndian.Uint64(key[1:])), bytes.Clone(value))
+			return nil
+		}),
 		load(spaceAccount, func(r *wire.Reader) {
 			var a account.Account
 			a.Read(r)

@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/harepost/harepost/engine/command"
+	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/seal"
+	"github.com/harepost/harepost/engine/state"
+)
+
+// vault has the data keys of the accounts, unwrapped. What it seals is sealed
+// before it enters a command, so that applying needs no key.
+type vault struct {
+	keys  *seal.Keyring // nil: nothing is sealed
+	boxes sync.Map      // AccountID to *seal.Box; one an account
+}
+
+// unlock unwraps every data key, so that a key file that does not fit is found
+// before anything is done.
+func (v *vault) unlock(dir *state.Directory) error {
+	wrapped := dir.DataKeys()
+	if v.keys == nil {
+		if len(wrapped) > 0 {
+			return errors.New("engine: the data is encrypted: start with the key file that it was encrypted with")
+		}
+		return nil
+	}
+	for a, w := range wrapped {
+		box, err := v.keys.Unwrap(uint64(a), w)
+		if err != nil {
+			return fmt.Errorf("engine: data key of %s: %w", a, err)
+		}
+		v.boxes.Store(a, box)
+	}
+	return nil
+}
+
+// box is the account's, nil when nothing is sealed.
+func (v *vault) box(a AccountID) *seal.Box {
+	if v.keys == nil {
+		return nil
+	}
+	b, _ := v.boxes.Load(a)
+	box, _ := b.(*seal.Box)
+	return box
+}
+
+// add makes a data key for an account, and returns it wrapped.
+func (v *vault) add(a AccountID) (wrapped []byte, err error) {
+	if wrapped, err = v.keys.NewDataKey(rand.Reader, uint64(a)); err != nil {
+		return nil, err
+	}
+	box, err := v.keys.Unwrap(uint64(a), wrapped)
+	if err != nil {
+		return nil, err
+	}
+	v.boxes.Store(a, box)
+	return wrapped, nil
+}
+
+// keyAccounts gives a data key to every account that has none, as when
+// encryption was turned on just now, and rewraps those whose master key is not
+// the active one any more.
+func (e *Engine) keyAccounts(ctx context.Context) error {
+	v := &e.vault
+	if v.keys == nil {
+		return nil
+	}
+	dir := e.state.Directory()
+	wrapped, fresh, rewrapped := dir.DataKeys(), 0, 0
+	for _, a := range dir.Accounts() {
+		if wrapped[a] != nil {
+			continue
+		}
+		if err := e.addDataKey(ctx, a); err != nil {
+			return err
+		}
+		fresh++
+	}
+	for a, w := range wrapped {
+		again, err := v.keys.Rewrap(uint64(a), w)
+		if err == nil && again != nil {
+			rewrapped++
+			err = e.propose(ctx, command.AppendPutDataKey(nil, a, again))
+		}
+		if err != nil {
+			return fmt.Errorf("engine: rewrap the data key of %s: %w", a, err)
+		}
+	}
+	e.opts.Logger.Info("payloads are encrypted; other keys of the key file are not needed any more, except for older backups",
+		"active_key", v.keys.Active(), "accounts", len(wrapped)+fresh, "new_data_keys", fresh, "rewrapped", rewrapped)
+	return nil
+}
+
+// addDataKey makes and commits a data key for an account. It goes before what
+// is sealed with it.
+func (e *Engine) addDataKey(ctx context.Context, a AccountID) error {
+	wrapped, err := e.vault.add(a)
+	if err == nil {
+		err = e.propose(ctx, command.AppendPutDataKey(nil, a, wrapped))
+	}
+	if err != nil {
+		return fmt.Errorf("engine: data key of %s: %w", a, err)
+	}
+	return nil
+}
+
+// sealSend seals what a record carries, and returns the body as it is stored.
+// The record's headers are gone from it afterwards.
+func (e *Engine) sealSend(a AccountID, rec *delivery.Record, body []byte) ([]byte, error) {
+	box := e.vault.box(a)
+	if box == nil {
+		return body, nil
+	}
+	d, err := box.Delivery(rec.ID)
+	if err != nil {
+		return nil, fmt.Errorf("engine: seal %s: %w", rec.ID, err)
+	}
+	rec.SealHeaders(d)
+	body = d.Seal(seal.Body, body)
+	rec.BodyCRC = delivery.BodyCRC(body)
+	return body, nil
+}
+
+var errNoDataKey = errors.New("the account has no data key")
+
+// sealer is what opens a sealed delivery.
+func (e *Engine) sealer(a AccountID, id DeliveryID) (seal.Delivery, error) {
+	box := e.vault.box(a)
+	if box == nil {
+		return seal.Delivery{}, fmt.Errorf("engine: open %s: %w", id, errNoDataKey)
+	}
+	return box.Delivery(id)
+}
+
+// openView opens what a reader gets of a sealed delivery.
+func (e *Engine) openView(a AccountID, v *Delivery, w *delivery.Row, payload bool) error {
+	var rec delivery.Record
+	if err := w.DecodeRecord(&rec); err != nil || !rec.Sealed {
+		return err
+	}
+	d, err := e.sealer(a, v.ID)
+	if err != nil {
+		return err
+	}
+	for i := range v.Attempts {
+		at := &v.Attempts[i]
+		if at.ResponseBody, err = d.Open(seal.Response, at.ResponseBody); err != nil {
+			return err
+		}
+	}
+	if !payload {
+		return nil
+	}
+	if err := rec.OpenHeaders(d); err != nil {
+		return err
+	}
+	v.Headers = rec.Headers
+	v.Body, err = d.Open(seal.Body, v.Body)
+	return err
+}
+
+// sealSecret is a signing secret as it is kept.
+func (e *Engine) sealSecret(a AccountID, secret string) string {
+	if box := e.vault.box(a); box != nil {
+		return box.SealText(secret)
+	}
+	return secret
+}
+
+// openSecret is a signing secret as it is used. One from before encryption was
+// turned on is kept in clear text until it is rotated.
+func (e *Engine) openSecret(a AccountID, kept string) (string, error) {
+	if !seal.IsSealedText(kept) {
+		return kept, nil
+	}
+	box := e.vault.box(a)
+	if box == nil {
+		return "", fmt.Errorf("engine: signing secret of %s: %w", a, errNoDataKey)
+	}
+	return box.OpenText(kept)
+}
