@@ -11,19 +11,20 @@ import (
 type cli struct {
 	Help helpFlag `short:"h" help:"Show help for the command and its flags, with every default."`
 
-	Serve      serveCmd      `cmd:"" help:"Run the server."`
-	Demo       demoCmd       `cmd:"" help:"Show everything on one screen: a real server and a receiver, a delivery, retries, dead letters."`
-	Accounts   accountsCmd   `cmd:"" help:"Create accounts (needs the admin token, unless sign-up is open)."`
-	Keys       keysCmd       `cmd:"" help:"Make, list and revoke the account's API keys."`
-	Secret     secretCmd     `cmd:"" help:"Show and rotate the secret that signs deliveries."`
-	Domains    domainsCmd    `cmd:"" help:"Add, verify and list the domains that may be sent to."`
-	Send       sendCmd       `cmd:"" help:"Send one request to a target."`
-	Deliveries deliveriesCmd `cmd:"" help:"Look at deliveries and their attempts."`
-	Listen     listenCmd     `cmd:"" help:"Receive requests: print them, verify their signatures, fail on purpose."`
-	Bench      benchCmd      `cmd:"" help:"Measure this machine."`
-	Check      checkCmd      `cmd:"" help:"Check a data directory offline. Changes nothing."`
-	Completion completionCmd `cmd:"" help:"Print what makes a shell complete these commands: for bash, zsh or fish."`
-	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Serve         serveCmd         `cmd:"" help:"Run the server."`
+	Demo          demoCmd          `cmd:"" help:"Show everything on one screen: a real server and a receiver, a delivery, retries, dead letters."`
+	Accounts      accountsCmd      `cmd:"" help:"Create accounts (needs the admin token, unless sign-up is open)."`
+	Keys          keysCmd          `cmd:"" help:"Make, list and revoke the account's API keys."`
+	Secret        secretCmd        `cmd:"" help:"Show and rotate the secret that signs deliveries."`
+	Domains       domainsCmd       `cmd:"" help:"Add, verify and list the domains that may be sent to."`
+	Send          sendCmd          `cmd:"" help:"Send one request to a target."`
+	Deliveries    deliveriesCmd    `cmd:"" help:"Look at deliveries and their attempts."`
+	Listen        listenCmd        `cmd:"" help:"Receive requests: print them, verify their signatures, fail on purpose."`
+	Bench         benchCmd         `cmd:"" help:"Measure this machine."`
+	Check         checkCmd         `cmd:"" help:"Check a data directory offline. Changes nothing."`
+	Completion    completionCmd    `cmd:"" help:"Print what makes a shell complete these commands: for bash, zsh or fish."`
+	EncryptionKey encryptionKeyCmd `cmd:"" help:"Draw a master key and print its line for --encryption-key-file."`
+	Version       versionCmd       `cmd:"" help:"Print the version."`
 }
 
 const description = `Harepost takes HTTP requests over a REST API, makes them durable, and delivers them with retries.

@@ -127,6 +127,7 @@ func (p *program) engineOptions() engine.Options {
 		MaxInFlight:       p.cfg.MaxInFlight,
 		LaneConcurrency:   p.cfg.LaneConcurrency,
 		RatePerMinute:     p.cfg.RateLimit,
+		Keyring:           p.cfg.keyring,
 		IdempotencyWindow: p.cfg.IdempotencyWindow,
 		RetainFinished:    p.cfg.RetentionFinished,
 		RetainDead:        p.cfg.RetentionDead,

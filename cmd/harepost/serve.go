@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/harepost/harepost/engine/seal"
 )
 
 // serveCmd is the flags of serve. Config turns them into what the rooms take.
@@ -23,6 +25,8 @@ type serveCmd struct {
 	UnixSocket string `name:"unix-socket" placeholder:"PATH" type:"path" help:"Serve the API on this Unix socket too, for a proxy on this machine: plain HTTP, mode 0660."`
 	TLSCert    string `name:"tls-cert" placeholder:"FILE" type:"path" help:"PEM file of the certificate and its chain: the API speaks HTTPS, TLS 1.2 and up. Read again when it changes."`
 	TLSKey     string `name:"tls-key" placeholder:"FILE" type:"path" help:"PEM file of the certificate's key. Read again when it changes."`
+
+	EncryptionKeyFile string `name:"encryption-key-file" placeholder:"FILE" type:"path" help:"File of master keys, the active one first: payloads, headers, kept responses and signing secrets are encrypted on disk. Make a line with: harepost encryption-key."`
 
 	Dev        bool   `name:"dev" help:"For one's own machine: loopback targets are allowed over http and count as verified, sign-up is open, and a key and a curl line are printed."`
 	DevPublic  bool   `name:"dev-public" help:"Let --dev listen on an address that is not loopback. Everyone who reaches it can send."`
@@ -81,6 +85,7 @@ type config struct {
 	egressAllow []netip.Prefix
 	rootCAs     *x509.CertPool // nil: the system's
 	certificate *certificate   // nil: plain HTTP
+	keyring     *seal.Keyring  // nil: nothing is encrypted on disk
 	logger      *slog.Logger
 }
 
@@ -102,6 +107,12 @@ func (c *serveCmd) config(logs io.Writer) (config, error) {
 	}
 	if c.Dev {
 		cfg.egressAllow = append(cfg.egressAllow, loopbackPrefixes()...)
+	}
+	if c.EncryptionKeyFile != "" {
+		var err error
+		if cfg.keyring, err = seal.OpenKeyring(c.EncryptionKeyFile); err != nil {
+			return config{}, exitWith(exitUsage, fmt.Errorf("--encryption-key-file: %w", err))
+		}
 	}
 	cfg.logger = newLogger(logs, c.LogLevel, c.LogFormat)
 	if c.TLSCert != "" {
