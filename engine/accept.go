@@ -22,13 +22,17 @@ const youngDelay = 2 * time.Second
 
 // Send makes a delivery of s and returns when it is durable. Errors: a
 // [*RateLimitedError], [*AddressBlockedError] or [*DomainNotVerifiedError]
-// says why it was refused, [ErrOverloaded] that it was not tried,
+// says why it was refused, as does [ErrSuspended], [ErrUnauthorized] that the
+// account was deleted this moment, [ErrOverloaded] that it was not tried,
 // [ErrUnknown] that it may or may not have been accepted.
 func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error) {
 	if err := e.Ready(); err != nil {
 		if errors.Is(err, ErrOverloaded) {
 			e.metrics.refused(refusedOverload)
 		}
+		return Receipt{}, err
+	}
+	if err := e.admit(a); err != nil {
 		return Receipt{}, err
 	}
 	now := e.opts.Now()
@@ -51,6 +55,27 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 		e.metrics.refused(refusedOverload)
 	}
 	return r, err
+}
+
+// admit says whether the account may send at all.
+func (e *Engine) admit(a AccountID) error {
+	owner, ok := e.state.Directory().Account(a)
+	if !ok {
+		return ErrUnauthorized // deleted since the key was looked at
+	}
+	if owner.Suspended {
+		e.metrics.refused(refusedSuspended)
+		return ErrSuspended
+	}
+	return nil
+}
+
+// ratePerMinute is an account's rate limit; 0 or less: none.
+func (e *Engine) ratePerMinute(a AccountID) int {
+	if owner, ok := e.state.Directory().Account(a); ok && owner.RatePerMinute != 0 {
+		return owner.RatePerMinute
+	}
+	return e.opts.RatePerMinute
 }
 
 // checkTarget checks that the account may send to the target, and that the
@@ -150,8 +175,12 @@ func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
 	case <-e.failed:
 		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, e.failure)
 	}
-	t.young = nil
+	ignored := t.ignored
+	t.young, t.ignored = nil, false
 	tickets.Put(t)
+	if ignored {
+		return Receipt{}, ErrUnauthorized
+	}
 	return Receipt{ID: id, CreatedAt: id.Time()}, nil
 }
 

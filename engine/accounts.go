@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/harepost/harepost/engine/account"
@@ -26,7 +24,7 @@ func (e *Engine) Authenticate(apiKey []byte) (AccountID, error) {
 	if !ok {
 		return 0, ErrUnauthorized
 	}
-	e.lastUsed.set(k, e.opts.Now())
+	e.lastUse.set(a, k, e.opts.Now())
 	return a, nil
 }
 
@@ -43,12 +41,12 @@ func (e *Engine) CreateAccount(ctx context.Context, name string) (NewAccount, er
 	}
 	e.admin.Lock()
 	defer e.admin.Unlock()
-	made := NewAccount{Account: a, APIKey: text, SigningSecret: a.SigningSecret}
+	made := NewAccount{Account: a, APIKey: text, SigningSecret: a.Secrets[0].Text}
 	if e.vault.keys != nil {
 		if err := e.addDataKey(ctx, a.ID); err != nil {
 			return NewAccount{}, err
 		}
-		a.SigningSecret = e.sealSecret(a.ID, a.SigningSecret)
+		a.Secrets = []Secret{e.sealSecret(a.ID, a.Secrets[0])}
 	}
 	if err := e.propose(ctx, command.AppendCreateAccount(nil, &a, &k)); err != nil {
 		return NewAccount{}, err
@@ -56,12 +54,82 @@ func (e *Engine) CreateAccount(ctx context.Context, name string) (NewAccount, er
 	return made, nil
 }
 
+// Account is an account; ErrNotFound, also of one that is deleted.
+func (e *Engine) Account(_ context.Context, id AccountID) (Account, error) {
+	a, ok := e.state.Directory().Account(id)
+	if !ok {
+		return Account{}, ErrNotFound
+	}
+	return a, nil
+}
+
+// ListAccounts are up to limit accounts by ascending id, those after the id
+// after. next is what to list on after; 0 says that this was the last page.
+func (e *Engine) ListAccounts(_ context.Context, after AccountID, limit int) (accounts []Account, next AccountID, err error) {
+	accounts, more := e.state.Directory().AccountsAfter(after, max(limit, 1))
+	if more && len(accounts) > 0 {
+		next = accounts[len(accounts)-1].ID
+	}
+	return accounts, next, nil
+}
+
+// An AccountChange says what of an account is to be changed; nil: not this.
+type AccountChange struct {
+	Name          *string
+	RatePerMinute *int // 0: the server's default again; NoRateLimit: none
+	Suspended     *bool
+}
+
+// NoRateLimit is the RatePerMinute of an account without a limit, whatever the
+// server's default is.
+const NoRateLimit = account.NoRateLimit
+
+// ChangeAccount changes an account and returns it as it is then. While it is
+// suspended its sends are refused and what is pending waits: nothing is lost
+// and no attempt is counted. Reading and the management of keys stay possible.
+// Errors: ErrNotFound; a rate below NoRateLimit or above MaxRatePerMinute is
+// refused.
+func (e *Engine) ChangeAccount(ctx context.Context, id AccountID, c AccountChange) (Account, error) {
+	return e.changeAccount(ctx, id, func(a Account) (Account, error) {
+		if c.Name != nil {
+			a.Name = *c.Name
+		}
+		if c.RatePerMinute != nil {
+			if *c.RatePerMinute < NoRateLimit || *c.RatePerMinute > MaxRatePerMinute {
+				return a, fmt.Errorf("engine: a rate of %d a minute is not within %d and %d", *c.RatePerMinute, NoRateLimit, MaxRatePerMinute)
+			}
+			a.RatePerMinute = *c.RatePerMinute
+		}
+		if c.Suspended != nil {
+			a.Suspended = *c.Suspended
+		}
+		return a, nil
+	})
+}
+
+// DeleteAccount ends an account: its keys, domains and signing secrets are
+// gone with the return, it is not shown any more, and what is pending is not
+// attempted. Its deliveries are dropped from then on in bounded steps, which go
+// on after a restart; its idempotency keys expire by themselves. ErrNotFound.
+func (e *Engine) DeleteAccount(ctx context.Context, id AccountID) error {
+	e.admin.Lock()
+	defer e.admin.Unlock()
+	if !e.state.Directory().Has(id) {
+		return ErrNotFound
+	}
+	if err := e.propose(ctx, command.AppendDeleteAccount(nil, id, e.now().UnixMilli())); err != nil {
+		return err
+	}
+	e.sweepSoon()
+	return nil
+}
+
 // Keys are the keys of an account, oldest first.
 func (e *Engine) Keys(_ context.Context, a AccountID) ([]Key, error) {
 	keys := e.state.Directory().Keys(a)
 	views := make([]Key, len(keys))
 	for i, k := range keys {
-		views[i] = Key{ID: k.ID, Prefix: k.Prefix, CreatedAt: k.CreatedAt, LastUsed: e.lastUsed.get(k.ID)}
+		views[i] = Key{ID: k.ID, Prefix: k.Prefix, CreatedAt: k.CreatedAt, LastUsed: e.lastUse.get(k.ID, k.LastUsed)}
 	}
 	return views, nil
 }
@@ -75,6 +143,9 @@ func (e *Engine) CreateKey(ctx context.Context, a AccountID) (Key, string, error
 	}
 	e.admin.Lock()
 	defer e.admin.Unlock()
+	if !e.state.Directory().Has(a) {
+		return Key{}, "", ErrNotFound // deleted this moment
+	}
 	if len(e.state.Directory().Keys(a)) >= e.opts.KeysPerAccount {
 		return Key{}, "", fmt.Errorf("%w: an account has at most %d keys", ErrTooMany, e.opts.KeysPerAccount)
 	}
@@ -94,20 +165,11 @@ func (e *Engine) RevokeKey(ctx context.Context, a AccountID, id KeyID) error {
 			if err := e.propose(ctx, command.AppendRevokeKey(nil, a, id)); err != nil {
 				return err
 			}
-			e.lastUsed.m.Delete(id)
+			e.lastUse.m.Delete(id)
 			return nil
 		}
 	}
 	return ErrNotFound
-}
-
-// SigningSecret is the secret with which an account's deliveries are signed.
-func (e *Engine) SigningSecret(_ context.Context, a AccountID) (string, error) {
-	owner, ok := e.state.Directory().Account(a)
-	if !ok {
-		return "", ErrNotFound
-	}
-	return e.openSecret(a, owner.SigningSecret)
 }
 
 // Accounts are the ids of all accounts.
@@ -123,6 +185,9 @@ func (e *Engine) AddDomain(ctx context.Context, a AccountID, name string) (d Dom
 	e.admin.Lock()
 	defer e.admin.Unlock()
 	dir := e.state.Directory()
+	if !dir.Has(a) {
+		return Domain{}, false, ErrNotFound // deleted this moment
+	}
 	if d, ok := dir.Domain(a, name); ok {
 		return d, false, nil
 	}
@@ -235,25 +300,3 @@ func (e *Engine) DeleteDomain(ctx context.Context, a AccountID, name string) err
 
 // now is the clock in the precision in which times are kept.
 func (e *Engine) now() time.Time { return e.opts.Now().UTC().Truncate(time.Millisecond) }
-
-// lastUsed is when each key was last used: in memory only, because a request
-// must not cost a write.
-type lastUsed struct{ m sync.Map } // account.KeyID to *atomic.Int64, Unix milliseconds
-
-func (l *lastUsed) set(k KeyID, now time.Time) {
-	v, ok := l.m.Load(k)
-	if !ok {
-		v, _ = l.m.LoadOrStore(k, new(atomic.Int64))
-	}
-	// Once a second is enough, and keeps the line out of the other core's way.
-	if at, ms := v.(*atomic.Int64), now.UnixMilli(); ms-at.Load() >= 1000 {
-		at.Store(ms)
-	}
-}
-
-func (l *lastUsed) get(k KeyID) time.Time {
-	if v, ok := l.m.Load(k); ok {
-		return time.UnixMilli(v.(*atomic.Int64).Load()).UTC()
-	}
-	return time.Time{}
-}

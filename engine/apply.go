@@ -10,6 +10,10 @@ import (
 type ticket struct {
 	done  chan struct{} // one slot: the applier writes once, the waiter reads once
 	young *state.Young  // of a Send
+
+	// ignored is written before done: the command changed nothing, because the
+	// account had been deleted meanwhile.
+	ignored bool
 }
 
 // attempted is what the dispatcher remembers of an attempt until its record is
@@ -75,8 +79,16 @@ func (e *Engine) applyCommit(c *commit) error {
 	if err != nil {
 		return err
 	}
+	// Before whoever asked for it is answered.
+	for i := range c.entries {
+		if a := c.entries[i].Changed; a != 0 {
+			e.dispatcher.follow(a)
+			e.vault.follow(a, e.state.Directory())
+		}
+	}
 	for i, cookie := range c.cookies {
 		if t, ok := cookie.(*ticket); ok {
+			t.ignored = c.entries[i].Ignored
 			t.done <- struct{}{}
 		} else if a, ok := cookie.(*attempted); ok && !c.entries[i].Ignored {
 			e.metrics.countAttempt(a)
@@ -116,6 +128,7 @@ func (e *Engine) answerAccepts(batch []state.Entry, cookies []any) {
 	e.metrics.accepted.Add(accepted)
 	for i, cookie := range cookies {
 		if t, ok := cookie.(*ticket); ok && answeredEarly(t) {
+			t.ignored = batch[i].Ignored
 			cookies[i] = nil // from here on the ticket is its waiter's, for another send
 			t.done <- struct{}{}
 		}

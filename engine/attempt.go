@@ -20,7 +20,7 @@ type attempting struct {
 	request transport.Request
 	result  transport.Result
 	headers []transport.Header
-	secrets [1]string
+	secrets []string
 	command []byte
 }
 
@@ -28,6 +28,7 @@ type attempting struct {
 const (
 	errorExpired = "expired: the delivery's expires_at had passed"
 	errorRemoved = "canceled: the destination's domain is no longer verified"
+	errorDeleted = "canceled: the account was deleted"
 )
 
 // attempt makes one attempt. It returns what is to be recorded of it, whose
@@ -48,6 +49,9 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
 	var box seal.Delivery
 	if err == nil {
 		box, body, err = e.open(w, body)
+	}
+	if err != nil && !e.state.Directory().Has(a) {
+		return nil // deleted this moment, and its data key with it
 	}
 	if err != nil {
 		e.fail(fmt.Errorf("engine: read delivery %s for attempt %d: %w", id, next.Item.Attempt, err))
@@ -77,9 +81,12 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
 // secrets to sign with.
 func (e *Engine) open(w *attempting, stored []byte) (box seal.Delivery, body []byte, err error) {
 	rec := &w.record
+	w.secrets = w.secrets[:0]
 	if rec.Sign {
-		if owner, ok := e.state.Directory().Account(AccountID(rec.Account)); ok {
-			if w.secrets[0], err = e.openSecret(owner.ID, owner.SigningSecret); err != nil {
+		owner, _ := e.state.Directory().Account(AccountID(rec.Account))
+		w.secrets = owner.LiveSecrets(w.secrets, e.opts.Now())
+		for i, kept := range w.secrets {
+			if w.secrets[i], err = e.openSecret(owner.ID, kept); err != nil {
 				return box, nil, err
 			}
 		}
@@ -114,6 +121,9 @@ func (e *Engine) make(w *attempting, number int, body []byte) (delivery.Attempt,
 	now := e.opts.Now()
 	if rec.ExpiresAt != 0 && now.UnixMilli() >= rec.ExpiresAt {
 		return endedByRule(number, now, OutcomeFailed, errorExpired), StatusDeadLetter
+	}
+	if !e.state.Directory().Has(AccountID(rec.Account)) {
+		return endedByRule(number, now, OutcomeRejected, errorDeleted), StatusRejected
 	}
 	if !e.covers(AccountID(rec.Account), rec.Target.Host) {
 		return endedByRule(number, now, OutcomeRejected, errorRemoved), StatusRejected
@@ -181,7 +191,7 @@ func (e *Engine) deliver(w *attempting, number int, body []byte) {
 		IdempotencyKey: rec.IdempotencyKey,
 	}
 	if rec.Sign {
-		w.request.Secrets = w.secrets[:]
+		w.request.Secrets = w.secrets
 	}
 	e.opts.Transport.Do(&w.request, &w.result)
 }

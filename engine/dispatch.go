@@ -103,6 +103,22 @@ func (d *dispatcher) addYoung(y *state.Young, index uint64) {
 	}, index, d.now())
 }
 
+// follow has the scheduler hold an account's attempts back, or let them go on,
+// as the account is now. Those of a deleted account wait until it is swept:
+// what it had is gone then, and nothing is attempted of it.
+func (d *dispatcher) follow(a AccountID) {
+	dir := d.engine.state.Directory()
+	owner, ok := dir.Account(a)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ok && owner.Suspended || !ok && dir.IsDeleted(a) {
+		d.sched.Suspend(uint64(a))
+		return
+	}
+	d.sched.Resume(uint64(a), d.now())
+	d.kick(d.sched.Stats().ReadyLanes)
+}
+
 // recorded tells the scheduler which attempts are on record, and what has come
 // to be on disk.
 func (d *dispatcher) recorded(c *commit, low uint64) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,13 +31,13 @@ type Engine struct {
 	dispatcher *dispatcher
 	metrics    *engineMetrics
 
-	ids      idSource
-	flights  flights
-	limiter  limiter
-	lastUsed lastUsed
-	vault    vault
-	admin    sync.Mutex // one change of accounts, keys or domains at a time
-	reads    reads
+	ids     idSource
+	flights flights
+	limiter limiter
+	vault   vault
+	lastUse lastUse
+	admin   sync.Mutex // one change of accounts, keys or domains at a time
+	reads   reads
 
 	commits chan *commit // from the log's writer to the applier
 	spare   chan *commit // and back, for reuse
@@ -49,6 +50,7 @@ type Engine struct {
 	noSpace  atomic.Bool // the disk is full: no sends
 	toldFull bool        // noSpace, as the keeper last logged it
 
+	sweeping chan struct{}  // to the keeper: a deleted account is to be swept
 	retained command.Retain // bounds of the last whole pass; the keeper's own
 
 	failOnce  sync.Once
@@ -75,9 +77,11 @@ func Open(dir string, o Options) (*Engine, error) {
 		started: make(chan struct{}),
 		stop:    make(chan struct{}),
 		failed:  make(chan struct{}),
+
+		sweeping: make(chan struct{}, 1),
 	}
-	e.limiter.rate = func(AccountID) int { return o.RatePerMinute }
 	e.vault.keys = o.Keyring
+	e.limiter.rate = e.ratePerMinute
 	e.dispatcher = newDispatcher(e)
 	e.metrics = newEngineMetrics(e)
 	log, err := e.openStores(dir)
@@ -98,6 +102,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err := e.keyAccounts(context.Background()); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
+	e.sweepSoon()
 	return e, nil
 }
 
@@ -180,6 +185,10 @@ func (e *Engine) replay(log walLog) error {
 // restoreLanes gives the scheduler what is pending.
 func (e *Engine) restoreLanes() error {
 	d := e.dispatcher
+	dir := e.state.Directory()
+	for _, a := range slices.Concat(dir.Suspended(), dir.Deleted()) {
+		d.follow(a)
+	}
 	err := e.state.Lanes(func(l state.Lane, first state.Position) {
 		d.sched.Restore(laneKey(l), schedulerPosition(first), d.now())
 	})
@@ -246,6 +255,7 @@ func (e *Engine) shutdown() error {
 	close(e.stop)
 	e.keeper.Wait()
 	drained := e.dispatcher.stop(e.opts.DrainTimeout)
+	e.saveLastUseAtClose()
 	err := e.log.Close()
 	close(e.commits)
 	e.applier.Wait()

@@ -26,7 +26,11 @@ func (e *Engine) keep() {
 			e.watchSpace()
 		case <-keep.C:
 			e.retain()
+			e.keepLastUse()
 			e.dispatcher.trim()
+			e.sweepSoon() // if a step has failed
+		case <-e.sweeping:
+			e.sweep()
 		case <-e.stop:
 			return
 		case <-e.failed:

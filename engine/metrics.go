@@ -34,6 +34,7 @@ type refusal int
 const (
 	refusedRate refusal = iota
 	refusedTarget
+	refusedSuspended
 	refusedOverload
 )
 
@@ -55,7 +56,7 @@ func newEngineMetrics(e *Engine) *engineMetrics {
 		commitEntries:  set.NewPrometheusHistogramExt("harepost_log_commit_entries", commitEntryBuckets),
 		commitBytes:    set.NewPrometheusHistogramExt("harepost_log_commit_bytes", commitBytesBuckets),
 	}
-	for r, word := range [...]string{refusedRate: "rate_limit", refusedTarget: "target", refusedOverload: "overload"} {
+	for r, word := range [...]string{refusedRate: "rate_limit", refusedTarget: "target", refusedSuspended: "suspended", refusedOverload: "overload"} {
 		m.refusals[r] = set.NewCounter(fmt.Sprintf(`harepost_sends_refused_total{reason=%q}`, word))
 	}
 	for o := OutcomeDelivered; o <= OutcomeRejected; o++ {

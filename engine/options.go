@@ -29,7 +29,8 @@ type Options struct {
 	LaneConcurrency int
 
 	// RatePerMinute bounds the sends of each account, as a token bucket of that
-	// many tokens that fills at that rate. Default 0: no bound.
+	// many tokens that fills at that rate. Default 0: no bound. An account's own
+	// RatePerMinute comes before it.
 	RatePerMinute int
 
 	// Keyring encrypts what deliveries carry, see package seal. Default nil:

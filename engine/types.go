@@ -15,6 +15,7 @@ type (
 	AccountID  = account.ID
 	KeyID      = account.KeyID
 	Account    = account.Account
+	Secret     = account.Secret
 	Domain     = account.Domain
 	DeliveryID = delivery.ID
 	Status     = delivery.Status
@@ -54,6 +55,9 @@ const (
 // ParseDeliveryID reads a queue_id.
 func ParseDeliveryID(s string) (DeliveryID, error) { return delivery.ParseID(s) }
 
+// ParseAccountID reads the public form of an account's id.
+func ParseAccountID(s string) (AccountID, error) { return account.ParseID(s) }
+
 // ParseKeyID reads the public form of a key's id.
 func ParseKeyID(s string) (KeyID, error) { return account.ParseKeyID(s) }
 
@@ -92,7 +96,7 @@ type Key struct {
 	ID        KeyID
 	Prefix    string // first characters, for recognition
 	CreatedAt time.Time
-	LastUsed  time.Time // zero: not since this process started
+	LastUsed  time.Time // zero: never; a crash may forget the last hour
 }
 
 // NewAccount is what CreateAccount returns, once: of the key only a hash is
@@ -115,7 +119,8 @@ var (
 	ErrOverloaded   = errors.New("overloaded")      // nothing was accepted; try again
 	ErrUnknown      = errors.New("outcome unknown") // may or may not be durable; the process is about to end
 	ErrClosed       = errors.New("engine is closed")
-	ErrTooMany      = errors.New("too many") // a bound on domains or keys is reached
+	ErrTooMany      = errors.New("too many") // a bound on domains, keys or secrets is reached
+	ErrSuspended    = errors.New("account is suspended")
 )
 
 // A DomainNotVerifiedError says that the target's host is not covered by a

@@ -63,6 +63,13 @@ func (v *vault) add(a AccountID) (wrapped []byte, err error) {
 	return wrapped, nil
 }
 
+// follow forgets the data key of an account that is swept.
+func (v *vault) follow(a AccountID, dir *state.Directory) {
+	if !dir.Has(a) && !dir.IsDeleted(a) {
+		v.boxes.Delete(a)
+	}
+}
+
 // keyAccounts gives a data key to every account that has none, as when
 // encryption was turned on just now, and rewraps those whose master key is not
 // the active one any more.
@@ -166,9 +173,9 @@ func (e *Engine) openView(a AccountID, v *Delivery, w *delivery.Row, payload boo
 }
 
 // sealSecret is a signing secret as it is kept.
-func (e *Engine) sealSecret(a AccountID, secret string) string {
+func (e *Engine) sealSecret(a AccountID, secret Secret) Secret {
 	if box := e.vault.box(a); box != nil {
-		return box.SealText(secret)
+		secret.Text = box.SealText(secret.Text)
 	}
 	return secret
 }

@@ -69,6 +69,10 @@
 // is in memory and due and fewer than its limit of attempts are in flight.
 // How many attempts run in all is the caller's to bound.
 //
+// The lanes of an account that is suspended have no turn and no moment: they
+// keep what they hold, by the same rules as others, and their attempts in
+// flight end as usual, but nothing is started until Resume.
+//
 // # Moments
 //
 // A lane whose first item is due later has one entry in a timing wheel of 10
@@ -89,7 +93,7 @@
 //	for p, ok := s.NextPage(); ok; ...       // while there are readers: s.Paged(...)
 //	s.Wake(now); at, ok := s.NextWake()      // then sleep until at
 //
-// Every one of them is O(log n) at worst, n being the items of the lane or
+// Suspend and Resume walk over all lanes. Every other call is O(log n) at worst, n being the items of the lane or
 // the lanes, but for the work that time or the watermark brings. That is done
 // in bounded steps; only the lanes of one slot of a higher level of the wheel
 // cascade all at once, at some tens of nanoseconds each. Nothing is allocated

@@ -44,6 +44,7 @@ type lane struct {
 type account struct {
 	id         uint64
 	lanes      int32
+	suspended  bool    // nothing of it is started, see Suspend
 	turn       laneRef // ready lane whose turn is next; 0: none is ready
 	prev, next accountRef
 }
@@ -68,9 +69,15 @@ func (s *Scheduler) first(l *lane) (due Time, inMemory, ok bool) {
 // refresh puts the lane where it now belongs; every change to a lane ends
 // here. A lane with something due is in the due heap, and is ready, full,
 // held off, or waits for a page. A lane whose first item is due later is in
-// the wheel only. A lane with nothing at all is gone, once it is not held off.
+// the wheel only. One whose account is suspended is nowhere. A lane with nothing at all is gone, once it is not held off.
 func (s *Scheduler) refresh(r laneRef, l *lane) {
 	due, inMemory, waits := s.first(l)
+	if waits && s.accounts.at(l.account).suspended {
+		s.due.remove(r)
+		s.unready(r, l)
+		s.wheel.cancel(uint32(r))
+		return
+	}
 	if !waits || due > s.now {
 		s.due.remove(r)
 		s.unready(r, l)
@@ -118,7 +125,8 @@ func (s *Scheduler) laneFor(k LaneKey) (laneRef, *lane) {
 	a, ok := s.byAccount[k.Account]
 	if !ok {
 		a = s.accounts.take()
-		s.accounts.at(a).id = k.Account
+		_, suspended := s.suspended[k.Account]
+		s.accounts.at(a).id, s.accounts.at(a).suspended = k.Account, suspended
 		s.byAccount[k.Account] = a
 	}
 	s.accounts.at(a).lanes++

@@ -15,6 +15,7 @@ type Scheduler struct {
 	byID      map[ID]itemRef // items in memory, waiting and busy
 	byKey     map[LaneKey]laneRef
 	byAccount map[uint64]accountRef
+	suspended map[uint64]struct{} // accounts, with lanes or without
 
 	turn  accountRef // account with ready lanes whose turn is next; 0: none is ready
 	due   dueHeap    // lanes with something due and not started
@@ -43,6 +44,7 @@ func New(o Options) *Scheduler {
 		byID:        make(map[ID]itemRef),
 		byKey:       make(map[LaneKey]laneRef),
 		byAccount:   make(map[uint64]accountRef),
+		suspended:   make(map[uint64]struct{}),
 		wheel:       newWheel(0),
 		storedBelow: 1, // log index 0: on disk already
 		pages:       make(map[laneRef]*page),

@@ -146,6 +146,9 @@ func (r checkReport) print(sh *shell) {
 	if r.State != nil {
 		fmt.Fprintf(out, "state  applied up to entry %d, needs the log from %d; %d accounts, %d attempts queued in %d lanes\n",
 			r.State.Applied, r.State.Low, r.State.Accounts, r.State.Queued, r.State.Lanes)
+		if r.State.Deleted > 0 {
+			fmt.Fprintf(out, "       %d deleted accounts with %d deliveries left, which a server goes on to drop\n", r.State.Deleted, r.State.Leaving)
+		}
 		for _, status := range delivery.Statuses {
 			if n := r.State.Deliveries[status.String()]; n > 0 {
 				fmt.Fprintf(out, "       %d %s\n", n, p.status(status.String()))

@@ -16,8 +16,10 @@ type stateReport struct {
 	Applied    uint64           `json:"applied_index"`
 	Low        uint64           `json:"needed_from_index"`
 	Accounts   int              `json:"accounts"`
-	Deliveries map[string]int64 `json:"deliveries"` // by status
-	Bodies     int64            `json:"bodies"`     // kept beside their deliveries
+	Deleted    int64            `json:"deleted_accounts"`   // of which something is left to sweep
+	Leaving    int64            `json:"leaving_deliveries"` // what is left, in none of the counts below
+	Deliveries map[string]int64 `json:"deliveries"`         // by status
+	Bodies     int64            `json:"bodies"`             // kept beside their deliveries
 	Queued     int64            `json:"queue_positions"`
 	Lanes      int64            `json:"lanes"`
 	findings   []error
@@ -42,6 +44,7 @@ func inspectState(dir string) (r stateReport, err error) {
 	v, err := st.Verify()
 	r = stateReport{
 		Applied: st.Applied(), Low: st.Low(), Accounts: len(st.Directory().Accounts()),
+		Deleted: v.Deleted, Leaving: v.Leaving,
 		Deliveries: make(map[string]int64), Bodies: v.Bodies, Queued: v.Queued, Lanes: v.Lanes,
 		findings: v.Findings,
 	}

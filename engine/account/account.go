@@ -7,7 +7,6 @@ package account
 import (
 	"crypto/sha256"
 	"encoding/base32"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -72,8 +71,27 @@ type Account struct {
 	ID            ID
 	Name          string
 	CreatedAt     time.Time // whole milliseconds
-	SigningSecret string    // "whsec_" and base64 of 32 bytes
+	RatePerMinute int       // 0: the server's default; NoRateLimit: none
+	Suspended     bool      // sends are refused, attempts wait
+
+	// Secrets sign the deliveries, the newest first: that is the one shown.
+	// The slice is shared and must not be changed, see WithSecret.
+	Secrets []Secret
 }
+
+// NoRateLimit is the RatePerMinute of an account that has none, whatever the
+// server's default is.
+const NoRateLimit = -1
+
+// A Secret signs deliveries until it ends.
+type Secret struct {
+	Text      string // "whsec_" and base64 of 32 bytes
+	CreatedAt time.Time
+	ExpiresAt time.Time // zero: no end
+}
+
+// LiveAt reports whether the secret signs at the moment t.
+func (s *Secret) LiveAt(t time.Time) bool { return s.ExpiresAt.IsZero() || t.Before(s.ExpiresAt) }
 
 // A Key is an API key without its secret, of which only the hash is kept.
 type Key struct {
@@ -82,6 +100,7 @@ type Key struct {
 	Hash      [sha256.Size]byte
 	Prefix    string // first characters, for recognition
 	CreatedAt time.Time
+	LastUsed  time.Time // as it was last kept; zero: not yet
 }
 
 // A Domain is a destination domain of an account.
@@ -93,41 +112,70 @@ type Domain struct {
 	VerifiedAt time.Time // zero while pending
 }
 
-const version = 1
+// The versions of the encodings. Those of a first version are still read: an
+// account had one secret without an end, a key no last use.
+const (
+	accountVersion = 2
+	keyVersion     = 2
+	domainVersion  = 1
+)
+
+// mostKeptSecrets bounds the secrets of one account in its bytes.
+const mostKeptSecrets = 64
 
 // Append appends the bytes of a.
 func (a *Account) Append(dst []byte) []byte {
-	dst = append(dst, version)
+	dst = append(dst, accountVersion)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(a.ID))
 	dst = binary.AppendVarint(dst, a.CreatedAt.UnixMilli())
 	dst = wire.AppendString(dst, a.Name)
-	return wire.AppendString(dst, a.SigningSecret)
+	dst = binary.AppendVarint(dst, int64(a.RatePerMinute))
+	dst = wire.AppendBool(dst, a.Suspended)
+	dst = binary.AppendUvarint(dst, uint64(len(a.Secrets)))
+	for i := range a.Secrets {
+		dst = wire.AppendString(dst, a.Secrets[i].Text)
+		dst = binary.AppendVarint(dst, a.Secrets[i].CreatedAt.UnixMilli())
+		dst = appendTime(dst, a.Secrets[i].ExpiresAt)
+	}
+	return dst
 }
 
 // Read takes an account off r. Strings alias r's input.
 func (a *Account) Read(r *wire.Reader) {
-	if r.Byte() != version {
+	v := r.Byte()
+	if v < 1 || v > accountVersion {
 		r.Fail()
 	}
-	a.ID = ID(r.Uint64())
-	a.CreatedAt = readTime(r)
-	a.Name = r.String()
-	a.SigningSecret = r.String()
+	*a = Account{ID: ID(r.Uint64()), CreatedAt: readTime(r), Name: r.String()}
+	if v == 1 {
+		a.Secrets = []Secret{{Text: r.String(), CreatedAt: a.CreatedAt}}
+		return
+	}
+	a.RatePerMinute = int(r.Varint())
+	a.Suspended = r.Bool()
+	for n := r.Int(mostKeptSecrets); n > 0 && r.Err() == nil; n-- {
+		a.Secrets = append(a.Secrets, Secret{Text: r.String(), CreatedAt: readTime(r), ExpiresAt: readOptionalTime(r)})
+	}
+	if len(a.Secrets) == 0 || a.RatePerMinute < NoRateLimit {
+		r.Fail()
+	}
 }
 
 // Append appends the bytes of k.
 func (k *Key) Append(dst []byte) []byte {
-	dst = append(dst, version)
+	dst = append(dst, keyVersion)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(k.Account))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(k.ID))
 	dst = append(dst, k.Hash[:]...)
 	dst = wire.AppendString(dst, k.Prefix)
-	return binary.AppendVarint(dst, k.CreatedAt.UnixMilli())
+	dst = binary.AppendVarint(dst, k.CreatedAt.UnixMilli())
+	return appendTime(dst, k.LastUsed)
 }
 
 // Read takes a key off r. Strings alias r's input.
 func (k *Key) Read(r *wire.Reader) {
-	if r.Byte() != version {
+	v := r.Byte()
+	if v < 1 || v > keyVersion {
 		r.Fail()
 	}
 	k.Account = ID(r.Uint64())
@@ -135,35 +183,48 @@ func (k *Key) Read(r *wire.Reader) {
 	copy(k.Hash[:], r.Fixed(len(k.Hash)))
 	k.Prefix = r.String()
 	k.CreatedAt = readTime(r)
+	k.LastUsed = time.Time{}
+	if v > 1 {
+		k.LastUsed = readOptionalTime(r)
+	}
 }
 
 // Append appends the bytes of d.
 func (d *Domain) Append(dst []byte) []byte {
-	dst = append(dst, version)
+	dst = append(dst, domainVersion)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(d.Account))
 	dst = wire.AppendString(dst, d.Name)
 	dst = wire.AppendString(dst, d.Token)
 	dst = binary.AppendVarint(dst, d.CreatedAt.UnixMilli())
-	dst = wire.AppendBool(dst, !d.VerifiedAt.IsZero())
-	if !d.VerifiedAt.IsZero() {
-		dst = binary.AppendVarint(dst, d.VerifiedAt.UnixMilli())
-	}
-	return dst
+	return appendTime(dst, d.VerifiedAt)
 }
 
 // Read takes a domain off r. Strings alias r's input.
 func (d *Domain) Read(r *wire.Reader) {
-	if r.Byte() != version {
+	if r.Byte() != domainVersion {
 		r.Fail()
 	}
 	d.Account = ID(r.Uint64())
 	d.Name = r.String()
 	d.Token = r.String()
 	d.CreatedAt = readTime(r)
-	d.VerifiedAt = time.Time{}
-	if r.Bool() {
-		d.VerifiedAt = readTime(r)
+	d.VerifiedAt = readOptionalTime(r)
+}
+
+// appendTime appends a time that may be zero.
+func appendTime(dst []byte, t time.Time) []byte {
+	dst = wire.AppendBool(dst, !t.IsZero())
+	if !t.IsZero() {
+		dst = binary.AppendVarint(dst, t.UnixMilli())
 	}
+	return dst
+}
+
+func readOptionalTime(r *wire.Reader) time.Time {
+	if !r.Bool() {
+		return time.Time{}
+	}
+	return readTime(r)
 }
 
 func readTime(r *wire.Reader) time.Time { return time.UnixMilli(r.Varint()).UTC() }
@@ -209,16 +270,11 @@ func New(random io.Reader, name string, now time.Time) (Account, error) {
 	if err != nil {
 		return Account{}, err
 	}
-	var secret [secretBytes]byte
-	if _, err := io.ReadFull(random, secret[:]); err != nil {
-		return Account{}, fmt.Errorf("account: draw a secret: %w", err)
+	secret, err := NewSecret(random, now)
+	if err != nil {
+		return Account{}, err
 	}
-	return Account{
-		ID:            ID(id),
-		Name:          name,
-		CreatedAt:     now,
-		SigningSecret: secretPrefix + base64.StdEncoding.EncodeToString(secret[:]),
-	}, nil
+	return Account{ID: ID(id), Name: name, CreatedAt: now, Secrets: []Secret{secret}}, nil
 }
 
 // NewDomain draws the token of a domain.

@@ -37,7 +37,15 @@ const (
 	KindPutDomain     Kind = 6 // added, or verified
 	KindDeleteDomain  Kind = 7
 	KindRetain        Kind = 8 // drop what is older
-	KindPutDataKey    Kind = 20
+
+	// 9 to 13 are the control of deliveries.
+
+	KindPutAccount    Kind = 14 // an account's own settings and secrets changed
+	KindTouchKeys     Kind = 15 // when keys were last used
+	KindDeleteAccount Kind = 16
+	KindSweepAccount  Kind = 17 // drop a part of what a deleted account has left
+
+	KindPutDataKey Kind = 20
 )
 
 const version = 1
@@ -52,7 +60,13 @@ var known = [256]bool{
 	KindPutDomain:     true,
 	KindDeleteDomain:  true,
 	KindRetain:        true,
-	KindPutDataKey:    true,
+
+	KindPutAccount:    true,
+	KindTouchKeys:     true,
+	KindDeleteAccount: true,
+	KindSweepAccount:  true,
+
+	KindPutDataKey: true,
 }
 
 // ErrUnknown says that a command is of a version or kind that this program

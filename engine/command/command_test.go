@@ -55,6 +55,18 @@ func reencode(b []byte) ([]byte, error) {
 	case KindRetain:
 		c, err := ReadRetain(&r)
 		return AppendRetain(nil, &c), err
+	case KindPutAccount:
+		a, err := ReadPutAccount(&r)
+		return AppendPutAccount(nil, &a), err
+	case KindTouchKeys:
+		uses, err := ReadTouchKeys(&r)
+		return AppendTouchKeys(nil, uses), err
+	case KindDeleteAccount:
+		a, at, err := ReadDeleteAccount(&r)
+		return AppendDeleteAccount(nil, a, at), err
+	case KindSweepAccount:
+		a, limit, err := ReadSweepAccount(&r)
+		return AppendSweepAccount(nil, a, limit), err
 	}
 	return nil, errors.New("a kind without a decoder")
 }
@@ -69,8 +81,16 @@ func samples() map[Kind][]byte {
 		Timing:        delivery.Timing{DNS: time.Millisecond, Connect: 2 * time.Millisecond, Reused: true},
 		RemoteIP:      "192.0.2.1", ResponseBody: []byte("busy"), BodyTruncated: true,
 	}
-	a := account.Account{ID: 5, Name: "Ä & Co", CreatedAt: when, SigningSecret: "whsec_eA=="}
-	k := account.Key{Account: 5, ID: 6, Hash: account.HashKey([]byte("k")), Prefix: "hp_live_abcd", CreatedAt: when}
+	a := account.Account{
+		ID: 5, Name: "Ä & Co", CreatedAt: when, RatePerMinute: account.NoRateLimit, Suspended: true,
+		Secrets: []account.Secret{
+			{Text: "whsec_eA==", CreatedAt: when},
+			{Text: "whsec_eB==", CreatedAt: when.Add(-time.Hour), ExpiresAt: when.Add(time.Hour)},
+		},
+	}
+	k := account.Key{
+		Account: 5, ID: 6, Hash: account.HashKey([]byte("k")), Prefix: "hp_live_abcd", CreatedAt: when, LastUsed: when,
+	}
 	d := account.Domain{Account: 5, Name: "your-app.com", Token: "abc123", CreatedAt: when, VerifiedAt: when}
 	return map[Kind][]byte{
 		KindAccept: AppendAccept(nil, &Accept{
@@ -87,6 +107,10 @@ func samples() map[Kind][]byte {
 		KindDeleteDomain:  AppendDeleteDomain(nil, 5, "your-app.com"),
 		KindPutDataKey:    AppendPutDataKey(nil, 5, []byte("wrapped")),
 		KindRetain:        AppendRetain(nil, &Retain{First: 1, Last: 1 << 63, Finished: 1, Dead: -2, Idempotency: 3}),
+		KindPutAccount:    AppendPutAccount(nil, &a),
+		KindTouchKeys:     AppendTouchKeys(nil, []KeyUse{{5, 6, when.UnixMilli()}, {5, 7, -1}}),
+		KindDeleteAccount: AppendDeleteAccount(nil, 5, when.UnixMilli()),
+		KindSweepAccount:  AppendSweepAccount(nil, 5, 1000),
 	}
 }
 
@@ -134,6 +158,33 @@ func TestEveryKindSurvivesItsBytes(t *testing.T) {
 		if _, err := reencode(append(bytes.Clone(b), 0)); err == nil && k != KindAccept {
 			t.Errorf("kind %d: decodes with a byte too many", k)
 		}
+	}
+}
+
+// A log and a state of the first release are read: its accounts had one secret
+// and its keys no last use.
+func TestFirstVersionIsRead(t *testing.T) {
+	old := append([]byte{1, byte(KindCreateAccount)}, // version and kind
+		1, 0, 0, 0, 0, 0, 0, 0, 5, // version and id of the account
+		0xa0, 0xf9, 0xcb, 0x9e, 0xd6, 0x67, // created, zigzag milliseconds
+		4, 'A', 'c', 'm', 'e', 10, 'w', 'h', 's', 'e', 'c', '_', 'e', 'A', '=', '=',
+		1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6) // version and ids of the key
+	hash := account.HashKey([]byte("k"))
+	old = append(append(old, hash[:]...), 4, 'h', 'p', '_', 'l', 0xa0, 0xf9, 0xcb, 0x9e, 0xd6, 0x67)
+	_, r, err := Parse(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, k, err := ReadCreateAccount(&r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantAccount := account.Account{
+		ID: 5, Name: "Acme", CreatedAt: when, Secrets: []account.Secret{{Text: "whsec_eA==", CreatedAt: when}},
+	}
+	wantKey := account.Key{Account: 5, ID: 6, Hash: hash, Prefix: "hp_l", CreatedAt: when}
+	if !reflect.DeepEqual(a, wantAccount) || k != wantKey {
+		t.Errorf("\n got %+v, %+v\nwant %+v, %+v", a, k, wantAccount, wantKey)
 	}
 }
 

@@ -22,8 +22,13 @@ type Entry struct {
 	Young *Young
 
 	// Ignored is set by Apply when the command changed nothing: a second report
-	// of an attempt, or one for a delivery that has ended meanwhile.
+	// of an attempt, or one for a delivery that has ended meanwhile, or anything
+	// for an account that is deleted.
 	Ignored bool
+
+	// Changed is set by Apply to the account that the command changed, deleted,
+	// or swept the last of. What runs for the account is to follow it.
+	Changed account.ID
 }
 
 // pendingRow is what the batch being built has made of a delivery in the disk
@@ -71,17 +76,27 @@ func (s *State) Apply(entries []Entry, accepted func([]Entry)) error {
 	return nil
 }
 
-// batchLen is how many entries go into the next batch. A retention pass reads
-// what the entries before it wrote, so it has a batch of its own.
+// batchLen is how many entries go into the next batch. Some commands read what
+// the entries before them wrote, so they have a batch of their own.
 func (s *State) batchLen(entries []Entry) (int, error) {
 	for i := range entries {
 		if kind, _, err := command.Parse(entries[i].Command); err != nil {
 			return 0, fmt.Errorf("state: index %d: %w", entries[i].Index, err)
-		} else if kind == command.KindRetain {
+		} else if batchOfItsOwn[kind] {
 			return max(i, 1), nil
 		}
 	}
 	return len(entries), nil
+}
+
+// batchOfItsOwn has the commands that look at ranges of keys, and those that
+// make and end accounts: whether there is one to accept a send for is decided
+// before the rest of the send's batch.
+var batchOfItsOwn = [256]bool{
+	command.KindCreateAccount: true,
+	command.KindRetain:        true,
+	command.KindDeleteAccount: true,
+	command.KindSweepAccount:  true,
 }
 
 // applying is one batch on its way.
@@ -157,6 +172,11 @@ func (s *State) takeAccepts(b *applying, entries []Entry) error {
 				return fmt.Errorf("index %d: accept: %w", e.Index, err)
 			}
 		}
+		if !s.dir.Has(e.Young.Account) {
+			// It was on its way while the account was deleted.
+			e.Young, e.Ignored = nil, true
+			continue
+		}
 		e.Young.index, e.Young.position = e.Index, s.logBytes
 		b.pending++
 		if fresh == nil {
@@ -175,6 +195,9 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 	}
 	switch kind {
 	case command.KindAccept:
+		if e.Ignored {
+			return nil
+		}
 		return s.applyAccept(b, e.Young)
 	case command.KindAttempt:
 		c, err := command.ReadAttempt(&r)
@@ -188,8 +211,7 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 		if err != nil {
 			return err
 		}
-		s.dir.putAccount(a)
-		if err := b.Set(appendAccount(nil, spaceAccount, a.ID), a.Append(nil), nil); err != nil {
+		if err := s.putAccount(b, a); err != nil {
 			return err
 		}
 		return s.putKey(b, k)
@@ -197,6 +219,9 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 		k, err := command.ReadCreateKey(&r)
 		if err != nil {
 			return err
+		}
+		if e.Ignored = !s.dir.Has(k.Account); e.Ignored {
+			return nil
 		}
 		return s.putKey(b, k)
 	case command.KindRevokeKey:
@@ -211,8 +236,7 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 		if err != nil {
 			return err
 		}
-		s.dir.putDomain(d)
-		return b.Set(appendDomain(nil, d.Account, d.Name), d.Append(nil), nil)
+		return s.putDomain(b, e, d)
 	case command.KindDeleteDomain:
 		a, name, err := command.ReadDeleteDomain(&r)
 		if err != nil {
@@ -233,13 +257,32 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 			return err
 		}
 		return s.applyRetain(b, c)
+	case command.KindPutAccount:
+		a, err := command.ReadPutAccount(&r)
+		if err != nil {
+			return err
+		}
+		return s.changeAccount(b, e, a)
+	case command.KindTouchKeys:
+		uses, err := command.ReadTouchKeys(&r)
+		if err != nil {
+			return err
+		}
+		return s.touchKeys(b, uses)
+	case command.KindDeleteAccount:
+		a, at, err := command.ReadDeleteAccount(&r)
+		if err != nil {
+			return err
+		}
+		return s.deleteAccount(b, e, a, at)
+	case command.KindSweepAccount:
+		a, limit, err := command.ReadSweepAccount(&r)
+		if err != nil {
+			return err
+		}
+		return s.sweepAccount(b, e, a, limit)
 	}
 	panic(fmt.Sprintf("state: command kind %d parsed and not applied", kind))
-}
-
-func (s *State) putKey(b *applying, k account.Key) error {
-	s.dir.putKey(k)
-	return b.Set(appendAPIKey(nil, k.Account, k.ID), k.Append(nil), nil)
 }
 
 func (s *State) applyAccept(b *applying, y *Young) error {
@@ -334,6 +377,9 @@ func (s *State) Rebuild(e Entry) error {
 		y, err := decodeYoung(c)
 		if err != nil {
 			return fmt.Errorf("state: index %d: accept: %w", e.Index, err)
+		}
+		if !s.dir.Has(y.Account) {
+			return nil // deleted since, and its young were stored with that
 		}
 		y.index, y.position = e.Index, s.logBytes
 		s.young.add([]*Young{y})

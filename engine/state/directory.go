@@ -18,7 +18,8 @@ type Directory struct {
 	mu       sync.RWMutex
 	accounts map[account.ID]*entry
 	keys     map[[sha256.Size]byte]keyRef
-	dataKeys map[account.ID][]byte // wrapped
+	dataKeys map[account.ID][]byte   // wrapped
+	deleted  map[account.ID]struct{} // and not swept yet
 }
 
 type entry struct {
@@ -37,6 +38,7 @@ func newDirectory() *Directory {
 		accounts: make(map[account.ID]*entry),
 		keys:     make(map[[sha256.Size]byte]keyRef),
 		dataKeys: make(map[account.ID][]byte),
+		deleted:  make(map[account.ID]struct{}),
 	}
 }
 
@@ -65,16 +67,80 @@ func (d *Directory) Account(id account.ID) (account.Account, bool) {
 	return e.account, true
 }
 
+// Has reports whether there is such an account. One that is deleted is not.
+func (d *Directory) Has(id account.ID) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.accounts[id] != nil
+}
+
+// Suspended are the accounts that are suspended.
+func (d *Directory) Suspended() (ids []account.ID) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for id, e := range d.accounts {
+		if e.account.Suspended {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Deleted are the accounts that are deleted and still have something to be
+// swept, sorted.
+func (d *Directory) Deleted() []account.ID {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return slices.Sorted(maps.Keys(d.deleted))
+}
+
+// IsDeleted reports whether the account is one of Deleted.
+func (d *Directory) IsDeleted(id account.ID) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	_, ok := d.deleted[id]
+	return ok
+}
+
 // Accounts are the ids of all accounts, sorted.
 func (d *Directory) Accounts() []account.ID {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	ids := make([]account.ID, 0, len(d.accounts))
-	for id := range d.accounts {
-		ids = append(ids, id)
+	return slices.Sorted(maps.Keys(d.accounts))
+}
+
+// AccountsAfter are up to limit accounts whose ids are above after, by
+// ascending id, and whether there are others.
+func (d *Directory) AccountsAfter(after account.ID, limit int) (page []account.Account, more bool) {
+	ids := d.Accounts()
+	from, found := slices.BinarySearch(ids, after)
+	if found {
+		from++
 	}
-	slices.Sort(ids)
-	return ids
+	ids = ids[from:]
+	if more = len(ids) > limit; more {
+		ids = ids[:limit]
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, id := range ids {
+		if e := d.accounts[id]; e != nil { // else deleted this moment
+			page = append(page, e.account)
+		}
+	}
+	return page, more
+}
+
+// Key is a key of an account.
+func (d *Directory) Key(a account.ID, id account.KeyID) (account.Key, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	e := d.accounts[a]
+	if e == nil {
+		return account.Key{}, false
+	}
+	k, ok := e.keys[id]
+	return k, ok
 }
 
 // Keys are the keys of an account, oldest first.
@@ -167,14 +233,41 @@ func (d *Directory) putDataKey(id account.ID, wrapped []byte) {
 	d.dataKeys[id] = wrapped
 }
 
+// putAccount adds an account, or replaces what it is itself: its keys and
+// domains stay.
 func (d *Directory) putAccount(a account.Account) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if e := d.accounts[a.ID]; e != nil {
+		e.account = a
+		return
+	}
 	d.accounts[a.ID] = &entry{
 		account: a,
 		keys:    make(map[account.KeyID]account.Key),
 		domains: make(map[string]account.Domain),
 	}
+}
+
+// deleteAccount takes an account out with all that it has.
+func (d *Directory) deleteAccount(id account.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.accounts[id]; e != nil {
+		for _, k := range e.keys {
+			delete(d.keys, k.Hash)
+		}
+		delete(d.accounts, id)
+	}
+	d.deleted[id] = struct{}{}
+}
+
+// forget is for a deleted account of which nothing is left.
+func (d *Directory) forget(id account.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.deleted, id)
+	delete(d.dataKeys, id)
 }
 
 func (d *Directory) putKey(k account.Key) {

@@ -48,6 +48,7 @@
 //	q account destination due id n     a pending attempt: due in milliseconds, n is the attempt's number (4 bytes)
 //	i bucket account hash              an idempotency key, under the 6 hours (4 bytes) in which it was first seen
 //	w account                          the data key of an account, wrapped; see package seal
+//	t account                          an account that is deleted and not swept yet: when, in zigzag milliseconds
 //	m                                  Applied, Low, and the number of pending deliveries
 //
 // Class is pending, done or dead. Keys of deliveries begin with the account
@@ -56,6 +57,16 @@
 // has an id far older than its end; it goes under e, so that a range of d that
 // is dropped for its age never holds a delivery that ended recently, and never
 // a pending one.
+//
+// # Deleted accounts
+//
+// Deleting an account drops its rows under a, k and n at once, writes its
+// tombstone under t, and stores its young, so that all it has is in Pebble and
+// the same on every node. Nothing is accepted for it any more. Sweeps then
+// count its pending deliveries and drop them, a bounded number per command, a
+// range tombstone each; the last one drops whatever is left under the account,
+// a range tombstone per key space, and the tombstone row with it. Idempotency
+// keys are left to expire with their bucket.
 //
 // The keys under q and b, and those under d with status queued, are set once
 // and removed once, so that SingleDelete can drop both in the memtable.

@@ -20,6 +20,7 @@ const (
 	spaceIdempotency = 'i'
 	spaceMeta        = 'm'
 	spaceDataKey     = 'w'
+	spaceTombstone   = 't'
 )
 
 const (

@@ -27,6 +27,13 @@ type history struct {
 	live     []*modelDelivery // pending, in order of acceptance
 	model    map[delivery.ID]*modelDelivery
 	log      []Entry
+
+	// For histories in which accounts are changed and deleted.
+	changeAccounts bool
+	rows           map[account.ID]account.Account
+	keys           map[account.ID]account.Key
+	deleted        []account.ID // and not swept
+	gone           []account.ID
 }
 
 // A modelDelivery is what the state must know of a delivery.
@@ -45,14 +52,104 @@ func newHistory(seed uint64) *history {
 		now:      epoch.UnixMilli(),
 		accounts: []account.ID{3, 7, 7 << 40},
 		model:    make(map[delivery.ID]*modelDelivery),
+		rows:     make(map[account.ID]account.Account),
+		keys:     make(map[account.ID]account.Key),
 	}
 	for _, a := range h.accounts {
-		acc := account.Account{ID: a, Name: fmt.Sprint("account ", a), CreatedAt: epoch, SigningSecret: "whsec_x"}
-		key := account.Key{Account: a, ID: account.KeyID(a), Prefix: "hp_live_abcd", CreatedAt: epoch}
-		key.Hash[0] = byte(len(h.log))
-		h.add(command.AppendCreateAccount(nil, &acc, &key))
+		h.createAccount(a)
 	}
 	return h
+}
+
+func (h *history) createAccount(a account.ID) {
+	acc := account.Account{
+		ID: a, Name: fmt.Sprint("account ", a), CreatedAt: epoch,
+		Secrets: []account.Secret{{Text: "whsec_x", CreatedAt: epoch}},
+	}
+	key := account.Key{Account: a, ID: account.KeyID(a), Prefix: "hp_live_abcd", CreatedAt: epoch}
+	key.Hash[0], key.Hash[1] = byte(len(h.log)), byte(len(h.log)>>8)
+	h.rows[a], h.keys[a] = acc, key
+	h.add(command.AppendCreateAccount(nil, &acc, &key))
+}
+
+// accountStep adds an entry about an account.
+func (h *history) accountStep() {
+	i := h.rng.IntN(len(h.accounts))
+	a := h.accounts[i]
+	switch p := h.rng.IntN(10); {
+	case p < 3:
+		acc := h.rows[a]
+		acc.RatePerMinute, acc.Suspended = h.rng.IntN(100)-1, h.rng.IntN(2) == 0
+		acc.Secrets = append([]account.Secret{{Text: "whsec_y", CreatedAt: time.UnixMilli(h.now).UTC()}}, acc.Secrets[:1]...)
+		h.rows[a] = acc
+		h.add(command.AppendPutAccount(nil, &acc))
+	case p < 4:
+		key := h.keys[a]
+		key.LastUsed = time.UnixMilli(h.now).UTC()
+		h.keys[a] = key
+		h.add(command.AppendTouchKeys(nil, []command.KeyUse{{Account: a, Key: key.ID, At: h.now}, {Account: a, Key: 99, At: h.now}}))
+	case p < 5:
+		h.add(command.AppendDeleteAccount(nil, a, h.now))
+		h.deleted = append(h.deleted, a)
+		h.accounts = append(slices.Clone(h.accounts[:i]), h.accounts[i+1:]...)
+		h.accounts = append(h.accounts, account.ID(h.rng.Uint64N(1<<40)+8))
+		h.createAccount(h.accounts[len(h.accounts)-1])
+		acc := h.rows[a] // on its way meanwhile
+		h.add(command.AppendPutAccount(nil, &acc))
+		delete(h.rows, a)
+		delete(h.keys, a)
+	default:
+		h.sweep()
+	}
+}
+
+// sweep adds a step of the sweep of a deleted account.
+func (h *history) sweep() {
+	if len(h.deleted) == 0 {
+		return
+	}
+	i := h.rng.IntN(len(h.deleted))
+	a, limit := h.deleted[i], 1+h.rng.IntN(30)
+	h.add(command.AppendSweepAccount(nil, a, limit))
+	var own []*modelDelivery
+	for _, m := range h.live {
+		if account.ID(m.rec.Account) == a {
+			own = append(own, m)
+		}
+	}
+	slices.SortFunc(own, func(x, y *modelDelivery) int {
+		return cmp.Or(cmp.Compare(x.status, y.status), compareIDs(x.rec.ID, y.rec.ID))
+	})
+	done := len(own) < limit
+	for _, m := range own[:min(limit, len(own))] {
+		h.live = slices.DeleteFunc(h.live, func(l *modelDelivery) bool { return l == m })
+		delete(h.model, m.rec.ID)
+	}
+	if !done {
+		return
+	}
+	h.deleted = append(slices.Clone(h.deleted[:i]), h.deleted[i+1:]...)
+	h.gone = append(h.gone, a)
+	for id, m := range h.model {
+		if account.ID(m.rec.Account) == a {
+			delete(h.model, id)
+		}
+	}
+}
+
+// acceptLate adds a send that was on its way while its account was deleted.
+func (h *history) acceptLate() {
+	late := append(slices.Clone(h.deleted), h.gone...)
+	if len(late) == 0 {
+		return
+	}
+	accounts := h.accounts
+	h.accounts = late
+	h.accept()
+	h.accounts = accounts
+	m := h.live[len(h.live)-1]
+	h.live = h.live[:len(h.live)-1]
+	delete(h.model, m.rec.ID)
 }
 
 func (h *history) add(cmd []byte) {
@@ -62,6 +159,12 @@ func (h *history) add(cmd []byte) {
 // step adds one random entry.
 func (h *history) step() {
 	h.now += h.rng.Int64N(400)
+	if h.changeAccounts && h.rng.IntN(12) == 0 {
+		h.accountStep()
+	}
+	if h.changeAccounts && h.rng.IntN(50) == 0 {
+		h.acceptLate()
+	}
 	switch p := h.rng.IntN(100); {
 	case p < 45 || len(h.live) == 0:
 		h.accept()
@@ -165,7 +268,16 @@ func (h *history) repeat() {
 // dump is the whole logical state as text, one line a delivery, in order.
 func (h *history) dump() string {
 	var lines []string
+	for a, row := range h.rows {
+		lines = append(lines, dumpAccount(row, []account.Key{h.keys[a]}))
+	}
+	for _, a := range h.deleted {
+		lines = append(lines, fmt.Sprint("deleted ", a))
+	}
 	for _, m := range h.model {
+		if slices.Contains(h.deleted, account.ID(m.rec.Account)) {
+			continue // what is left of it nobody sees
+		}
 		w := delivery.Row{UpdatedAt: m.updated, Record: delivery.AppendRecord(nil, &m.rec), Count: len(m.attempts)}
 		for i := range m.attempts {
 			w.Attempts = delivery.AppendAttempt(w.Attempts, &m.attempts[i])
@@ -184,6 +296,10 @@ func (h *history) dump() string {
 	return strings.Join(lines, "\n")
 }
 
+func dumpAccount(a account.Account, keys []account.Key) string {
+	return fmt.Sprintf("account %+v keys %+v", a, keys)
+}
+
 func dumpDelivery(a account.ID, d *delivery.Delivery, body []byte) string {
 	d.Headers = nil
 	return fmt.Sprintf("%s %+v body %d %x", a, *d, len(body), delivery.BodyCRC(body))
@@ -195,7 +311,12 @@ func dumpQueued(l Lane, p Position) string { return fmt.Sprintf("queue %+v %+v",
 func dumpState(t testing.TB, s *State) string {
 	t.Helper()
 	var lines []string
+	for _, a := range s.Directory().Deleted() {
+		lines = append(lines, fmt.Sprint("deleted ", a))
+	}
 	for _, a := range s.Directory().Accounts() {
+		row, _ := s.Directory().Account(a)
+		lines = append(lines, dumpAccount(row, s.Directory().Keys(a)))
 		var after delivery.ID
 		for {
 			page, err := s.List(a, &delivery.Filter{}, after, 100)
@@ -220,6 +341,9 @@ func dumpState(t testing.TB, s *State) string {
 		}
 	}
 	err := s.Lanes(func(l Lane, first Position) {
+		if s.Directory().IsDeleted(l.Account) {
+			return
+		}
 		page, more, err := s.QueuePage(l, first, 1<<20)
 		if err != nil || more {
 			t.Fatalf("queue of %+v: more %t, %v", l, more, err)

@@ -183,6 +183,7 @@ func (s *State) loadDirectory() error {
 			d.Read(r)
 			s.dir.putDomain(d)
 		}),
+		s.loadTombstones(),
 	)
 }
 

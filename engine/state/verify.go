@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -16,7 +17,11 @@ type Report struct {
 	Bodies     int64                     // kept beside their rows
 	Queued     int64                     // attempts in the lanes' disk queues
 	Lanes      int64
+	Deleted    int64   // accounts of which something is left to sweep
+	Leaving    int64   // their deliveries; in none of the other counts
 	Findings   []error // at most mostFindings
+
+	leavingPending int64
 }
 
 // mostFindings bounds a report on a badly damaged state.
@@ -31,15 +36,26 @@ func (r *Report) find(format string, args ...any) {
 // Verify reads everything and checks that it fits together: every row decodes
 // and belongs to its key, every body is there and is the one that was
 // accepted, and the disk queue has exactly the next attempts of what is
-// pending. The error is for what could not be read.
+// pending. Of a deleted account it expects no more than that what is left is
+// its own. The error is for what could not be read.
 func (s *State) Verify() (Report, error) {
 	r := Report{Deliveries: make(map[delivery.Status]int64)}
 	err := errors.Join(
 		s.scan([]byte{spaceRow}, []byte{spaceLateRow + 1}, func(key, value []byte) error {
 			return s.verifyRow(&r, key, value)
 		}),
-		s.scan([]byte{spaceBody}, []byte{spaceLateBody + 1}, func(_, _ []byte) error {
-			r.Bodies++
+		s.scan([]byte{spaceBody}, []byte{spaceLateBody + 1}, func(key, _ []byte) error {
+			if s.owned(&r, key) {
+				r.Bodies++
+			}
+			return nil
+		}),
+		s.scan([]byte{spaceKey}, []byte{spaceKey + 1}, func(key, _ []byte) error {
+			s.owned(&r, key)
+			return nil
+		}),
+		s.scan([]byte{spaceDomain}, []byte{spaceDomain + 1}, func(key, _ []byte) error {
+			s.owned(&r, key)
 			return nil
 		}),
 		s.scan([]byte{spaceQueue}, []byte{spaceQueue + 1}, func(key, _ []byte) error {
@@ -50,9 +66,10 @@ func (s *State) Verify() (Report, error) {
 	if err != nil {
 		return r, err
 	}
+	r.Deleted = int64(len(s.dir.Deleted()))
 	stored := r.Deliveries[delivery.Queued] + r.Deliveries[delivery.Retrying]
-	if stored > s.Pending() {
-		r.find("%d pending deliveries are stored, the count says %d with the young", stored, s.Pending())
+	if all := stored + r.leavingPending; all > s.Pending() {
+		r.find("%d pending deliveries are stored, the count says %d with the young", all, s.Pending())
 	}
 	if r.Queued != stored {
 		r.find("%d attempts are queued for %d stored pending deliveries", r.Queued, stored)
@@ -60,7 +77,31 @@ func (s *State) Verify() (Report, error) {
 	return r, nil
 }
 
+// owned reports whether a key belongs to an account that is there. That it
+// belongs to none is a finding, unless the account is deleted and not swept.
+func (s *State) owned(r *Report, key []byte) bool {
+	if len(key) < 9 {
+		r.find("key %x: malformed", key)
+		return false
+	}
+	a := account.ID(binary.BigEndian.Uint64(key[1:]))
+	if s.dir.Has(a) {
+		return true
+	}
+	if !s.dir.IsDeleted(a) {
+		r.find("key %x: there is no account %s", key, a)
+	}
+	return false
+}
+
 func (s *State) verifyRow(r *Report, key, value []byte) error {
+	if !s.owned(r, key) {
+		r.Leaving++
+		if key[0] == spaceRow && len(key) > 9 && !delivery.Status(key[9]).Final() {
+			r.leavingPending++
+		}
+		return nil
+	}
 	var rec delivery.Record
 	w, err := delivery.DecodeRow(value)
 	if err == nil {
@@ -114,6 +155,9 @@ func (s *State) verifyRow(r *Report, key, value []byte) error {
 }
 
 func (s *State) verifyQueued(r *Report, key []byte) error {
+	if !s.owned(r, key) {
+		return nil
+	}
 	r.Queued++
 	l, p, ok := parseQueue(key)
 	if !ok {

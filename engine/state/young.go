@@ -164,6 +164,20 @@ func (s *youngSet) get(id delivery.ID) (a account.ID, record, body []byte, ok bo
 	return y.Account, y.Accept.Record, y.Accept.Body, true
 }
 
+// of are the young of an account that are not gone, by id. Applier only.
+func (s *youngSet) of(a account.ID) (ys []*Young) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if l := s.lists[a]; l != nil {
+		for y := l.first; y != nil; y = y.next {
+			if !y.gone {
+				ys = append(ys, y)
+			}
+		}
+	}
+	return ys
+}
+
 // oldest is the first in log order that is not gone, nil if there is none.
 // Applier only.
 func (s *youngSet) oldest() *Young {

@@ -1,0 +1,31 @@
+package scheduler
+
+// Suspend starts nothing of the account any more until Resume, also of what is
+// added meanwhile. What is in flight goes on. It walks over all lanes, as does
+// Resume: some nanoseconds for each.
+func (s *Scheduler) Suspend(account uint64) {
+	s.suspended[account] = struct{}{}
+	s.setSuspended(account, true)
+}
+
+// Resume lets the account's attempts go on, what has become due meanwhile at
+// once and in order.
+func (s *Scheduler) Resume(account uint64, now Time) {
+	s.now = now
+	delete(s.suspended, account)
+	s.setSuspended(account, false)
+}
+
+func (s *Scheduler) setSuspended(account uint64, suspended bool) {
+	ref, ok := s.byAccount[account]
+	if !ok || s.accounts.at(ref).suspended == suspended {
+		return
+	}
+	s.accounts.at(ref).suspended = suspended
+	for r := laneRef(1); r <= s.lanes.last; r++ {
+		// A freed lane has no account; the account's last lane may go with refresh.
+		if l := s.lanes.at(r); l.account == ref {
+			s.refresh(r, l)
+		}
+	}
+}
