@@ -22,6 +22,7 @@ func TestUsageErrorsAreExplainedWithStatusTwo(t *testing.T) {
 	f(`Run "harepost version --help"`, "version", "--nope")
 	f(`Run "harepost domains add --help"`, "domains", "add")
 	f("expected \"<target>\"", "send")
+	f("must not be empty", "deliveries", "list", "--label", "", "--api-key", "k")
 	f("no API key", "send", "http://127.0.0.1/")
 	f("no API key", "deliveries", "list")
 	f("is not a URL", "deliveries", "list", "--api-key", "k", "--url", "localhost:8080")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -12,18 +13,31 @@ import (
 
 // filterFlags select deliveries; what is given must all match.
 type filterFlags struct {
-	Status         string `name:"status" placeholder:"STATUS" help:"Only these: queued, retrying, delivered, rejected, dead_letter, canceled."`
-	Target         string `name:"target" placeholder:"PREFIX" help:"Only targets that begin so."`
-	Host           string `name:"host" placeholder:"HOST" help:"Only this host."`
-	Label          string `name:"label" placeholder:"LABEL" help:"Only with this label."`
-	IdempotencyKey string `name:"idempotency-key" placeholder:"KEY" help:"Only with this key."`
-	Since          moment `name:"since" placeholder:"TIME" help:"Only accepted then or later: 2026-06-10T14:30:00Z, 2026-06-10, or 90m for that long ago."`
-	Until          moment `name:"until" placeholder:"TIME" help:"Only accepted before: as --since."`
+	Status         selector `name:"status" placeholder:"STATUS" help:"Only these: queued, retrying, delivered, rejected, dead_letter, canceled."`
+	Target         selector `name:"target" placeholder:"PREFIX" help:"Only targets that begin so."`
+	Host           selector `name:"host" placeholder:"HOST" help:"Only this host."`
+	Label          selector `name:"label" placeholder:"LABEL" help:"Only with this label."`
+	IdempotencyKey selector `name:"idempotency-key" placeholder:"KEY" help:"Only with this key."`
+	Since          moment   `name:"since" placeholder:"TIME" help:"Only accepted then or later: 2026-06-10T14:30:00Z, 2026-06-10, or 90m for that long ago."`
+	Until          moment   `name:"until" placeholder:"TIME" help:"Only accepted before: as --since."`
+}
+
+// A selector is the value of a filter's flag. It may not be empty: in a script,
+// that is a variable that was not set, and would select everything.
+type selector string
+
+// UnmarshalText reads the flag.
+func (s *selector) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		return errors.New("must not be empty: leave the flag out to select everything")
+	}
+	*s = selector(text)
+	return nil
 }
 
 func (f filterFlags) filter(now time.Time) client.Filter {
 	return client.Filter{
-		Status: f.Status, Target: f.Target, Host: f.Host, Label: f.Label, IdempotencyKey: f.IdempotencyKey,
+		Status: string(f.Status), Target: string(f.Target), Host: string(f.Host), Label: string(f.Label), IdempotencyKey: string(f.IdempotencyKey),
 		Since: f.Since.ago(now), Until: f.Until.ago(now),
 	}
 }
