@@ -17,11 +17,48 @@ import (
 // it returns aliases the body or the decoder's own scratch, and is good until
 // reset.
 type decoder struct {
-	json jsontext.Decoder
-	rd   bytes.Buffer // over src: jsontext then parses src in place
-	src  []byte
-	text []byte // unescaped strings
+	json    jsontext.Decoder
+	rd      bytes.Buffer // over src: jsontext then parses src in place
+	src     []byte
+	text    []byte         // unescaped strings
+	objects [2]memberNames // of the objects that are being read
+	depth   int
 	warnings
+}
+
+// memberNames are the names seen in one object. Few are compared one by one, a
+// request with a hundred thousand is not made to cost their square.
+type memberNames struct {
+	few  [][]byte
+	many map[string]struct{}
+}
+
+const fewNames = 16
+
+func (n *memberNames) reset() {
+	clear(n.few)
+	n.few, n.many = n.few[:0], nil
+}
+
+// add reports whether the name is new.
+func (n *memberNames) add(name []byte) bool {
+	if n.many != nil {
+		before := len(n.many)
+		n.many[string(name)] = struct{}{}
+		return len(n.many) > before
+	}
+	for _, other := range n.few {
+		if bytes.Equal(name, other) {
+			return false
+		}
+	}
+	if n.few = append(n.few, name); len(n.few) > fewNames {
+		n.many = make(map[string]struct{}, 2*len(n.few))
+		for _, name := range n.few {
+			n.many[string(name)] = struct{}{}
+		}
+	}
+	return true
 }
 
 func (d *decoder) reset(src []byte) {
@@ -29,7 +66,13 @@ func (d *decoder) reset(src []byte) {
 	d.text = d.text[:0]
 	d.warnings.reset()
 	d.rd = *bytes.NewBuffer(src)
-	d.json.Reset(&d.rd)
+	for i := range d.objects {
+		d.objects[i].reset()
+	}
+	d.depth = 0
+	// What is read member by member is checked for duplicates by next; what is
+	// taken as a whole (body, metadata) is the receiver's business.
+	d.json.Reset(&d.rd, jsontext.AllowDuplicateNames(true))
 }
 
 // release lets go of the request, and of a scratch that grew out of the usual.
@@ -75,6 +118,8 @@ func (d *decoder) closeBody() error {
 func (d *decoder) open(field string) (bool, error) {
 	if d.json.PeekKind() == '{' {
 		_, err := d.json.ReadToken()
+		d.depth++
+		d.objects[d.depth-1].reset()
 		return err == nil, malformedOrNil(err)
 	}
 	return false, d.nullOr(field, "an object")
@@ -103,13 +148,22 @@ func (d *decoder) nullOr(field, allowed string) error {
 func (d *decoder) next() (name []byte, more bool, err error) {
 	if d.json.PeekKind() == '}' {
 		_, err = d.json.ReadToken()
+		d.depth--
 		return nil, false, malformedOrNil(err)
 	}
 	v, err := d.value()
 	if err != nil {
 		return nil, false, err
 	}
-	return d.unquote(v), true, nil
+	name = d.unquote(v)
+	if !d.objects[d.depth-1].add(name) {
+		return nil, false, &problem{
+			status:  fasthttp.StatusBadRequest,
+			message: "malformed JSON",
+			detail:  "duplicate member " + quoted(name),
+		}
+	}
+	return name, true, nil
 }
 
 // nextElement reports whether the array goes on, and reads its end.

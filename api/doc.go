@@ -42,9 +42,10 @@
 //
 // # Decisions where the contract leaves room
 //
-//   - JSON is read as I-JSON (RFC 7493): a duplicate member name, also inside
-//     body or metadata, and invalid UTF-8 are a 400. Two parsers that read a
-//     duplicate differently are how one request comes to mean two things.
+//   - JSON is read as I-JSON (RFC 7493): invalid UTF-8, and a duplicate among
+//     the members that are ours, are a 400. Two parsers that read a duplicate
+//     differently are how one request comes to mean two things. Inside body
+//     and metadata names may repeat: those bytes go on as they came.
 //   - A number in exponent or fraction form is taken when it is whole (5.0,
 //     1e3): JSON has one number type, and some encoders write integers so.
 //   - A target may not be an IP address: nobody can verify one. Loopback is

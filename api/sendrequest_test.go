@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -278,14 +279,48 @@ func TestSendMalformed(t *testing.T) {
 	f(`{"target":"https://example.com/","\u0074arget":"https://evil.example/"}`, "malformed JSON", "duplicate")
 	f(with(`"delivery":{"max_attempts":1,"max_attempts":2}`), "duplicate", "max_attempts")
 	f(with(`"headers":{"X-A":"1","X-A":"2"}`), "duplicate", "X-A")
-	f(with(`"body":{"a":1,"a":2}`), "duplicate")
-	f(with(`"metadata":{"a":1,"a":2}`), "duplicate")
+	f(with(`"unknown":1,"unknown":2`), "duplicate", "unknown")
 	// Not UTF-8.
 	f(with(`"body":"`+"\xff"+`"`), "malformed JSON", "UTF-8")
 	f(with(`"body":"\ud800"`), "malformed JSON")
 	f(with(`"`+"\xc3\x28"+`":1`), "malformed JSON", "UTF-8")
 	// Deeper than a parser should go.
 	f(with(`"body":`+strings.Repeat("[", 20_000)+strings.Repeat("]", 20_000)), "malformed JSON", "depth")
+}
+
+// What is inside body and metadata is the caller's: it goes on byte for byte,
+// repeated names included. The send's own members are still checked behind it.
+func TestInnerDuplicates(t *testing.T) {
+	s, err := New(nil, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := s.acquireSendRequest([]byte(with(`"body": {"a":1,  "a":{"b":1,"b":2}},"metadata":{"a":1,"a":2},"x":{"y":1,"y":1}`)))
+	if err := r.decode(nil, testNow); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(r.send.Body); got != `{"a":1,  "a":{"b":1,"b":2}}` {
+		t.Errorf("body %s", got)
+	}
+	if got := string(r.send.Metadata); got != `{"a":1,"a":2}` {
+		t.Errorf("metadata %s", got)
+	}
+	r.release()
+	many := ""
+	for i := range 50 {
+		many += fmt.Sprintf(`"u%d":1,`, i)
+	}
+	for _, body := range []string{
+		with(`"body":{"a":1,"a":2},"body":{}`),
+		with(`"metadata":{"a":1,"a":2},"delivery":{"jitter":"full","jitter":"full"}`),
+		with(many + `"u7":1`), with(many + `"v":1,"v":1`), with(`"headers":{` + many + `"u49":"x"}`),
+	} {
+		r := s.acquireSendRequest([]byte(strings.ReplaceAll(body, `":1,"u`, `":null,"u`)))
+		if err := r.decode(nil, testNow); err == nil || !strings.Contains(err.Error(), "duplicate member") {
+			t.Errorf("%s: %v", body, err)
+		}
+		r.release()
+	}
 }
 
 // Every limit is exact: its value is accepted, one more is not.
