@@ -6,9 +6,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/harepost/harepost/api/apitest"
 )
 
 // These tests read like a client's log: each request goes over TCP to the
@@ -48,7 +51,23 @@ func (s *testServer) do(method, path, key, body string, headers ...string) *answ
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", method, path, err)
 	}
+	documented(s.t, method, path, resp, b)
 	return &answer{t: s.t, what: method + " " + path, status: resp.StatusCode, header: resp.Header, body: string(b)}
+}
+
+// theDocument is the OpenAPI document, as every answer is held against it.
+var theDocument = sync.OnceValues(func() (*apitest.Checker, error) { return apitest.New(OpenAPI()) })
+
+// documented holds an answer against the OpenAPI document.
+func documented(t testing.TB, method, path string, resp *http.Response, body []byte) {
+	t.Helper()
+	c, err := theDocument()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(method, path, resp.StatusCode, resp.Header, body); err != nil {
+		t.Error(err)
+	}
 }
 
 // want checks the status and returns the body as an object.

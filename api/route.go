@@ -28,7 +28,7 @@ const (
 type call struct {
 	http    *fasthttp.RequestCtx
 	account engine.AccountID // of the API key, where the route asks for one
-	param   string           // last element of the path, where the route has one
+	param   string           // the path's one variable element, where the route has one
 }
 
 // access is whom a route serves.
@@ -46,19 +46,24 @@ type handler func(c *call) error
 // A route is one path with its methods.
 type route struct {
 	path    string // as documented, a label of metrics too
+	param   bool   // the path has a variable element
 	access  access
 	methods map[string]handler
 	allow   string // value of the header Allow
 	metrics *routeMetrics
 }
 
-// routeTable returns the routes by path. A path that ends in "/" takes one
-// more element, the parameter.
+// routeTable returns the routes by path, with the parameter left out of those
+// that have one: "/v1/deliveries/" and "/v1/deliveries//replay".
 func (s *Server) routeTable() map[string]*route {
 	table := map[string]*route{}
 	add := func(path string, who access, methods map[string]handler) {
-		key, _, _ := strings.Cut(path, "{")
-		table[key] = &route{path: path, access: who, methods: methods, allow: allow(methods)}
+		key, param := path, false
+		if before, after, found := strings.Cut(path, "{"); found {
+			_, after, _ = strings.Cut(after, "}")
+			key, param = before+after, true
+		}
+		table[key] = &route{path: path, param: param, access: who, methods: methods, allow: allow(methods)}
 	}
 	add("/v1/send", account, map[string]handler{"POST": s.send})
 	add("/v1/deliveries", account, map[string]handler{"GET": s.listDeliveries})
@@ -73,13 +78,14 @@ func (s *Server) routeTable() map[string]*route {
 	add("/healthz", public, map[string]handler{"GET": s.healthz})
 	add("/readyz", public, map[string]handler{"GET": s.readyz})
 	add("/metrics", public, map[string]handler{"GET": s.writeMetrics})
+	add("/v1/openapi.json", public, map[string]handler{"GET": s.getOpenAPI})
 	return table
 }
 
 // allow lists the methods in one order; HEAD comes with GET, OPTIONS always.
 func allow(methods map[string]handler) string {
 	var list []string
-	for _, m := range []string{"GET", "HEAD", "POST", "DELETE", "OPTIONS"} {
+	for _, m := range []string{"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"} {
 		if _, ok := methods[m]; ok || m == "OPTIONS" || m == "HEAD" && methods["GET"] != nil {
 			list = append(list, m)
 		}
@@ -88,17 +94,32 @@ func allow(methods map[string]handler) string {
 }
 
 // find returns the route of a path as it came, without decoding or cleaning
-// it: a path in another spelling is another path. The parameter is decoded.
+// it: a path in another spelling is another path. The parameter is decoded. It
+// is the last element or the one before; a path without one goes first.
 func (s *Server) find(path []byte) (r *route, param string) {
-	if r := s.routes[string(path)]; r != nil && path[len(path)-1] != '/' {
+	if r := s.routes[string(path)]; r != nil && !r.param {
 		return r, ""
 	}
-	slash := bytes.LastIndexByte(path, '/')
-	r = s.routes[string(path[:slash+1])]
-	if r == nil {
+	last := bytes.LastIndexByte(path, '/')
+	if last < 0 {
 		return nil, ""
 	}
-	param, err := url.PathUnescape(string(path[slash+1:]))
+	if r := s.routes[string(path[:last+1])]; r != nil && r.param {
+		return r.with(path[last+1:])
+	}
+	before := bytes.LastIndexByte(path[:last], '/')
+	if before < 0 {
+		return nil, ""
+	}
+	if r := s.routes[string(path[:before+1])+string(path[last:])]; r != nil && r.param {
+		return r.with(path[before+1 : last])
+	}
+	return nil, ""
+}
+
+// with returns the route and its decoded parameter, or nil if that is none.
+func (r *route) with(raw []byte) (*route, string) {
+	param, err := url.PathUnescape(string(raw))
 	if err != nil || param == "" {
 		return nil, ""
 	}

@@ -68,6 +68,7 @@ func TestRoutes(t *testing.T) {
 	allow("/healthz", "GET", "HEAD", "OPTIONS")
 	allow("/readyz", "GET", "HEAD", "OPTIONS")
 	allow("/metrics", "GET", "HEAD", "OPTIONS")
+	allow("/v1/openapi.json", "GET", "HEAD", "OPTIONS")
 
 	head := s.do("HEAD", "/v1/domains", key, "")
 	get := s.do("GET", "/v1/domains", key, "")

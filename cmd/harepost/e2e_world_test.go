@@ -13,6 +13,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/harepost/harepost/api"
+	"github.com/harepost/harepost/api/apitest"
 )
 
 const worldAdminToken = "the-keeper-of-all-accounts"
@@ -107,7 +110,24 @@ func (w *world) try(t testing.TB, method, path, key, body string, headers ...str
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
+	if err == nil {
+		documented(t, method, path, resp, text)
+	}
 	return reply{t, method + " " + path, resp.StatusCode, resp.Header, text}, err
+}
+
+var theDocument = sync.OnceValues(func() (*apitest.Checker, error) { return apitest.New(api.OpenAPI()) })
+
+// documented holds an answer against the OpenAPI document.
+func documented(t testing.TB, method, path string, resp *http.Response, body []byte) {
+	t.Helper()
+	c, err := theDocument()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(method, path, resp.StatusCode, resp.Header, body); err != nil {
+		t.Error(err)
+	}
 }
 
 // want checks the status and that the answer is one JSON object, and returns

@@ -1,0 +1,212 @@
+package api
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/harepost/harepost/engine"
+)
+
+// The document has every route with its methods, and no other.
+func TestOpenAPIHasEveryRoute(t *testing.T) {
+	c, err := theDocument()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(nil, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var routes []string
+	for _, r := range s.routes {
+		for method := range r.methods {
+			routes = append(routes, method+" "+r.path)
+		}
+	}
+	slices.Sort(routes)
+	documented := slices.Sorted(maps.Keys(c.Operations()))
+	if !slices.Equal(routes, documented) {
+		t.Errorf("routes    %q\ndocumented %q", routes, documented)
+	}
+}
+
+// Every error in the document has an example, and every operation an id of its
+// own, which is the name of a generated client's method.
+func TestOpenAPIIsComplete(t *testing.T) {
+	var doc struct {
+		Paths map[string]map[string]struct {
+			OperationID string   `json:"operationId"`
+			Tags        []string `json:"tags"`
+			Summary     string   `json:"summary"`
+			Security    []any    `json:"security"`
+		} `json:"paths"`
+		Components struct {
+			Responses map[string]struct {
+				Content map[string]struct {
+					Example any `json:"example"`
+				} `json:"content"`
+			} `json:"responses"`
+		} `json:"components"`
+	}
+	if err := json.Unmarshal(OpenAPI(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]bool{}
+	for path, item := range doc.Paths {
+		for method, op := range item {
+			if op.OperationID == "" || ids[op.OperationID] || len(op.Tags) != 1 || op.Summary == "" || op.Security == nil {
+				t.Errorf("%s %s: %+v", method, path, op)
+			}
+			ids[op.OperationID] = true
+		}
+	}
+	for name, r := range doc.Components.Responses {
+		if r.Content["application/json"].Example == nil {
+			t.Errorf("response %s has no example", name)
+		}
+	}
+}
+
+func TestOpenAPIRoute(t *testing.T) {
+	s := startServer(t, Options{}, nil)
+	a := s.do("GET", "/v1/openapi.json", "", "")
+	if a.want(200)["openapi"] != "3.1.0" {
+		t.Errorf("%.100s", a.body)
+	}
+	tag := a.header.Get("ETag")
+	for _, given := range []string{tag, `"x", W/` + tag, "*"} {
+		if a := s.do("GET", "/v1/openapi.json", "", "", "If-None-Match: "+given); a.status != 304 || a.body != "" || a.header.Get("ETag") != tag {
+			t.Errorf("If-None-Match %s: %d %.100s", given, a.status, a.body)
+		}
+	}
+	if a := s.do("GET", "/v1/openapi.json", "", "", `If-None-Match: "x"`); a.status != 200 {
+		t.Errorf("another tag: %d", a.status)
+	}
+}
+
+// An errorTour makes every error that the document promises.
+type errorTour struct {
+	t     testing.TB
+	left  map[string]bool // "METHOD /path status" that was not seen yet
+	paths map[string]string
+}
+
+// saw notes an answer; path is as documented.
+func (r *errorTour) saw(method, path string, resp *http.Response, body string) {
+	r.t.Helper()
+	target := strings.NewReplacer("{id}", "x", "{domain}", "x").Replace(path)
+	documented(r.t, method, target, resp, []byte(body))
+	delete(r.left, fmt.Sprintf("%s %s %d", method, path, resp.StatusCode))
+}
+
+// Every status from 400 on that any operation documents is answered by it in
+// this test, as documented.
+func TestEveryDocumentedError(t *testing.T) {
+	c, err := theDocument()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &errorTour{t: t, left: map[string]bool{}}
+	for operation, codes := range c.Operations() {
+		for _, code := range codes {
+			if code >= 400 {
+				r.left[fmt.Sprintf("%s %d", operation, code)] = true
+			}
+		}
+	}
+	r.general(slices.Sorted(maps.Keys(c.Operations())))
+	r.particular()
+	for _, missing := range slices.Sorted(maps.Keys(r.left)) {
+		t.Errorf("never answered: %s", missing)
+	}
+}
+
+// general makes the errors that every operation can have.
+func (r *errorTour) general(operations []string) {
+	s := startServer(r.t, Options{ReadTimeout: 50 * time.Millisecond, ReadBufferBytes: 2048}, nil)
+	full := startServer(r.t, Options{Connections: 1}, nil)
+	held := full.dial()
+	defer held.Close()
+	fmt.Fprint(held, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp, _ := statusOf(r.t, bufio.NewReader(held)); resp.StatusCode != 200 {
+		r.t.Fatal(resp.Status)
+	}
+	broken := startServer(r.t, Options{}, nil)
+	for _, route := range broken.routes {
+		route.access = public
+		for method := range route.methods {
+			route.methods[method] = func(*call) error { panic("broken") }
+		}
+	}
+	for _, operation := range operations {
+		method, path, _ := strings.Cut(operation, " ")
+		line := method + " " + strings.NewReplacer("{id}", "x", "{domain}", "x").Replace(path)
+		try := func(s *testServer, rest string) {
+			r.t.Helper()
+			conn := s.dial()
+			defer conn.Close()
+			go io.WriteString(conn, line+rest) // fails when refused early
+			resp, body := statusOf(r.t, bufio.NewReader(conn))
+			r.saw(method, path, resp, body)
+		}
+		const head = " HTTP/1.1\r\nHost: x\r\n"
+		try(s, head+" folded: line\r\n\r\n")                      // 400
+		try(s, head+"\r\n")                                       // 401
+		try(s, head+"Content-Length: 5\r\n\r\n{")                 // 408
+		try(s, head+"Content-Length: 99999\r\n\r\n{")             // 413, of a large body 401
+		try(s, head+"Content-Encoding: gzip\r\n\r\n")             // 415
+		try(s, head+"X-A: "+strings.Repeat("a", 3000)+"\r\n\r\n") // 431
+		try(broken, head+"\r\n")                                  // 500
+		try(full, head+"\r\n")                                    // 503
+		if resp := s.do("PROPFIND", strings.Fields(line)[1], "", ""); resp.status != 405 {
+			r.t.Errorf("PROPFIND %s: %d", path, resp.status)
+		}
+	}
+}
+
+// ask makes one request, and expects one status.
+func (r *errorTour) ask(s *testServer, status int, method, path, param, key, body string, headers ...string) {
+	r.t.Helper()
+	target := strings.NewReplacer("{id}", param, "{domain}", param).Replace(path)
+	a := s.do(method, target, key, body, headers...)
+	a.refused(status)
+	if (status == 429 || status == 503 || status == 507) && a.header.Get("Retry-After") == "" {
+		r.t.Errorf("%s: %d without Retry-After", a.what, status)
+	}
+	r.saw(method, path, &http.Response{StatusCode: a.status, Header: a.header}, a.body)
+}
+
+// particular makes the errors that only some operations have.
+func (r *errorTour) particular() {
+	s := startServer(r.t, Options{RequestBytes: 50_000}, func(o *engine.Options) { o.RatePerMinute = 1 })
+	key := s.account()
+	r.ask(s, 413, "POST", "/v1/send", "", key, strings.Repeat(" ", 50_001))
+	r.ask(s, 403, "POST", "/v1/send", "", key, `{"target":"https://your-app.com/"}`)
+	s.verified(key, "your-app.com")
+	r.ask(s, 409, "POST", "/v1/domains/verify", "", key, s.addedDomain(key, "other-app.com"))
+	r.ask(s, 404, "POST", "/v1/domains/verify", "", key, `{"domain":"never.example"}`)
+	r.ask(s, 404, "GET", "/v1/domains/{domain}", "never.example", key, "")
+	r.ask(s, 404, "DELETE", "/v1/domains/{domain}", "never.example", key, "")
+	r.ask(s, 404, "GET", "/v1/deliveries/{id}", "hr_x", key, "")
+	r.ask(s, 404, "DELETE", "/v1/keys/{id}", "key_x", key, "")
+	r.ask(s, 429, "POST", "/v1/send", "", key, `{"target":"https://your-app.com/"}`)
+
+	closed := startServer(r.t, Options{}, nil)
+	closed.o.AdminToken = "" // as after New without one
+	r.ask(closed, 403, "POST", "/v1/accounts", "", "", `{"name":"x"}`)
+}
+
+// addedDomain adds a domain and returns the body that names it.
+func (s *testServer) addedDomain(key, name string) string {
+	body := `{"domain":"` + name + `"}`
+	s.do("POST", "/v1/domains", key, body).want(201)
+	return body
+}
