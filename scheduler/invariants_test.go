@@ -110,6 +110,12 @@ func laneInvariants(s *Scheduler, r laneRef, l *lane) error {
 			return fmt.Errorf("due heap holds %+v, its first item is due at %d", e, due)
 		}
 	}
+	if waits && s.accounts.at(l.account).suspended {
+		if inHeap || inWheel || l.ready {
+			return fmt.Errorf("suspended, but in heap %t, in wheel %t, ready %t", inHeap, inWheel, l.ready)
+		}
+		return nil
+	}
 	switch {
 	case !waits && l.busy == 0 && !inWheel:
 		return fmt.Errorf("nothing in it, and nothing wakes it")

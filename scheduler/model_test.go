@@ -33,6 +33,8 @@ type model struct {
 	reads   []*pageRead
 	flights map[LaneKey]int
 
+	suspended map[uint64]bool
+
 	mood []int // actions, each as often as it is likely
 	hot  int   // the lane that gets most sends; 4 and above: none
 
@@ -65,6 +67,7 @@ func newModel(o Options, pick func(int) int) *model {
 		s: New(o), pick: pick, now: 1_700_000_000_000, next: 1, written: 1,
 		disk: map[LaneKey]map[ID]Item{}, live: map[ID]*delivery{},
 		resume: map[LaneKey]Time{}, flights: map[LaneKey]int{},
+		suspended: map[uint64]bool{},
 	}
 }
 
@@ -174,6 +177,8 @@ func (m *model) startOne() error {
 		return fmt.Errorf("started %v, want %v in %v", d, l.item, l.k)
 	case d.Item.Due > m.now:
 		return fmt.Errorf("started %v early, now %d", d, m.now)
+	case m.suspended[d.Lane.Account]:
+		return fmt.Errorf("started %v of an account that is suspended", d)
 	case m.resume[d.Lane] > m.now:
 		return fmt.Errorf("started %v in a lane held until %d, now %d", d, m.resume[d.Lane], m.now)
 	case m.flights[d.Lane] >= m.s.opts.LaneConcurrency:
@@ -311,6 +316,16 @@ func (m *model) answer() error {
 	return nil
 }
 
+func (m *model) suspend() error {
+	account := uint64(m.pick(2))
+	if m.suspended[account] = m.pick(3) == 0; m.suspended[account] {
+		m.s.Suspend(account)
+	} else {
+		m.s.Resume(account, m.now)
+	}
+	return nil
+}
+
 func (m *model) tick() error {
 	switch m.pick(40) {
 	case 0:
@@ -342,7 +357,7 @@ func (m *model) wake() {
 func (m *model) step() error {
 	actions := [...]func() error{
 		m.accept, m.apply, m.watermark, m.start, m.end, m.record,
-		m.giveBack, m.ask, m.read, m.answer, m.tick,
+		m.giveBack, m.ask, m.read, m.answer, m.tick, m.suspend,
 	}
 	if m.pick(60) == 0 || m.mood == nil {
 		m.mood = make([]int, 0, 64)
@@ -455,7 +470,7 @@ func (m *model) settle() error {
 	for id, d := range m.live {
 		l := m.s.lanes.at(m.s.byKey[d.k])
 		late := d.item.Due <= m.now-tickMs && l.resumeAt <= m.now-tickMs && l.pageAt <= m.now-tickMs
-		if d.state == itemStored && late && m.flights[d.k] < m.s.opts.LaneConcurrency {
+		if d.state == itemStored && late && !m.suspended[d.k.Account] && m.flights[d.k] < m.s.opts.LaneConcurrency {
 			return fmt.Errorf("%x was due at %d, its lane has room, now %d: %+v", id, d.item.Due, m.now, *l)
 		}
 	}
@@ -465,6 +480,10 @@ func (m *model) settle() error {
 // drain lets everything that is alive come to its end.
 func (m *model) drain() error {
 	m.now = max(m.now, 1_700_000_000_000) // the clock may have been set back a lot
+	for account := range m.suspended {
+		m.s.Resume(account, m.now)
+	}
+	clear(m.suspended)
 	for round := 0; len(m.live) > 0; round++ {
 		if round > 10_000 {
 			return fmt.Errorf("%d deliveries do not end", len(m.live))
