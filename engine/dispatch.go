@@ -115,6 +115,10 @@ func (d *dispatcher) follow(a AccountID) {
 		d.sched.Suspend(uint64(a))
 		return
 	}
+	if !ok {
+		d.sched.Forget(uint64(a), d.now())
+		return
+	}
 	d.sched.Resume(uint64(a), d.now())
 	d.kick(d.sched.Stats().ReadyLanes)
 }

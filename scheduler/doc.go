@@ -93,7 +93,7 @@
 //	for p, ok := s.NextPage(); ok; ...       // while there are readers: s.Paged(...)
 //	s.Wake(now); at, ok := s.NextWake()      // then sleep until at
 //
-// Suspend and Resume walk over all lanes. Every other call is O(log n) at worst, n being the items of the lane or
+// Suspend, Resume and Forget walk over all lanes. Every other call is O(log n) at worst, n being the items of the lane or
 // the lanes, but for the work that time or the watermark brings. That is done
 // in bounded steps; only the lanes of one slot of a higher level of the wheel
 // cascade all at once, at some tens of nanoseconds each. Nothing is allocated

@@ -1,8 +1,8 @@
 package scheduler
 
 // Suspend starts nothing of the account any more until Resume, also of what is
-// added meanwhile. What is in flight goes on. It walks over all lanes, as does
-// Resume: some nanoseconds for each.
+// added meanwhile. What is in flight goes on. It walks over all lanes, as do
+// Resume and Forget: some nanoseconds for each.
 func (s *Scheduler) Suspend(account uint64) {
 	s.suspended[account] = struct{}{}
 	s.setSuspended(account, true)
@@ -14,6 +14,28 @@ func (s *Scheduler) Resume(account uint64, now Time) {
 	s.now = now
 	delete(s.suspended, account)
 	s.setSuspended(account, false)
+}
+
+// Forget lets go of all that waits of an account whose queues are gone from
+// the disk for good. What is busy is Recorded as usual. A lane with a page on
+// its way or wanted keeps its place on disk, and learns from the page.
+func (s *Scheduler) Forget(account uint64, now Time) {
+	s.now = now
+	ref, ok := s.byAccount[account]
+	for r := laneRef(1); ok && r <= s.lanes.last; r++ {
+		l := s.lanes.at(r)
+		if l.account != ref {
+			continue
+		}
+		for l.waiting != 0 {
+			s.drop(l.waiting)
+		}
+		if l.page == pageNone {
+			l.onDisk, l.diskNext = false, Position{}
+		}
+		s.refresh(r, l)
+	}
+	s.Resume(account, now)
 }
 
 func (s *Scheduler) setSuspended(account uint64, suspended bool) {

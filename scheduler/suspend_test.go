@@ -67,3 +67,34 @@ func TestASuspendedAccountsQueueIsNotRead(t *testing.T) {
 	st.recorded(101)
 	st.over()
 }
+
+// An account whose queues are gone leaves nothing behind but what is under way.
+func TestAForgottenAccountLeavesNothing(t *testing.T) {
+	st := backlog(t)
+	st.page()
+	st.paged(true, due(100, clock), due(101, clock+1000))
+	st.starts(100)
+	st.add(1, clock+60_000, 5)
+	st.s.Suspend(home.Account)
+	st.sound()
+	st.s.Forget(home.Account, st.now)
+	st.sound()
+	if got := st.s.Stats(); got.Items != 0 || got.Busy != 1 {
+		t.Errorf("it has %+v", got)
+	}
+	st.recorded(100)
+	st.over()
+}
+
+// A page that is on its way is still answered.
+func TestAForgottenAccountsPageTellsItTheRest(t *testing.T) {
+	st := backlog(t)
+	st.page()
+	st.s.Suspend(home.Account)
+	st.s.Forget(home.Account, st.now)
+	st.sound()
+	st.paged(false, due(100, clock))
+	st.starts(100)
+	st.recorded(100)
+	st.over()
+}
