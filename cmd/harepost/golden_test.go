@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // A canned API answers requests with what a script says, so that the output of
@@ -66,9 +65,6 @@ func TestCommandsPrintWhatTheyPrinted(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
-	local := time.Local
-	time.Local = time.UTC
-	defer func() { time.Local = local }()
 	for _, script := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(script), ".txt"), func(t *testing.T) { playScript(t, script) })
 	}

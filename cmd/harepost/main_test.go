@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -18,6 +19,7 @@ import (
 // [harepostBinary], which builds it once, and a running server from
 // [startServer]; both are in server_test.go.
 func TestMain(m *testing.M) {
+	time.Local = time.UTC // before any goroutine reads it: golden output has times
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
 		// Looks only every ten seconds whether its server has ended.
