@@ -2,6 +2,7 @@ package api
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -17,9 +18,8 @@ func (s *Server) createAccount(c *call) error {
 	if err != nil {
 		return err
 	}
-	if n, ok := isPrintable([]byte(name)); !ok || n == 0 || n > maxAccountNameChars {
-		return refused("name", "it must have 1 to "+strconv.Itoa(maxAccountNameChars)+
-			" printable characters, without a space at either end")
+	if err := checkAccountName(name); err != nil {
+		return err
 	}
 	made, err := s.engine.CreateAccount(s.ctx, name)
 	if err != nil {
@@ -37,6 +37,14 @@ func (s *Server) createAccount(c *call) error {
 	b = appendTime(b, made.Account.CreatedAt)
 	b = w.appendWarnings(b)
 	writeSecret(c, fasthttp.StatusCreated, append(b, '}', '\n'))
+	return nil
+}
+
+func checkAccountName(name string) error {
+	if n, ok := isPrintable([]byte(name)); !ok || n == 0 || n > maxAccountNameChars {
+		return refused("name", "it must have 1 to "+strconv.Itoa(maxAccountNameChars)+
+			" printable characters, without a space at either end")
+	}
 	return nil
 }
 
@@ -107,6 +115,45 @@ func (s *Server) getSigningSecret(c *call) error {
 	return nil
 }
 
+const (
+	defaultOverlap = 24 * time.Hour
+	maxOverlap     = 30 * 24 * time.Hour
+)
+
+// rotateSigningSecret is POST /v1/signing-secret/rotate. Its body may be absent.
+func (s *Server) rotateSigningSecret(c *call) error {
+	overlap := defaultOverlap
+	w, err := s.optionalMembers(c.http.PostBody(), func(d *decoder, name []byte) error {
+		if string(name) != "overlap_seconds" {
+			return d.skipUnknown(name)
+		}
+		n, given, err := d.whole("overlap_seconds")
+		if err != nil || !given {
+			return err
+		}
+		const most = int64(maxOverlap / time.Second)
+		if n < 0 || n > most {
+			return invalid("overlap_seconds", strconv.FormatInt(n, 10), "from 0 to "+strconv.FormatInt(most, 10))
+		}
+		overlap = time.Duration(n) * time.Second
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	made, err := s.engine.RotateSigningSecret(s.ctx, c.account, overlap)
+	if err != nil {
+		return err
+	}
+	b := append([]byte(nil), `{"signing_secret":`...)
+	b = appendString(b, made.SigningSecret)
+	b = append(b, `,"previous_expire_at":`...)
+	b = appendTime(b, made.PreviousExpireAt)
+	b = w.appendWarnings(b)
+	writeSecret(c, fasthttp.StatusOK, append(b, '}', '\n'))
+	return nil
+}
+
 func appendKeyFields(b []byte, k *engine.Key) []byte {
 	b = append(b, `"id":`...)
 	b = appendString(b, k.ID.String())
@@ -124,50 +171,42 @@ func writeSecret(c *call, status int, b []byte) {
 
 // stringMember reads a body whose one known member is a required string.
 func (s *Server) stringMember(c *call, field string) (string, *warnings, error) {
-	d := &decoder{}
-	d.most = s.o.Warnings
-	d.reset(c.http.PostBody())
-	if err := d.openBody(); err != nil {
-		return "", nil, err
-	}
 	text, found := "", false
-	for {
-		name, more, err := d.next()
-		if err != nil {
-			return "", nil, err
-		}
-		if !more {
-			break
-		}
+	w, err := s.members(c.http.PostBody(), func(d *decoder, name []byte) error {
 		if string(name) != field {
-			if err := d.skipUnknown(name); err != nil {
-				return "", nil, err
-			}
-			continue
+			return d.skipUnknown(name)
 		}
 		v, given, err := d.str(field)
-		if err != nil {
-			return "", nil, err
-		}
 		text, found = string(v), given
-	}
-	if err := d.closeBody(); err != nil {
+		return err
+	})
+	if err != nil {
 		return "", nil, err
 	}
 	if !found {
 		return "", nil, &problem{status: fasthttp.StatusBadRequest, message: field + " is missing", detail: field + " must be a string"}
 	}
-	return text, &d.warnings, nil
+	return text, w, nil
 }
 
 // noMember reads a body that may be absent and has no known member.
 func (s *Server) noMember(c *call) (*warnings, error) {
+	return s.optionalMembers(c.http.PostBody(), (*decoder).skipUnknown)
+}
+
+// optionalMembers is members for a body that may be absent.
+func (s *Server) optionalMembers(body []byte, member func(d *decoder, name []byte) error) (*warnings, error) {
+	if len(body) == 0 {
+		return &warnings{}, nil
+	}
+	return s.members(body, member)
+}
+
+// members reads a body that is one object. member reads the value of each.
+func (s *Server) members(body []byte, member func(d *decoder, name []byte) error) (*warnings, error) {
 	d := &decoder{}
 	d.most = s.o.Warnings
-	if len(c.http.PostBody()) == 0 {
-		return &d.warnings, nil
-	}
-	d.reset(c.http.PostBody())
+	d.reset(body)
 	if err := d.openBody(); err != nil {
 		return nil, err
 	}
@@ -179,7 +218,7 @@ func (s *Server) noMember(c *call) (*warnings, error) {
 		if !more {
 			return &d.warnings, d.closeBody()
 		}
-		if err := d.skipUnknown(name); err != nil {
+		if err := member(d, name); err != nil {
 			return nil, err
 		}
 	}

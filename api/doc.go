@@ -60,11 +60,14 @@
 //   - delay_ms and not_before beyond a year, and an expires_at that is past or
 //     not after not_before, are a 400 rather than clamped: moving a date that
 //     someone chose is worse than saying no.
-//   - A bound on keys or domains that is reached is a 400, so that a 409
-//     always means an unverified domain.
+//   - A bound on keys, domains, secrets or jobs that is reached is a 400: a 409
+//     is about the state of the one thing that the request names.
+//   - A rate_limit_per_minute of 0 is no limit, null the server's default.
 //   - An empty query parameter is one that was not given.
-//   - Open sign-up refuses a request with the header Origin of another site: a
-//     web page, which may be open on the machine of whoever runs the server.
+//   - Open sign-up opens POST /v1/accounts; the other routes of accounts need
+//     the admin token all the same. It refuses a
+//     request with the header Origin of another site: a web page, which may be
+//     open on the machine of whoever runs the server.
 //
 // # Goroutines
 //

@@ -67,6 +67,11 @@ var (
 		message: "sign-up is closed",
 		detail:  "this server was started with neither an admin token nor open sign-up",
 	}
+	errAdminClosed = &problem{
+		status:  fasthttp.StatusForbidden,
+		message: "admin routes are closed",
+		detail:  "this server was started without an admin token",
+	}
 	errSignupOrigin = &problem{
 		status:  fasthttp.StatusForbidden,
 		message: "sign-up from a web page is refused",
@@ -119,11 +124,17 @@ func (s *Server) problemOf(err error) *problem {
 		return errUnauthorized
 	case errors.Is(err, engine.ErrNotFound):
 		return errNotFound
+	case errors.Is(err, engine.ErrSuspended):
+		return &problem{
+			status:  fasthttp.StatusForbidden,
+			message: "account is suspended",
+			detail:  "whoever runs this server can lift that",
+		}
 	case errors.Is(err, engine.ErrTooMany):
 		return &problem{
 			status:  fasthttp.StatusBadRequest,
 			message: err.Error(), // says of what, and how many there may be
-			detail:  "remove one first",
+			detail:  "remove one first, or wait until one has ended",
 		}
 	case errors.Is(err, engine.ErrOverloaded):
 		return &problem{

@@ -202,6 +202,7 @@ func (r *errorTour) particular() {
 	closed := startServer(r.t, Options{}, nil)
 	closed.o.AdminToken = "" // as after New without one
 	r.ask(closed, 403, "POST", "/v1/accounts", "", "", `{"name":"x"}`)
+	r.refusedAdmin(s, closed)
 }
 
 // addedDomain adds a domain and returns the body that names it.

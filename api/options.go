@@ -20,8 +20,8 @@ const keptBytes = 64 << 10
 
 // Options configure a Server. A zero field means the default beside it.
 type Options struct {
-	// AdminToken is the bearer token of POST /v1/accounts. Without it, and
-	// without OpenSignup, nobody can create an account over HTTP.
+	// AdminToken is the bearer token of the routes of accounts. Without it
+	// they are closed, but for POST with OpenSignup.
 	AdminToken string
 	OpenSignup bool // anyone may create an account, without a token
 

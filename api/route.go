@@ -37,7 +37,8 @@ type access uint8
 const (
 	public  access = iota // no key
 	account               // an API key
-	admin                 // the admin token, or open sign-up
+	signup                // the admin token; with open sign-up anyone, for POST
+	admin                 // the admin token
 )
 
 // A handler answers a call, or returns the error that serve answers with.
@@ -74,7 +75,9 @@ func (s *Server) routeTable() map[string]*route {
 	add("/v1/keys", account, map[string]handler{"GET": s.listKeys, "POST": s.createKey})
 	add("/v1/keys/{id}", account, map[string]handler{"DELETE": s.deleteKey})
 	add("/v1/signing-secret", account, map[string]handler{"GET": s.getSigningSecret})
-	add("/v1/accounts", admin, map[string]handler{"POST": s.createAccount})
+	add("/v1/signing-secret/rotate", account, map[string]handler{"POST": s.rotateSigningSecret})
+	add("/v1/accounts", signup, map[string]handler{"GET": s.listAccounts, "POST": s.createAccount})
+	add("/v1/accounts/{id}", admin, map[string]handler{"GET": s.getAccount, "PATCH": s.changeAccount, "DELETE": s.deleteAccount})
 	add("/healthz", public, map[string]handler{"GET": s.healthz})
 	add("/readyz", public, map[string]handler{"GET": s.readyz})
 	add("/metrics", public, map[string]handler{"GET": s.writeMetrics})
@@ -196,18 +199,29 @@ func (s *Server) authorize(c *call, who access) (err error) {
 	case account:
 		c.account, err = s.engine.Authenticate(bearer(&c.http.Request.Header))
 		return err
+	case signup:
+		if c.http.IsPost() {
+			return s.authorizeSignup(c)
+		}
+		return s.authorizeAdmin(c, errAdminClosed)
 	case admin:
-		return s.authorizeAdmin(c)
+		return s.authorizeAdmin(c, errAdminClosed)
 	}
 	return nil
 }
 
-func (s *Server) authorizeAdmin(c *call) error {
+func (s *Server) authorizeSignup(c *call) error {
 	if s.o.OpenSignup {
 		return checkOrigin(c.http.Request.Header.Peek(fasthttp.HeaderOrigin))
 	}
+	return s.authorizeAdmin(c, errSignupClosed)
+}
+
+// authorizeAdmin wants the admin token. Without one the server is closed, to
+// everybody and with that error: open sign-up opens nothing else.
+func (s *Server) authorizeAdmin(c *call, closed error) error {
 	if s.o.AdminToken == "" {
-		return errSignupClosed
+		return closed
 	}
 	// Hashes, so that not even the token's length shows in the time.
 	given := sha256.Sum256(bearer(&c.http.Request.Header))

@@ -56,7 +56,9 @@ func TestRoutes(t *testing.T) {
 		}
 	}
 	allow("/v1/send", "POST", "OPTIONS")
-	allow("/v1/accounts", "POST", "OPTIONS")
+	allow("/v1/accounts", "GET", "HEAD", "POST", "OPTIONS")
+	allow("/v1/accounts/acc_x", "GET", "HEAD", "PATCH", "DELETE", "OPTIONS")
+	allow("/v1/signing-secret/rotate", "POST", "OPTIONS")
 	allow("/v1/deliveries", "GET", "HEAD", "OPTIONS")
 	allow("/v1/deliveries/hr_x", "GET", "HEAD", "OPTIONS")
 	allow("/v1/domains", "GET", "HEAD", "POST", "OPTIONS")
