@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -265,4 +266,52 @@ func TestTLSConnectionsAreBounded(t *testing.T) {
 		resp.Body.Close()
 		return resp.Status
 	})
+}
+
+// A client that says nothing, or stops half way, is given up after ten seconds
+// of the bubble's clock.
+func TestAHandshakeHasAnEnd(t *testing.T) {
+	ca := newAuthority(t)
+	files := newMounted(t)
+	text, key, _ := ca.pair()
+	files.put(text, key)
+	cert, err := openCertificate(files.cert, files.key, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		began := time.Now()
+		conn := &tlsConn{Conn: tls.Server(near, cert.config())}
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("a byte was read from somebody who said nothing")
+		}
+		if took := time.Since(began); took != handshakeTimeout {
+			t.Errorf("given up after %s, want %s", took, handshakeTimeout)
+		}
+	})
+}
+
+// Who can be reached without TLS by others than this machine says so; who
+// cannot, does not.
+func TestPlainHTTPForOthersIsWarnedOf(t *testing.T) {
+	ca := newAuthority(t)
+	files := newMounted(t)
+	cert, key, _ := ca.pair()
+	files.put(cert, key)
+	f := func(want bool, args ...string) {
+		t.Helper()
+		s := startServer(t, append(args, "--open-signup")...)
+		if status := s.stop(); status != exitOK {
+			t.Errorf("status %d", status)
+		}
+		if got := strings.Contains(s.stderr.String(), "the API is plain HTTP on an address that others may reach"); got != want {
+			t.Errorf("%q: warned %v, want %v:\n%s", args, got, want, s.stderr.String())
+		}
+	}
+	f(true, "--listen", "0.0.0.0:0")
+	f(false, "--listen", "127.0.0.1:0")
+	f(false, "--listen", "0.0.0.0:0", "--tls-cert", files.cert, "--tls-key", files.key)
+	f(false, "--listen", "", "--unix-socket", filepath.Join(socketDir(t), "s"))
 }
