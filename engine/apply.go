@@ -14,6 +14,8 @@ type ticket struct {
 	// ignored is written before done: the command changed nothing, because the
 	// account had been deleted meanwhile.
 	ignored bool
+	// changed is how many deliveries a control command changed; set before done.
+	changed int
 }
 
 // attempted is what the dispatcher remembers of an attempt until its record is
@@ -30,6 +32,7 @@ type attempted struct {
 type commit struct {
 	entries []state.Entry
 	cookies []any
+	waiters []*ticket // the applier's own
 }
 
 // committed takes a batch from the log's writer. It waits when the applier is
@@ -86,15 +89,24 @@ func (e *Engine) applyCommit(c *commit) error {
 			e.vault.follow(a, e.state.Directory())
 		}
 	}
+	waiters := c.waiters[:0]
 	for i, cookie := range c.cookies {
 		if t, ok := cookie.(*ticket); ok {
 			t.ignored = c.entries[i].Ignored
-			t.done <- struct{}{}
+			if effect := c.entries[i].Effect; effect != nil {
+				t.changed = effect.Changed
+			}
+			waiters = append(waiters, t)
 		} else if a, ok := cookie.(*attempted); ok && !c.entries[i].Ignored {
 			e.metrics.countAttempt(a)
 		}
 	}
 	e.dispatcher.recorded(c, e.state.Low())
+	for _, t := range waiters { // the scheduler knows: whoever waits can rely on it
+		t.done <- struct{}{}
+	}
+	clear(waiters)
+	c.waiters = waiters
 	return e.boundLog()
 }
 

@@ -22,6 +22,11 @@ type attempting struct {
 	headers []transport.Header
 	secrets []string
 	command []byte
+
+	// Of a delivery that was replayed: after how many attempts its budget began
+	// anew. It does not expire any more.
+	replayed bool
+	base     int
 }
 
 // The errors of attempts that were ended by a rule and not by the target.
@@ -57,6 +62,7 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
 		e.fail(fmt.Errorf("engine: read delivery %s for attempt %d: %w", id, next.Item.Attempt, err))
 		return nil
 	}
+	w.replayed, w.base = found.Row.Replayed, found.Row.Base
 	record, status := e.make(w, int(next.Item.Attempt), body)
 	if w.record.Sealed {
 		record.ResponseBody = box.Seal(seal.Response, record.ResponseBody)
@@ -119,7 +125,7 @@ func (e *Engine) record(w *attempting, done *attempted) {
 func (e *Engine) make(w *attempting, number int, body []byte) (delivery.Attempt, Status) {
 	rec := &w.record
 	now := e.opts.Now()
-	if rec.ExpiresAt != 0 && now.UnixMilli() >= rec.ExpiresAt {
+	if rec.ExpiresAt != 0 && !w.replayed && now.UnixMilli() >= rec.ExpiresAt {
 		return endedByRule(number, now, OutcomeFailed, errorExpired), StatusDeadLetter
 	}
 	if !e.state.Directory().Has(AccountID(rec.Account)) {
@@ -153,10 +159,10 @@ func (e *Engine) make(w *attempting, number int, body []byte) (delivery.Attempt,
 		return record, StatusDelivered
 	case record.Outcome == OutcomeRejected:
 		return record, StatusRejected
-	case number >= rec.Policy.MaxAttempts:
+	case number-w.base >= rec.Policy.MaxAttempts:
 		return record, StatusDeadLetter
 	}
-	record.NextAttemptAt = nextDue(rec, res, number, record.CreatedAt)
+	record.NextAttemptAt = nextDue(rec, res, number-w.base, record.CreatedAt)
 	return record, StatusRetrying
 }
 
@@ -196,7 +202,8 @@ func (e *Engine) deliver(w *attempting, number int, body []byte) {
 	e.opts.Transport.Do(&w.request, &w.result)
 }
 
-// nextDue is when the attempt after failed attempt number is due.
+// nextDue is when the next attempt is due after attempt number of the budget
+// has failed.
 func nextDue(rec *delivery.Record, res *transport.Result, number int, ended time.Time) time.Time {
 	b := scheduler.Backoff{
 		BaseDelay:         rec.Policy.BaseDelay,

@@ -130,6 +130,10 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 	defer d.mu.Unlock()
 	now, retries := d.now(), 0
 	for i, cookie := range c.cookies {
+		if effect := c.entries[i].Effect; effect != nil {
+			retries += d.controlled(effect, now)
+			continue
+		}
 		a, ok := cookie.(*attempted)
 		if !ok {
 			continue
@@ -142,6 +146,25 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 	}
 	d.sched.StoredBelow(low)
 	d.kick(retries)
+}
+
+// controlled tells the scheduler what a control command has done, and returns
+// how many attempts it has put into lanes. The lock is held.
+func (d *dispatcher) controlled(effect *state.Effect, now scheduler.Time) int {
+	for _, c := range effect.Canceled {
+		d.sched.Cancel(laneKey(c.Lane), scheduler.ID(c.ID))
+	}
+	for _, r := range effect.Requeued {
+		d.sched.Add(laneKey(r.Lane), schedulerItem(r.Position), 0, now)
+	}
+	return len(effect.Requeued)
+}
+
+// busy reports whether an attempt of a delivery is under way or not recorded.
+func (d *dispatcher) busy(id DeliveryID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sched.Busy(scheduler.ID(id))
 }
 
 // kick wakes or makes workers for up to n pieces of work, if there is any, and

@@ -36,6 +36,8 @@ type Engine struct {
 	limiter limiter
 	vault   vault
 	lastUse lastUse
+	control sync.Mutex // one decision about deliveries at a time
+	clerk   clerk
 	admin   sync.Mutex // one change of accounts, keys or domains at a time
 	reads   reads
 
@@ -83,6 +85,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.vault.keys = o.Keyring
 	e.limiter.rate = e.ratePerMinute
 	e.dispatcher = newDispatcher(e)
+	e.clerk.init()
 	e.metrics = newEngineMetrics(e)
 	log, err := e.openStores(dir)
 	if err != nil {
@@ -99,6 +102,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.applier.Go(e.apply)
 	e.dispatcher.start()
 	e.keeper.Go(e.keep)
+	e.keeper.Go(e.work)
 	if err := e.keyAccounts(context.Background()); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -275,17 +279,24 @@ func (e *Engine) shutdown() error {
 // propose commits a command and waits until it is applied. The error is
 // ErrUnknown when it may or may not be.
 func (e *Engine) propose(ctx context.Context, cmd []byte) error {
+	_, err := e.proposeControl(ctx, cmd)
+	return err
+}
+
+// proposeControl is propose, and returns how many deliveries a control command
+// has changed.
+func (e *Engine) proposeControl(ctx context.Context, cmd []byte) (changed int, err error) {
 	t := &ticket{done: make(chan struct{}, 1)}
 	if err := e.log.Append(cmd, t); err != nil {
-		return err
+		return 0, err
 	}
 	select {
 	case <-t.done:
-		return nil
+		return t.changed, nil
 	case <-e.failed:
-		return fmt.Errorf("%w: %w", ErrUnknown, e.failure)
+		return 0, fmt.Errorf("%w: %w", ErrUnknown, e.failure)
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+		return 0, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
 	}
 }
 

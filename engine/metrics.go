@@ -20,6 +20,7 @@ type engineMetrics struct {
 	refusals   [refusedOverload + 1]*metrics.Counter
 	attempts   [OutcomeRejected + 1]*metrics.Counter
 	finished   [StatusCanceled + 1]*metrics.Counter
+	control    [JobPurge + 1]struct{ changed, skipped *metrics.Counter }
 	inFlight   atomic.Int64
 
 	attemptSeconds *metrics.PrometheusHistogram
@@ -65,8 +66,13 @@ func newEngineMetrics(e *Engine) *engineMetrics {
 	for s := StatusDelivered; s <= StatusCanceled; s++ {
 		m.finished[s] = set.NewCounter(fmt.Sprintf(`harepost_deliveries_finished_total{status=%q}`, s))
 	}
+	for k := JobReplay; k <= JobPurge; k++ {
+		m.control[k].changed = set.NewCounter(fmt.Sprintf(`harepost_deliveries_controlled_total{kind=%q,result="changed"}`, k))
+		m.control[k].skipped = set.NewCounter(fmt.Sprintf(`harepost_deliveries_controlled_total{kind=%q,result="skipped"}`, k))
+	}
 	gauge := func(name string, value func() float64) { set.NewGauge(name, value) }
 	gauge("harepost_attempts_in_flight", func() float64 { return float64(m.inFlight.Load()) })
+	gauge("harepost_jobs_running", func() float64 { return float64(e.state.CountRunningJobs()) })
 	gauge("harepost_deliveries_pending", func() float64 { return float64(e.state.Pending()) })
 	gauge("harepost_deliveries_young", func() float64 { return float64(e.state.Young()) })
 	gauge("harepost_log_bytes", func() float64 { return float64(e.log.Bytes()) })
@@ -86,6 +92,15 @@ func newEngineMetrics(e *Engine) *engineMetrics {
 }
 
 func (m *engineMetrics) refused(r refusal) { m.refusals[r].Inc() }
+
+// controlled counts what a replay, a cancellation or a purge has done.
+func (m *engineMetrics) controlled(k JobKind, changed, skipped int) {
+	m.control[k].changed.Add(changed)
+	m.control[k].skipped.Add(skipped)
+	if k == JobCancel {
+		m.finished[StatusCanceled].Add(changed)
+	}
+}
 
 func (m *engineMetrics) countAttempt(a *attempted) {
 	m.attempts[a.outcome].Inc()

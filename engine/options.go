@@ -48,6 +48,10 @@ type Options struct {
 	// DomainsPerAccount and KeysPerAccount are bounds. Default 1,000 and 100.
 	DomainsPerAccount, KeysPerAccount int
 
+	// JobsPerAccount bounds the bulk operations of an account that run at once.
+	// Default 16.
+	JobsPerAccount int
+
 	// DrainTimeout bounds how long Close waits for attempts under way. What is
 	// not done by then is attempted again after the next start. Default 30 s.
 	DrainTimeout time.Duration
@@ -89,6 +93,7 @@ func (o *Options) withDefaults() {
 	setDefault(&o.RetainDead, 30*24*time.Hour)
 	setDefault(&o.DomainsPerAccount, 1000)
 	setDefault(&o.KeysPerAccount, 100)
+	setDefault(&o.JobsPerAccount, 16)
 	setDefault(&o.DrainTimeout, 30*time.Second)
 	setDefault(&o.LogQueueBytes, 64<<20)
 	setDefault(&o.LogSegmentBytes, 64<<20)

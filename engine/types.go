@@ -7,6 +7,7 @@ import (
 
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/job"
 )
 
 // The engine's nouns live in packages of their own, below the state that
@@ -29,6 +30,10 @@ type (
 	Attempt    = delivery.Attempt
 	Delivery   = delivery.Delivery
 	Filter     = delivery.Filter
+	Job        = job.Job
+	JobID      = job.ID
+	JobKind    = job.Kind
+	JobStatus  = job.Status
 	Page       = delivery.Page
 )
 
@@ -50,6 +55,14 @@ const (
 
 	JitterFull = delivery.FullJitter
 	JitterNone = delivery.NoJitter
+
+	JobReplay = job.Replay
+	JobCancel = job.Cancel
+	JobPurge  = job.Purge
+
+	JobRunning  = job.Running
+	JobDone     = job.Done
+	JobCanceled = job.Canceled
 )
 
 // ParseDeliveryID reads a queue_id.
@@ -57,6 +70,9 @@ func ParseDeliveryID(s string) (DeliveryID, error) { return delivery.ParseID(s) 
 
 // ParseAccountID reads the public form of an account's id.
 func ParseAccountID(s string) (AccountID, error) { return account.ParseID(s) }
+
+// ParseJobID reads the public form of a job's id.
+func ParseJobID(s string) (JobID, error) { return job.ParseID(s) }
 
 // ParseKeyID reads the public form of a key's id.
 func ParseKeyID(s string) (KeyID, error) { return account.ParseKeyID(s) }
@@ -119,8 +135,11 @@ var (
 	ErrOverloaded   = errors.New("overloaded")      // nothing was accepted; try again
 	ErrUnknown      = errors.New("outcome unknown") // may or may not be durable; the process is about to end
 	ErrClosed       = errors.New("engine is closed")
-	ErrTooMany      = errors.New("too many") // a bound on domains, keys or secrets is reached
+	ErrTooMany      = errors.New("too many") // a bound on domains, keys, secrets or jobs is reached
 	ErrSuspended    = errors.New("account is suspended")
+	ErrPending      = errors.New("delivery is still pending")
+	ErrFinished     = errors.New("already finished")
+	ErrPayloadGone  = errors.New("payload is no longer kept")
 )
 
 // A DomainNotVerifiedError says that the target's host is not covered by a

@@ -181,6 +181,20 @@ func (s *Scheduler) Recorded(k LaneKey, id ID) {
 	s.refresh(r, l)
 }
 
+// Cancel says that the delivery's present entry is over, as Recorded does, but
+// leaves one that is busy: its attempt goes on, and its end is Recorded's.
+func (s *Scheduler) Cancel(k LaneKey, id ID) {
+	if !s.Busy(id) {
+		s.Recorded(k, id)
+	}
+}
+
+// Busy reports whether Next has given out a delivery that is not recorded yet.
+func (s *Scheduler) Busy(id ID) bool {
+	i, ok := s.byID[id]
+	return ok && !s.items.at(i).waiting()
+}
+
 // drop takes an item out of memory, whatever its state.
 func (s *Scheduler) drop(i itemRef) {
 	n := s.items.at(i)

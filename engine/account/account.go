@@ -29,11 +29,14 @@ var ErrInvalidID = errors.New("invalid id")
 
 var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-func format(prefix string, v uint64) string {
+// FormatID is the text form of an id: the prefix and 13 characters of lower-case
+// base32.
+func FormatID(prefix string, v uint64) string {
 	return prefix + crockford.EncodeToString(binary.BigEndian.AppendUint64(nil, v))
 }
 
-func parse(prefix, s string) (uint64, error) {
+// ParseIDText reads what FormatID wrote, in that one spelling.
+func ParseIDText(prefix, s string) (uint64, error) {
 	var b [8]byte
 	if len(s) != len(prefix)+crockford.EncodedLen(len(b)) || s[:len(prefix)] != prefix {
 		return 0, ErrInvalidID
@@ -42,27 +45,27 @@ func parse(prefix, s string) (uint64, error) {
 		return 0, ErrInvalidID
 	}
 	v := binary.BigEndian.Uint64(b[:])
-	if format(prefix, v) != s { // a second spelling, see delivery.ParseID
+	if FormatID(prefix, v) != s { // a second spelling, see delivery.ParseID
 		return 0, ErrInvalidID
 	}
 	return v, nil
 }
 
 // String is the public form.
-func (id ID) String() string { return format("acc_", uint64(id)) }
+func (id ID) String() string { return FormatID("acc_", uint64(id)) }
 
 // String is the public form.
-func (id KeyID) String() string { return format("key_", uint64(id)) }
+func (id KeyID) String() string { return FormatID("key_", uint64(id)) }
 
 // ParseID reads the public form of an account's id.
 func ParseID(s string) (ID, error) {
-	v, err := parse("acc_", s)
+	v, err := ParseIDText("acc_", s)
 	return ID(v), err
 }
 
 // ParseKeyID reads the public form of a key's id.
 func ParseKeyID(s string) (KeyID, error) {
-	v, err := parse("key_", s)
+	v, err := ParseIDText("key_", s)
 	return KeyID(v), err
 }
 

@@ -38,7 +38,8 @@ const (
 	KindDeleteDomain  Kind = 7
 	KindRetain        Kind = 8 // drop what is older
 
-	// 9 to 13 are the control of deliveries.
+	KindControl Kind = 9  // replay, cancel or purge deliveries
+	KindPutJob  Kind = 10 // made, counted or cancelled
 
 	KindPutAccount    Kind = 14 // an account's own settings and secrets changed
 	KindTouchKeys     Kind = 15 // when keys were last used
@@ -60,6 +61,8 @@ var known = [256]bool{
 	KindPutDomain:     true,
 	KindDeleteDomain:  true,
 	KindRetain:        true,
+	KindControl:       true,
+	KindPutJob:        true,
 
 	KindPutAccount:    true,
 	KindTouchKeys:     true,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/job"
 )
 
 var when = time.Date(2026, 6, 10, 14, 22, 10, 0, time.UTC)
@@ -49,6 +50,12 @@ func reencode(b []byte) ([]byte, error) {
 	case KindDeleteDomain:
 		a, name, err := ReadDeleteDomain(&r)
 		return AppendDeleteDomain(nil, a, name), err
+	case KindControl:
+		c, err := ReadControl(&r)
+		return AppendControl(nil, &c), err
+	case KindPutJob:
+		j, err := ReadPutJob(&r)
+		return AppendPutJob(nil, &j), err
 	case KindPutDataKey:
 		a, wrapped, err := ReadPutDataKey(&r)
 		return AppendPutDataKey(nil, a, wrapped), err
@@ -105,6 +112,11 @@ func samples() map[Kind][]byte {
 		KindRevokeKey:     AppendRevokeKey(nil, 5, 6),
 		KindPutDomain:     AppendPutDomain(nil, &d),
 		KindDeleteDomain:  AppendDeleteDomain(nil, 5, "your-app.com"),
+		KindControl:       AppendControl(nil, &Control{Kind: job.Cancel, Account: 5, At: 7, Job: 8, After: rec.ID, Last: true}),
+		KindPutJob: AppendPutJob(nil, &job.Job{
+			ID: 8, Account: 5, Kind: job.Replay, Status: job.Running, Matched: -1, RatePerSecond: 5, CreatedAt: when, UpdatedAt: when,
+			Filter: delivery.Filter{Dead: true, Host: "your-app.com", Since: when.Add(time.Nanosecond)},
+		}),
 		KindPutDataKey:    AppendPutDataKey(nil, 5, []byte("wrapped")),
 		KindRetain:        AppendRetain(nil, &Retain{First: 1, Last: 1 << 63, Finished: 1, Dead: -2, Idempotency: 3}),
 		KindPutAccount:    AppendPutAccount(nil, &a),

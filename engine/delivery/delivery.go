@@ -61,15 +61,19 @@ func View(status Status, w *Row) (Delivery, error) {
 		d.LastStatus = attempts[n-1].HTTPStatus
 	}
 	if !status.Final() {
-		d.NextAttemptAt = time.UnixMilli(NextDue(&rec, attempts)).UTC()
+		d.NextAttemptAt = time.UnixMilli(w.NextDue(&rec, attempts)).UTC()
 	}
 	return d, nil
 }
 
 // NextDue is when the next attempt of a pending delivery is due, in Unix
 // milliseconds.
-func NextDue(rec *Record, attempts []Attempt) int64 {
-	if n := len(attempts); n > 0 {
+func (w *Row) NextDue(rec *Record, attempts []Attempt) int64 {
+	n := len(attempts)
+	switch {
+	case w.Replayed && n == w.Base:
+		return w.ReplayDue
+	case n > 0:
 		return attempts[n-1].NextAttemptAt.UnixMilli()
 	}
 	return rec.NotBefore
@@ -83,12 +87,19 @@ type Filter struct {
 	Label          string
 	IdempotencyKey string
 	Since, Until   time.Time // Since <= CreatedAt < Until
+	Dead           bool      // dead letters only: dead_letter and rejected
+	Pending        bool      // queued and retrying only
+}
+
+// Wants reports whether deliveries of a status can pass the filter.
+func (f *Filter) Wants(s Status) bool {
+	return (f.Status == 0 || f.Status == s) && (!f.Dead || s.Dead()) && (!f.Pending || !s.Final())
 }
 
 // Match reports whether d passes the filter.
 func (f *Filter) Match(d *Delivery) bool {
 	switch {
-	case f.Status != 0 && d.Status != f.Status,
+	case !f.Wants(d.Status),
 		len(f.TargetPrefix) > len(d.Target) || d.Target[:len(f.TargetPrefix)] != f.TargetPrefix,
 		f.Host != "" && d.Host != f.Host,
 		f.IdempotencyKey != "" && d.IdempotencyKey != f.IdempotencyKey,

@@ -9,9 +9,14 @@ import (
 
 const (
 	rowVersion = 1
-	rowBody    = 1 // flag: the body is inside
 
 	mostAttempts = 1 << 16
+)
+
+// The flags of a row.
+const (
+	rowBody     = 1 << iota // the body is inside
+	rowReplayed             // Base and ReplayDue follow UpdatedAt, as varints
 )
 
 // A Row is a delivery as the state keeps it under its key, which has account
@@ -25,6 +30,13 @@ type Row struct {
 	Attempts  []byte // Count attempts one after another, see AppendAttempt
 	HasBody   bool   // the body is inside the row
 	Body      []byte
+
+	// Replayed says that the budget of attempts began anew after attempt Base,
+	// and that the one after it is due at ReplayDue. A delivery that was replayed
+	// does not expire any more.
+	Replayed  bool
+	Base      int
+	ReplayDue int64 // Unix milliseconds
 }
 
 // AppendRow appends the bytes of w.
@@ -33,9 +45,16 @@ func AppendRow(dst []byte, w *Row) []byte {
 	if w.HasBody {
 		flags = rowBody
 	}
+	if w.Replayed {
+		flags |= rowReplayed
+	}
 	dst = slices.Grow(dst, len(w.Record)+len(w.Attempts)+len(w.Body)+32)
 	dst = append(dst, rowVersion, flags)
 	dst = binary.AppendVarint(dst, w.UpdatedAt)
+	if w.Replayed {
+		dst = binary.AppendUvarint(dst, uint64(w.Base))
+		dst = binary.AppendVarint(dst, w.ReplayDue)
+	}
 	dst = wire.AppendBytes(dst, w.Record)
 	dst = binary.AppendUvarint(dst, uint64(w.Count))
 	dst = wire.AppendBytes(dst, w.Attempts)
@@ -52,16 +71,16 @@ func DecodeRow(b []byte) (Row, error) {
 		r.Fail()
 	}
 	flags := r.Byte()
-	if flags > rowBody {
+	if flags > rowBody|rowReplayed {
 		r.Fail()
 	}
-	w := Row{
-		UpdatedAt: r.Varint(),
-		Record:    r.Bytes(),
-		Count:     r.Int(mostAttempts),
-		Attempts:  r.Bytes(),
-		HasBody:   flags&rowBody != 0,
+	w := Row{UpdatedAt: r.Varint(), HasBody: flags&rowBody != 0, Replayed: flags&rowReplayed != 0}
+	if w.Replayed {
+		w.Base, w.ReplayDue = r.Int(mostAttempts), r.Varint()
 	}
+	w.Record = r.Bytes()
+	w.Count = r.Int(mostAttempts)
+	w.Attempts = r.Bytes()
 	if w.HasBody {
 		w.Body = r.Rest()
 	} else if len(r.Rest()) > 0 {

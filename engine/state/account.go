@@ -70,7 +70,8 @@ func (s *State) deleteAccount(b *applying, e *Entry, a account.ID, at int64) err
 			return err
 		}
 	}
-	for _, space := range [...]byte{spaceKey, spaceDomain} {
+	s.jobs.drop(a)
+	for _, space := range [...]byte{spaceKey, spaceDomain, spaceJob} {
 		lower := appendAccount(nil, space, a)
 		if err := s.dropRange(b, lower, successor(lower)); err != nil {
 			return err

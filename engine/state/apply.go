@@ -2,12 +2,14 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/job"
 )
 
 // An Entry is a command of the log with its index. Several entries may carry
@@ -29,6 +31,8 @@ type Entry struct {
 	// Changed is set by Apply to the account that the command changed, deleted,
 	// or swept the last of. What runs for the account is to follow it.
 	Changed account.ID
+	// Effect is set by Apply of a command on deliveries, nil otherwise.
+	Effect *Effect
 }
 
 // pendingRow is what the batch being built has made of a delivery in the disk
@@ -95,6 +99,7 @@ func (s *State) batchLen(entries []Entry) (int, error) {
 var batchOfItsOwn = [256]bool{
 	command.KindCreateAccount: true,
 	command.KindRetain:        true,
+	command.KindControl:       true,
 	command.KindDeleteAccount: true,
 	command.KindSweepAccount:  true,
 }
@@ -244,6 +249,19 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 		}
 		s.dir.deleteDomain(a, name)
 		return b.Delete(appendDomain(nil, a, name), nil)
+	case command.KindControl:
+		c, err := command.ReadControl(&r)
+		if err != nil {
+			return err
+		}
+		e.Effect, err = s.applyControl(b, &c)
+		return err
+	case command.KindPutJob:
+		j, err := command.ReadPutJob(&r)
+		if err != nil {
+			return err
+		}
+		return s.replaceJob(b, j)
 	case command.KindPutDataKey:
 		a, wrapped, err := command.ReadPutDataKey(&r)
 		if err != nil {
@@ -388,10 +406,41 @@ func (s *State) Rebuild(e Entry) error {
 		if err != nil {
 			return fmt.Errorf("state: index %d: attempt: %w", e.Index, err)
 		}
-		if y := s.young.byID[c.ID]; y != nil {
-			y.gone = true
-			s.young.remove([]*Young{y})
+		s.rebuildWithout(c.ID)
+	case command.KindControl:
+		c, err := command.ReadControl(&r)
+		if err != nil {
+			return fmt.Errorf("state: index %d: control: %w", e.Index, err)
+		}
+		if c.Kind != job.Cancel {
+			return nil
+		}
+		for _, id := range c.IDs {
+			// Whether the command found it there to cancel is what Pebble knows.
+			if stored, err := s.hasLeft(&c, id); err != nil {
+				return fmt.Errorf("state: index %d: control: %w", e.Index, err)
+			} else if stored {
+				s.rebuildWithout(id)
+			}
 		}
 	}
 	return nil
+}
+
+func (s *State) rebuildWithout(id delivery.ID) {
+	if y := s.young.byID[id]; y != nil {
+		y.gone = true
+		s.young.remove([]*Young{y})
+	}
+}
+
+// hasLeft reports whether Pebble has a delivery that was young: as one that has
+// ended, or that was replayed after that.
+func (s *State) hasLeft(c *command.Control, id delivery.ID) (bool, error) {
+	_, err := findAt(s.db, place{account: c.Account, status: delivery.Retrying, id: id})
+	if err == nil || !errors.Is(err, pebble.ErrNotFound) {
+		return err == nil, err
+	}
+	_, stored, err := s.finished(c, id)
+	return stored, err
 }

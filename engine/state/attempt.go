@@ -41,6 +41,13 @@ func (s *State) recordStored(b *applying, c *command.Attempt) (ignored bool, err
 		was.status = delivery.Queued
 	}
 	encoded, ok, err := s.pendingRow(&was)
+	if err == nil && !ok && c.Number == 1 { // cancelled before it, and replayed
+		was.status = delivery.Retrying
+		encoded, ok, err = s.pendingRow(&was)
+	}
+	if err == nil && !ok {
+		err = s.recordCanceled(b, c)
+	}
 	if err != nil || !ok {
 		return !ok, err
 	}
@@ -60,7 +67,7 @@ func (s *State) recordStored(b *applying, c *command.Attempt) (ignored bool, err
 		return false, fmt.Errorf("attempts of %s: %w", c.ID, err)
 	}
 	lane := Lane{c.Account, rec.Target.Destination()}
-	s.key = appendQueue(s.key[:0], lane, Position{delivery.NextDue(&rec, attempts), c.ID, uint32(c.Number)})
+	s.key = appendQueue(s.key[:0], lane, Position{w.NextDue(&rec, attempts), c.ID, uint32(c.Number)})
 	if err := b.SingleDelete(s.key, nil); err != nil {
 		return false, err
 	}

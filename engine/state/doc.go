@@ -49,6 +49,7 @@
 //	i bucket account hash              an idempotency key, under the 6 hours (4 bytes) in which it was first seen
 //	w account                          the data key of an account, wrapped; see package seal
 //	t account                          an account that is deleted and not swept yet: when, in zigzag milliseconds
+//	j account job                      a bulk operation
 //	m                                  Applied, Low, and the number of pending deliveries
 //
 // Class is pending, done or dead. Keys of deliveries begin with the account
@@ -68,6 +69,10 @@
 // a range tombstone per key space, and the tombstone row with it. Idempotency
 // keys are left to expire with their bucket.
 //
-// The keys under q and b, and those under d with status queued, are set once
-// and removed once, so that SingleDelete can drop both in the memtable.
+// The keys under q, those under b of pending deliveries, and those under d with
+// status queued, are set once before each time that they are removed, so that
+// SingleDelete can drop both in the memtable. A replay does not break that: it
+// goes on with the next number of attempt, which is in the key under q; it sets
+// the body of class pending again only after a SingleDelete took the former one;
+// and it makes a delivery retrying, never queued again.
 package state

@@ -19,6 +19,7 @@ const (
 	spaceQueue       = 'q'
 	spaceIdempotency = 'i'
 	spaceMeta        = 'm'
+	spaceJob         = 'j'
 	spaceDataKey     = 'w'
 	spaceTombstone   = 't'
 )

@@ -23,7 +23,7 @@ func (s *State) List(a account.ID, f *delivery.Filter, after delivery.ID, limit 
 	l.bounds(after)
 	// The young before the snapshot: what leaves them in between is in both,
 	// and never in neither.
-	if f.Status == 0 || f.Status == delivery.Queued {
+	if f.Wants(delivery.Queued) {
 		l.addYoung(s, a)
 	}
 	snap := s.db.NewSnapshot()
@@ -111,7 +111,7 @@ type youngRecord struct {
 
 func (l *lister) addStored(snap *pebble.Snapshot, a account.ID) error {
 	for _, st := range delivery.Statuses {
-		if l.filter.Status != 0 && l.filter.Status != st {
+		if !l.filter.Wants(st) {
 			continue
 		}
 		if err := l.addRange(snap, place{account: a, status: st}); err != nil {

@@ -49,11 +49,11 @@ func (s *State) Find(a account.ID, id delivery.ID) (Stored, error) {
 			return f, err
 		}
 	}
-	return s.findLate(snap, a, id)
+	return findLate(snap, a, id)
 }
 
 // findLate looks under the days on which deliveries of the account ended late.
-func (s *State) findLate(snap *pebble.Snapshot, a account.ID, id delivery.ID) (Stored, error) {
+func findLate(snap pebble.Reader, a account.ID, id delivery.ID) (Stored, error) {
 	for _, st := range delivery.Statuses {
 		if !st.Final() {
 			continue
@@ -123,6 +123,10 @@ func (s *State) FindPending(a account.ID, id delivery.ID, n uint32) (Stored, []b
 		p.status = delivery.Queued
 	}
 	f, err := findAt(s.db, p)
+	if n == 1 && errors.Is(err, pebble.ErrNotFound) { // cancelled before it, and replayed
+		p.status = delivery.Retrying
+		f, err = findAt(s.db, p)
+	}
 	if errors.Is(err, pebble.ErrNotFound) || err == nil && f.Row.Count != int(n)-1 {
 		return Stored{}, nil, ErrNotFound
 	}

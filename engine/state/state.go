@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/job"
 	"github.com/harepost/harepost/engine/wire"
 )
 
@@ -20,6 +21,7 @@ type State struct {
 	opts  Options
 	db    *pebble.DB
 	dir   *Directory
+	jobs  jobs
 	cache *pebble.Cache
 
 	young youngSet
@@ -172,6 +174,11 @@ func (s *State) loadDirectory() error {
 			var a account.Account
 			a.Read(r)
 			s.dir.putAccount(a)
+		}),
+		load(spaceJob, func(r *wire.Reader) {
+			var j job.Job
+			j.Read(r)
+			s.jobs.put(j)
 		}),
 		load(spaceKey, func(r *wire.Reader) {
 			var k account.Key

@@ -142,7 +142,7 @@ func (s *State) verifyRow(r *Report, key, value []byte) error {
 		return nil
 	}
 	lane := Lane{p.account, rec.Target.Destination()}
-	next := Position{delivery.NextDue(&rec, attempts), rec.ID, uint32(len(attempts)) + 1}
+	next := Position{w.NextDue(&rec, attempts), rec.ID, uint32(len(attempts)) + 1}
 	_, closer, err := s.db.Get(appendQueue(nil, lane, next))
 	if errors.Is(err, pebble.ErrNotFound) {
 		r.find("attempt %d of pending delivery %s is not queued", next.Attempt, rec.ID)
