@@ -221,16 +221,27 @@ func TestVerifyFindsWhatDoesNotFit(t *testing.T) {
 		}
 	}
 	at := place{account: account.ID(retrying.rec.Account), status: delivery.Retrying, id: retrying.rec.ID}
+	other := h.accounts[0]
+	if other == at.account {
+		other = h.accounts[1]
+	}
 	lane := Lane{at.account, retrying.rec.Target.Destination()}
 	next := appendQueue(nil, lane, Position{retrying.due, at.id, uint32(len(retrying.attempts)) + 1})
 	withBody := place{account: account.ID(queued.rec.Account), status: delivery.Queued, id: queued.rec.ID}
 	for name, damage := range map[string]func(b *pebble.Batch) error{
-		"a queued attempt is gone":  func(b *pebble.Batch) error { return b.Delete(next, nil) },
-		"a pending row is gone":     func(b *pebble.Batch) error { return b.Delete(at.appendRow(nil), nil) },
-		"a row is not a row":        func(b *pebble.Batch) error { return b.Set(at.appendRow(nil), []byte("x"), nil) },
-		"a pending body is gone":    func(b *pebble.Batch) error { return b.Delete(withBody.appendBody(nil), nil) },
-		"a body is another one":     func(b *pebble.Batch) error { return b.Set(withBody.appendBody(nil), []byte("x"), nil) },
-		"a row under another's key": func(b *pebble.Batch) error { at := at; at.account++; return b.Set(at.appendRow(nil), []byte{1}, nil) },
+		"a queued attempt is gone": func(b *pebble.Batch) error { return b.Delete(next, nil) },
+		"a pending row is gone":    func(b *pebble.Batch) error { return b.Delete(at.appendRow(nil), nil) },
+		"a row is not a row":       func(b *pebble.Batch) error { return b.Set(at.appendRow(nil), []byte("x"), nil) },
+		"a pending body is gone":   func(b *pebble.Batch) error { return b.Delete(withBody.appendBody(nil), nil) },
+		"a body is another one":    func(b *pebble.Batch) error { return b.Set(withBody.appendBody(nil), []byte("x"), nil) },
+		"a row under another's key": func(b *pebble.Batch) error {
+			at := at
+			at.account = other
+			return b.Set(at.appendRow(nil), []byte{1}, nil)
+		},
+		"a row of no account":    func(b *pebble.Batch) error { at := at; at.account++; return b.Set(at.appendRow(nil), []byte{1}, nil) },
+		"a key of no account":    func(b *pebble.Batch) error { return b.Set(appendAPIKey(nil, 99, 1), []byte{1}, nil) },
+		"a domain of no account": func(b *pebble.Batch) error { return b.Set(appendDomain(nil, 99, "x.example"), []byte{1}, nil) },
 	} {
 		s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 1, YoungBytes: 1, InlineBodyBytes: 1})
 		applyAll(t, s, h.rng, h.log, 30)
