@@ -312,3 +312,67 @@ func TestRevokedKeyIsRefusedAtOnce(t *testing.T) {
 		t.Errorf("revoked twice: %v", err)
 	}
 }
+
+// What runs for an account when it is deleted ends with it: a job leaves
+// nothing, and does not go on for ever.
+func TestDeletionEndsJobs(t *testing.T) {
+	target := receiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) })
+	o := testOptions(t, vfs.NewMem())
+	e := openEngine(t, o)
+	ctx := context.Background()
+	a := newAccount(t, e)
+	for range 10 {
+		r, err := e.Send(ctx, a, sendTo(target, "x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, e, a, r.ID)
+	}
+	j, err := e.StartJob(ctx, a, JobReplay, Filter{}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.DeleteAccount(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	swept(t, e, a)
+	if _, err := e.Job(ctx, a, j.ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("its job: %v", err)
+	}
+	if _, err := e.StartJob(ctx, a, JobReplay, Filter{}, 0); !errors.Is(err, ErrUnauthorized) {
+		t.Errorf("a job for an account that is deleted: %v", err)
+	}
+	if n, running := e.state.Pending(), e.state.CountRunningJobs(); n != 0 || running != 0 {
+		t.Errorf("%d deliveries are pending, %d jobs run", n, running)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	verifyClosed(t, o)
+}
+
+// A suspended account replays nothing; it may cancel.
+func TestSuspendedAccountReplaysNothing(t *testing.T) {
+	target := receiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) })
+	e := openEngine(t, testOptions(t, vfs.NewMem()))
+	ctx := context.Background()
+	a := newAccount(t, e)
+	r, err := e.Send(ctx, a, sendTo(target, "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := sendTo(target, "later")
+	s.NotBefore = time.Now().Add(time.Hour)
+	later, err := e.Send(ctx, a, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, e, a, r.ID)
+	suspend(t, e, a, true)
+	if _, err := e.Replay(ctx, a, r.ID); !errors.Is(err, ErrSuspended) {
+		t.Errorf("a replay: %v", err)
+	}
+	if d, err := e.Cancel(ctx, a, later.ID); err != nil || d.Status != StatusCanceled {
+		t.Errorf("a cancellation: %s, %v", d.Status, err)
+	}
+}

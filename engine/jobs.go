@@ -262,6 +262,9 @@ func (e *Engine) StartJob(ctx context.Context, a AccountID, k JobKind, f Filter,
 	if err := e.propose(ctx, command.AppendPutJob(nil, &j)); err != nil {
 		return Job{}, err
 	}
+	if _, ok := e.state.Job(a, id); !ok {
+		return Job{}, ErrUnauthorized // the account was deleted this moment
+	}
 	e.opts.Logger.Info("job began", "job", j.ID, "account", a, "kind", k.String(), "rate_per_second", ratePerSecond)
 	e.clerk.signal()
 	return j, nil

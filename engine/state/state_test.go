@@ -241,6 +241,7 @@ func TestVerifyFindsWhatDoesNotFit(t *testing.T) {
 		},
 		"a row of no account":    func(b *pebble.Batch) error { at := at; at.account++; return b.Set(at.appendRow(nil), []byte{1}, nil) },
 		"a key of no account":    func(b *pebble.Batch) error { return b.Set(appendAPIKey(nil, 99, 1), []byte{1}, nil) },
+		"a job of no account":    func(b *pebble.Batch) error { return b.Set(appendJob(nil, 99, 1), []byte{1}, nil) },
 		"a domain of no account": func(b *pebble.Batch) error { return b.Set(appendDomain(nil, 99, "x.example"), []byte{1}, nil) },
 	} {
 		s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 1, YoungBytes: 1, InlineBodyBytes: 1})

@@ -50,14 +50,9 @@ func (s *State) Verify() (Report, error) {
 			}
 			return nil
 		}),
-		s.scan([]byte{spaceKey}, []byte{spaceKey + 1}, func(key, _ []byte) error {
-			s.owned(&r, key)
-			return nil
-		}),
-		s.scan([]byte{spaceDomain}, []byte{spaceDomain + 1}, func(key, _ []byte) error {
-			s.owned(&r, key)
-			return nil
-		}),
+		s.verifyOwned(&r, spaceKey),
+		s.verifyOwned(&r, spaceDomain),
+		s.verifyOwned(&r, spaceJob),
 		s.scan([]byte{spaceQueue}, []byte{spaceQueue + 1}, func(key, _ []byte) error {
 			return s.verifyQueued(&r, key)
 		}),
@@ -75,6 +70,14 @@ func (s *State) Verify() (Report, error) {
 		r.find("%d attempts are queued for %d stored pending deliveries", r.Queued, stored)
 	}
 	return r, nil
+}
+
+// verifyOwned looks at the owners of a key space.
+func (s *State) verifyOwned(r *Report, space byte) error {
+	return s.scan([]byte{space}, []byte{space + 1}, func(key, _ []byte) error {
+		s.owned(r, key)
+		return nil
+	})
 }
 
 // owned reports whether a key belongs to an account that is there. That it
