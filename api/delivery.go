@@ -43,6 +43,11 @@ func (s *Server) listDeliveries(c *call) error {
 	if err != nil {
 		return err
 	}
+	return s.writePage(c, q)
+}
+
+// writePage answers with a page of the account's deliveries.
+func (s *Server) writePage(c *call, q *listQuery) error {
 	page, err := s.engine.Deliveries(s.ctx, c.account, q.filter, q.after, q.limit)
 	if err != nil {
 		return err

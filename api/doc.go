@@ -68,6 +68,14 @@
 //     the admin token all the same. It refuses a
 //     request with the header Origin of another site: a web page, which may be
 //     open on the machine of whoever runs the server.
+//   - Bulk operations never guess. Their filter must be there, {} being
+//     everything; an unknown, null, empty or repeated field of it is a 400, not
+//     a warning, and so is one beside it, or a misspelt dry_run would purge.
+//     DELETE /v1/dead-letters has its filter in the query, where no proxy drops
+//     it, refuses a body, and removes everything only for all=true.
+//   - A job is at /v1/jobs whatever it does, and a replay at /v1/replays too.
+//     Its filter is shown with the date up to which it goes: it takes nothing
+//     that was accepted after it began.
 //
 // # Goroutines
 //

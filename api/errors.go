@@ -124,6 +124,20 @@ func (s *Server) problemOf(err error) *problem {
 		return errUnauthorized
 	case errors.Is(err, engine.ErrNotFound):
 		return errNotFound
+	case errors.Is(err, engine.ErrPending):
+		return &problem{
+			status:  fasthttp.StatusConflict,
+			message: err.Error(), // says so when only an attempt is under way
+			detail:  "only a finished delivery can be replayed",
+		}
+	case errors.Is(err, engine.ErrFinished):
+		return &problem{status: fasthttp.StatusConflict, message: "already finished", detail: "there is nothing left to cancel"}
+	case errors.Is(err, engine.ErrPayloadGone):
+		return &problem{
+			status:  fasthttp.StatusConflict,
+			message: "payload is no longer kept",
+			detail:  "the delivery cannot be replayed; send it again",
+		}
 	case errors.Is(err, engine.ErrSuspended):
 		return &problem{
 			status:  fasthttp.StatusForbidden,

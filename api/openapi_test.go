@@ -203,6 +203,7 @@ func (r *errorTour) particular() {
 	closed.o.AdminToken = "" // as after New without one
 	r.ask(closed, 403, "POST", "/v1/accounts", "", "", `{"name":"x"}`)
 	r.refusedAdmin(s, closed)
+	r.refusedControl()
 }
 
 // addedDomain adds a domain and returns the body that names it.
