@@ -22,7 +22,7 @@ func (c consent) ask(sh *shell, question string) error {
 		return nil
 	}
 	if !isTerminal(sh.in) || !isTerminal(sh.err) {
-		return usagef("%s Nobody is here to ask: give --yes if that is meant, or --dry-run to only count", question)
+		return usagef("%s Nobody is here to ask: give --yes if that is meant", question)
 	}
 	fmt.Fprintf(sh.err, "%s [y/N] ", question)
 	answer, _ := bufio.NewReader(io.LimitReader(sh.in, 64)).ReadString('\n') // the end of the input is a no

@@ -67,6 +67,46 @@ func TestAFirstAccountByTheCommandLine(t *testing.T) {
 	nobody.prints("401|HAREPOST_ADMIN_TOKEN", exitNotAllowed, "accounts", "create", "Mine")
 }
 
+func TestAnOperatorsDayByTheCommandLine(t *testing.T) {
+	l := startListen(t)
+	s := startServer(t, "--dev", "--admin-token", "a-long-and-secret-token", "--rate-limit", "100")
+	admin := user{t, []string{"HAREPOST_URL=" + s.URL, "HAREPOST_ADMIN_TOKEN=a-long-and-secret-token"}}
+	made := admin.runs(exitOK, "accounts", "create", "shop", "--json")
+	var shop struct {
+		ID  string `json:"account_id"`
+		Key string `json:"api_key"`
+	}
+	if err := json.Unmarshal([]byte(made.Stdout), &shop); err != nil {
+		t.Fatal(err)
+	}
+	u := newUser(t, s.URL, shop.Key)
+	admin.prints(shop.ID+"|shop|active|default|dev", exitOK, "accounts", "list")
+	admin.prints(shop.ID+"|shop|created", exitOK, "accounts", "get", shop.ID)
+	admin.prints("1,200", exitOK, "accounts", "set", shop.ID, "--rate-limit", "1200", "--name", "The shop")
+	admin.prints("no limit|The shop", exitOK, "accounts", "set", shop.ID, "--rate-limit", "0")
+	admin.prints("default", exitOK, "accounts", "set", shop.ID, "--default-rate-limit")
+	admin.prints("suspended", exitOK, "accounts", "set", shop.ID, "--suspend")
+	u.prints("403|suspended", exitNotAllowed, "send", l.url, "-d", "x")
+	admin.prints("active", exitOK, "accounts", "set", shop.ID, "--resume")
+	u.runs(exitOK, "send", l.url, "-d", "x", "--wait")
+	admin.prints("400", exitRefused, "accounts", "set", shop.ID, "--name", "")
+
+	old := strings.TrimSpace(u.runs(exitOK, "secret", "show").Stdout)
+	rotated := strings.TrimSpace(u.prints("sign until", exitOK, "secret", "rotate", "--overlap", "1h").Stdout)
+	if now := strings.TrimSpace(u.runs(exitOK, "secret", "show").Stdout); rotated == old || now != rotated {
+		t.Errorf("%q became %q, and %q is shown", old, rotated, now)
+	}
+
+	admin.prints("--yes", exitUsage, "accounts", "delete", shop.ID)
+	u.runs(exitOK, "deliveries", "list")
+	admin.prints("is deleted", exitOK, "accounts", "delete", shop.ID, "--yes")
+	u.runs(exitNotAllowed, "deliveries", "list")
+	admin.prints("404", exitNotFound, "accounts", "get", shop.ID)
+	u.prints("no admin token", exitUsage, "accounts", "list")
+	user{t, []string{"HAREPOST_URL=" + s.URL, "HAREPOST_ADMIN_TOKEN=another"}}.prints("401|HAREPOST_ADMIN_TOKEN", exitNotAllowed, "accounts", "list")
+	l.end(t)
+}
+
 func TestARevokedKeyIsRefused(t *testing.T) {
 	s := startServer(t, "--dev")
 	u := newUser(t, s.URL, s.devKey())

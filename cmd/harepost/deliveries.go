@@ -40,7 +40,7 @@ func (c *deliveriesGetCmd) Run(sh *shell) error {
 		return err
 	}
 	if c.Wait {
-		d, err := c.await(sh.ctx, api, c.QueueID)
+		d, err := c.await(sh.ctx, api.Client, c.QueueID)
 		return c.report(sh, c.connection, d, err)
 	}
 	get := api.Delivery
