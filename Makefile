@@ -23,10 +23,10 @@ RACE :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test race lint fuzz crash model bench profile vuln clean no-race format vet staticcheck signs
+.PHONY: openapi-client help demo build test race lint fuzz crash model bench profile vuln clean no-race format vet staticcheck signs
 
 help: ## list the targets
-	@awk -F ' ## ' '/^[a-z]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: PKG=./wal  TESTFLAGS='-run Torn -v'  FUZZTIME=30s"
 	@echo "           N=30 (crash)  STEPS=1000000 (model)  COUNT=5 (race)  BENCHFLAGS='--rounds 5'"
@@ -92,5 +92,8 @@ profile: build ## the same, short, with CPU profiles of both into PROFILES=out/p
 vuln: ## known vulnerabilities in what we call, from the Go vulnerability database
 	tools/vuln.sh
 
+openapi-client: ## a client generated from api/openapi.json with npm, at work on a server
+	tools/openapi-client/run.sh
+
 clean: ## remove what the targets above made
-	rm -rf bin out
+	rm -rf bin out tools/openapi-client/node_modules tools/openapi-client/out

@@ -11,7 +11,7 @@ import (
 
 // codes are the statuses an answer of ours can have. One that is not here is
 // counted as "other", so that the number of series is fixed at start.
-var codes = []int{200, 201, 202, 204, 400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 431, 500, 503}
+var codes = []int{200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 431, 500, 503, 507}
 
 // latencyBounds go from the cost of a read in memory to the longest lookup, in
 // seconds.
