@@ -13,12 +13,14 @@ type cli struct {
 
 	Serve         serveCmd         `cmd:"" help:"Run the server."`
 	Demo          demoCmd          `cmd:"" help:"Show everything on one screen: a real server and a receiver, a delivery, retries, dead letters."`
-	Accounts      accountsCmd      `cmd:"" help:"Create accounts (needs the admin token, unless sign-up is open)."`
+	Accounts      accountsCmd      `cmd:"" help:"Create and manage accounts (needs the admin token; creating does not where sign-up is open)."`
 	Keys          keysCmd          `cmd:"" help:"Make, list and revoke the account's API keys."`
 	Secret        secretCmd        `cmd:"" help:"Show and rotate the secret that signs deliveries."`
-	Domains       domainsCmd       `cmd:"" help:"Add, verify and list the domains that may be sent to."`
-	Send          sendCmd          `cmd:"" help:"Send one request to a target."`
-	Deliveries    deliveriesCmd    `cmd:"" help:"Look at deliveries and their attempts."`
+	Domains       domainsCmd       `cmd:"" help:"Add, verify, list and remove the domains that may be sent to."`
+	Send          sendCmd          `cmd:"" help:"Send one request to a target, or a file of many."`
+	Deliveries    deliveriesCmd    `cmd:"" help:"Look at deliveries and their attempts, replay and cancel them."`
+	DeadLetters   deadLettersCmd   `cmd:"" help:"List, replay and purge dead letters."`
+	Replays       replaysCmd       `cmd:"" help:"Look at bulk operations, and stop them."`
 	Listen        listenCmd        `cmd:"" help:"Receive requests: print them, verify their signatures, fail on purpose."`
 	Bench         benchCmd         `cmd:"" help:"Measure this machine."`
 	Check         checkCmd         `cmd:"" help:"Check a data directory offline. Changes nothing."`

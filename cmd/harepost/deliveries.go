@@ -16,8 +16,10 @@ import (
 )
 
 type deliveriesCmd struct {
-	Get  deliveriesGetCmd  `cmd:"" help:"Show a delivery with its attempts."`
-	List deliveriesListCmd `cmd:"" help:"List deliveries, newest first."`
+	Get    deliveriesGetCmd    `cmd:"" help:"Show a delivery with its attempts."`
+	List   deliveriesListCmd   `cmd:"" help:"List deliveries, newest first."`
+	Replay deliveriesReplayCmd `cmd:"" help:"Try finished deliveries again, each with a new budget of attempts."`
+	Cancel deliveriesCancelCmd `cmd:"" help:"Cancel pending deliveries, by their ids or by a filter."`
 }
 
 // A waiter is the flags of commands that can wait for a delivery to end.
@@ -189,4 +191,68 @@ func (c *deliveriesListCmd) Run(sh *shell) error {
 		return err
 	}
 	return c.list(sh, c.connection, api.Deliveries)
+}
+
+type deliveriesReplayCmd struct {
+	keyed    `embed:""`
+	QueueIDs []string `arg:"" name:"queue_id" help:"The deliveries, as in hr_..."`
+}
+
+// Run replays them one after the other.
+func (c *deliveriesReplayCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
+	}
+	return changeEach(sh, c.connection, c.QueueIDs, api.replay)
+}
+
+// changeEach makes one change to each delivery, and stops at the first that is
+// refused: what was done before it has been printed.
+func changeEach(sh *shell, c connection, ids []string, change func(context.Context, string) (client.Delivery, error)) error {
+	p := painterFor(sh.out)
+	for _, id := range ids {
+		d, err := change(sh.ctx, id)
+		if err != nil {
+			return c.explain(fmt.Errorf("%s: %w", id, err))
+		}
+		if c.JSON {
+			if err := printJSONLine(sh.out, d); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(sh.out, "%s  %s\n", p.bold(d.QueueID), p.status(d.Status))
+	}
+	return nil
+}
+
+type deliveriesCancelCmd struct {
+	keyed       `embed:""`
+	filterFlags `embed:""`
+	bulk        `embed:""`
+	consent     `embed:""`
+	QueueIDs    []string `arg:"" optional:"" name:"queue_id" help:"The deliveries, as in hr_...; none: those that the filter selects."`
+}
+
+// Validate refuses ids and a filter together: which of them is meant?
+func (c *deliveriesCancelCmd) Validate() error {
+	if len(c.QueueIDs) > 0 && (c.filterFlags != filterFlags{} || c.DryRun || c.bulk != bulk{}) {
+		return errors.New("ids and a filter, --dry-run, --rate or --detach exclude each other")
+	}
+	return c.bulk.Validate()
+}
+
+// Run cancels them. An attempt that is under way is not cut off.
+func (c *deliveriesCancelCmd) Run(sh *shell) error {
+	api, err := c.dial()
+	if err != nil {
+		return err
+	}
+	if len(c.QueueIDs) > 0 {
+		return changeEach(sh, c.connection, c.QueueIDs, api.cancel)
+	}
+	return c.run(sh, c.connection, api, c.filterFlags, operation{
+		verb: "cancel", past: "cancelled", consent: c.consent, call: api.cancelDeliveries,
+	})
 }

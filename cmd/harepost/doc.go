@@ -4,7 +4,8 @@
 //
 //	harepost demo        everything on one screen, in a directory that is removed
 //	harepost serve       the server
-//	harepost accounts | keys | secret | domains | send | deliveries     the API from a shell
+//	harepost accounts | keys | secret | domains     the API from a shell
+//	harepost send | deliveries | dead-letters | replays      the same
 //	harepost listen      a receiver that prints, verifies and can fail on purpose
 //	harepost bench       measures this machine, beside a forwarder that keeps nothing
 //	harepost check       what is in a data directory, and whether it is sound

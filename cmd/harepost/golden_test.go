@@ -122,7 +122,7 @@ func playCommand(t *testing.T, played *strings.Builder, url string, api *canned,
 	var out, errs bytes.Buffer
 	status := run(&shell{ctx: t.Context(), in: strings.NewReader(input), out: &out, err: &errs}, args)
 	for _, asked := range api.takeAsked() {
-		fmt.Fprintf(played, "> %s\n", steady(asked))
+		fmt.Fprintf(played, "> %s\n", steady(strings.ReplaceAll(asked, "\n", `\n`)))
 	}
 	for _, stream := range []struct{ mark, text string }{{"|", out.String()}, {"!", errs.String()}} {
 		for line := range strings.Lines(strings.ReplaceAll(stream.text, url, "URL")) {

@@ -34,15 +34,15 @@ func (p painter) red(s string) string    { return p.code("31", s) }
 func (p painter) green(s string) string  { return p.code("32", s) }
 func (p painter) yellow(s string) string { return p.code("33", s) }
 
-// status colours a delivery's status, an attempt's outcome or a domain's
-// status by what it means for the reader.
+// status colours the status of a delivery, a domain, a bulk operation or an
+// account, or an attempt's outcome, by what it means for the reader.
 func (p painter) status(s string) string {
 	switch s {
-	case engine.StatusDelivered.String(), "verified":
+	case engine.StatusDelivered.String(), "verified", jobDone, "active":
 		return p.green(s)
-	case engine.StatusRejected.String(), engine.StatusDeadLetter.String():
+	case engine.StatusRejected.String(), engine.StatusDeadLetter.String(), "suspended":
 		return p.red(s)
-	case engine.StatusQueued.String(), engine.StatusRetrying.String(), engine.OutcomeFailed.String(), "pending":
+	case engine.StatusQueued.String(), engine.StatusRetrying.String(), engine.OutcomeFailed.String(), "pending", "running":
 		return p.yellow(s)
 	}
 	return s

@@ -29,22 +29,24 @@ const remoteAnswerBytes = 16 << 20
 // do makes one call. An answer other than 2xx is a *client.Error, as it is of
 // the client's own calls.
 func (r *remote) do(ctx context.Context, bearer, method, path string, in, out any) error {
-	var body io.Reader
+	var body []byte
 	if in != nil {
-		var text bytes.Buffer
-		e := json.NewEncoder(&text)
-		e.SetEscapeHTML(false) // what a body of a send looks like is what its receiver gets
-		if err := e.Encode(in); err != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
 			return err
 		}
-		body = &text
 	}
-	req, err := http.NewRequestWithContext(ctx, method, r.base+path, body)
+	return r.doBytes(ctx, bearer, method, path, "application/json", body, out)
+}
+
+// doBytes is do for a body that is ready; nil is none.
+func (r *remote) doBytes(ctx context.Context, bearer, method, path, contentType string, body []byte, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, r.base+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", contentType)
 	}
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)

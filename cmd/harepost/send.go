@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -17,7 +18,8 @@ import (
 type sendCmd struct {
 	keyed  `embed:""`
 	waiter `embed:""`
-	Target string `arg:"" help:"The URL to send to."`
+	Target string `arg:"" optional:"" help:"The URL to send to."`
+	Batch  string `name:"batch" placeholder:"FILE" help:"Send every line of a file, each the JSON of one send as POST /v1/send takes it; - is the standard input."`
 
 	Method         string   `name:"method" short:"X" placeholder:"METHOD" help:"POST, PUT, PATCH, DELETE or GET. Default: POST."`
 	Data           *string  `name:"data" short:"d" xor:"data" placeholder:"TEXT" help:"The body, sent as it is. @FILE reads it from a file, - from the standard input. JSON gets its Content-Type if no header gives one."`
@@ -45,11 +47,29 @@ type sendCmd struct {
 // makes sense for one JSON request.
 const sendBodyBytes = 64 << 20
 
+// Validate refuses a batch with what belongs to one send.
+func (c *sendCmd) Validate() error {
+	switch {
+	case c.Target == "" && c.Batch == "":
+		return errors.New("expected \"<target>\", or --batch FILE")
+	case c.Batch == "":
+		return nil
+	}
+	alone := sendCmd{keyed: c.keyed, waiter: waiter{WaitTimeout: c.WaitTimeout}, Batch: c.Batch}
+	if !reflect.DeepEqual(*c, alone) {
+		return errors.New("--batch stands alone: each line of the file has its own target, body, headers and policy, and nothing is waited for")
+	}
+	return nil
+}
+
 // Run sends, and waits where asked to.
 func (c *sendCmd) Run(sh *shell) error {
 	api, err := c.dial()
 	if err != nil {
 		return err
+	}
+	if c.Batch != "" {
+		return c.runBatch(sh, api)
 	}
 	send, err := c.build(sh.in, time.Now())
 	if err != nil {
