@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
@@ -248,8 +249,14 @@ func TestTLSConnectionsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	c := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool()}, DisableKeepAlives: true}}
-	resp, err := c.Get(s.URL + "/healthz")
+	// Not with http.Client: a refusal does not wait for the request, and that
+	// client may take an answer without one for a mistake.
+	above, err := tls.Dial("tcp", address, &tls.Config{RootCAs: ca.pool()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer above.Close()
+	resp, err := http.ReadResponse(bufio.NewReader(above), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,6 +265,7 @@ func TestTLSConnectionsAreBounded(t *testing.T) {
 		t.Errorf("above the bound: %d, Retry-After %q", resp.StatusCode, resp.Header.Get("Retry-After"))
 	}
 	silent.Close()
+	c := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool()}, DisableKeepAlives: true}}
 	eventually(t, "200", func() string {
 		resp, err := c.Get(s.URL + "/healthz")
 		if err != nil {
