@@ -23,7 +23,7 @@ RACE :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: openapi-client help demo build test race lint fuzz crash model bench profile vuln clean no-race format vet staticcheck signs
+.PHONY: openapi-client api-docs help demo build test race lint fuzz crash model bench profile vuln clean no-race format vet staticcheck signs
 
 help: ## list the targets
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ vuln: ## known vulnerabilities in what we call, from the Go vulnerability databa
 
 openapi-client: ## a client generated from api/openapi.json with npm, at work on a server
 	tools/openapi-client/run.sh
+
+api-docs: ## docs/api-reference.md from api/openapi.json
+	go run -C tools ./apidocs ../api/openapi.json > docs/api-reference.md
 
 clean: ## remove what the targets above made
 	rm -rf bin out tools/openapi-client/node_modules tools/openapi-client/out
