@@ -2,6 +2,7 @@ package api
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -151,15 +152,26 @@ func parseLimit(s string) (int, error) {
 
 // filterHost accepts what a target may have had for a host, brackets or not.
 func filterHost(value string) (string, error) {
+	if strings.Contains(value, ":") && !strings.HasPrefix(value, "[") {
+		value = "[" + value + "]"
+	}
 	name, _, err := targetHost(value, &targetRules{loopback: true})
 	return name, err
 }
 
 func parseQueryTime(name, value string) (time.Time, error) {
-	t, err := time.Parse(time.RFC3339, value)
-	if err != nil {
+	t, ok := parseTime(value)
+	if !ok {
 		return time.Time{}, invalid(name, strconv.Quote(clip([]byte(value))),
 			"an RFC 3339 date such as 2026-06-10T14:22:10Z (a + in it is written %2B)")
 	}
 	return t, nil
+}
+
+// parseTime reads an RFC 3339 date that can be written as one again in UTC: an
+// offset may carry it out of the years that four digits have.
+func parseTime(text string) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339, text)
+	year := t.UTC().Year()
+	return t, err == nil && 0 <= year && year <= 9999
 }

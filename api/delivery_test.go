@@ -137,6 +137,7 @@ func TestList(t *testing.T) {
 	same("idempotency key", whole("?idempotency_key=k7"), pick(func(i int) bool { return i == 7 }))
 	same("since", whole("?since=2026-01-01T00:00:00Z"), ids)
 	same("since later", whole("?since="+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)), nil)
+	same("since the beginning", whole("?since=0000-01-01T00:00:00Z&until=9999-12-31T23:59:59Z"), ids)
 	same("until", whole("?until=2020-01-01T00:00:00Z"), nil)
 	same("until with an offset", whole("?until=2099-01-01T00:00:00%2B02:00"), ids)
 	same("empty parameters", whole("?status=&label=&limit="), ids)
@@ -155,6 +156,8 @@ func TestList(t *testing.T) {
 	refuse("cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAAA", "cursor")
 	refuse("since=yesterday", "since", "RFC 3339")
 	refuse("until=2026-01-01", "until", "RFC 3339")
+	refuse("since=0000-01-01T00:00:00%2B01:00", "since")
+	refuse("until=9999-12-31T23:59:59-01:00", "until")
 	refuse("host=a%20b", "host")
 	unknown := s.do("GET", "/v1/deliveries?stauts=queued", key, "").want(200)
 	if fmt.Sprint(unknown["warnings"]) != `[unknown query parameter "stauts" ignored]` {

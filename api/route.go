@@ -145,12 +145,13 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	start := time.Now()
 	setRequestID(ctx)
 	var r *route
-	if ambiguousHead(ctx.Request.Header.RawHeaders()) {
+	// A request target with control characters has no path for fasthttp.
+	if path := ctx.URI().PathOriginal(); len(path) == 0 || ambiguousHead(ctx.Request.Header.RawHeaders()) {
 		ctx.SetConnectionClose()
 		writeProblem(ctx, errMalformedHTTP)
 	} else {
 		var param string
-		r, param = s.find(ctx.URI().PathOriginal())
+		r, param = s.find(path)
 		if err := s.dispatch(ctx, r, param); err != nil {
 			s.writeError(ctx, err)
 		}

@@ -384,8 +384,8 @@ func (r *sendRequest) date(field string) (time.Time, error) {
 	if err != nil || !given {
 		return time.Time{}, err
 	}
-	t, err := time.Parse(time.RFC3339, alias(v))
-	if err != nil {
+	t, ok := parseTime(alias(v))
+	if !ok {
 		return time.Time{}, invalid(field, quoted(v), "an RFC 3339 date such as 2026-06-10T14:22:10Z")
 	}
 	return t, nil

@@ -3,9 +3,14 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +47,91 @@ var smuggling = []string{
 	"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
 	"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
 	"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+}
+
+// moreSmuggling is too long or too slow to begin fuzzing with.
+var moreSmuggling = []string{
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nabcde",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nX: y\r\ncontent-length: 6\r\n\r\nabcde",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;" + strings.Repeat("x", 20_000) + "\r\nabcde\r\n0\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nHost: y\r\nAuthorization: Bearer x\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n0\r\n" + strings.Repeat("X-A: b\r\n", 5000) + "\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n X-A: b\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n00000000000000000000\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7fffffffffffffff\r\nabc",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1_0\r\nabcdefghijklmnop\r\n0\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde0\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:chunked\r\n\r\n0\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \tchunked\r\n\r\n0\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\x00\r\n\r\n0\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer_Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\n\x0bContent-Length: 5\r\n\r\nabcde",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nX: y\rContent-Length: 5\r\n\r\nabcde",
+	"POST /healthz HTTP/1.1\r\nHost: x\nContent-Length: 5\r\n\r\nabcde",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\nabcde",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length\x00: 5\r\n\r\nabcde",
+	"POST /healthz HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nabcde",
+	"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+	"GET /healthz HTTP/1.0\r\n\r\n",
+	"GET http://y/healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+	"GET //x/healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+	"GET /healthz#a HTTP/1.1\r\nHost: x\r\n\r\n",
+	"GET /healthz\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+	"GET  /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+	"GET\t/healthz\tHTTP/1.1\r\nHost: x\r\n\r\n",
+	"GET /healthz HTTP/1.1 \r\nHost: x\r\n\r\n",
+	"GET /healthz HTTP/2.0\r\nHost: x\r\n\r\n",
+	"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close, keep-alive\r\n\r\n",
+	"GET /healthz HTTP/1.1\r\nHost: x y\r\n\r\n",
+	"POST /healthz HTTP/1.1\r\nHost: x\r\nExpect: 200-ok\r\nContent-Length: 5\r\n\r\nabcde",
+}
+
+// On a connection of the real listener, whatever came first: no answer is a
+// 5xx, all can be read, and either the connection is closed or the request
+// behind is answered as itself.
+func TestSmugglingCorpus(t *testing.T) {
+	s := startServer(t, Options{ReadTimeout: 200 * time.Millisecond, LingerTimeout: 50 * time.Millisecond}, nil)
+	const next = "GET /readyz HTTP/1.1\r\nHost: x\r\nX-Request-Id: the-next-request\r\nConnection: close\r\n\r\n"
+	for _, request := range slices.Concat(smuggling, moreSmuggling) {
+		t.Run(fmt.Sprintf("%.60q", request), func(t *testing.T) {
+			t.Parallel()
+			c := s.dial()
+			defer c.Close()
+			go io.WriteString(c, request+next) // fails when refused early
+			c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			all, err := io.ReadAll(c)
+			if err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatalf("the connection stays open after %q: %v", all, err)
+			}
+			method, _, _ := strings.Cut(request, " ")
+			r := bufio.NewReader(bytes.NewReader(all))
+			for i := 0; ; i++ {
+				if _, err := r.Peek(1); err == io.EOF {
+					return
+				}
+				resp, err := http.ReadResponse(r, &http.Request{Method: method})
+				if err != nil {
+					t.Fatalf("answer %d of %q: %v", i, all, err)
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || resp.StatusCode >= 500 {
+					t.Fatalf("answer %d of %q: %s, %v", i, all, resp.Status, err)
+				}
+				if resp.Header.Get(headerRequestID) == "the-next-request" {
+					rest, _ := io.ReadAll(r)
+					if resp.StatusCode != 200 || !bytes.Contains(body, []byte("ready")) || len(rest) > 0 {
+						t.Fatalf("the next request was answered %d %s, and then %q", resp.StatusCode, body, rest)
+					}
+					return
+				}
+				if resp.StatusCode != 100 {
+					method = "GET"
+				}
+			}
+		})
+	}
 }
 
 // seenRequest is what a reader takes for one request.

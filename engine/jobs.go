@@ -241,8 +241,10 @@ func (e *Engine) StartJob(ctx context.Context, a AccountID, k JobKind, f Filter,
 	}
 	now := e.now()
 	f = narrow(k, f)
-	if f.Until.IsZero() || f.Until.After(now) {
-		f.Until = now
+	// Ids count milliseconds: what was accepted in this one, before this call,
+	// is meant too.
+	if until := now.Add(time.Millisecond); f.Until.IsZero() || f.Until.After(until) {
+		f.Until = until
 	}
 	j := Job{
 		ID: id, Account: a, Kind: k, Filter: f, RatePerSecond: ratePerSecond,
