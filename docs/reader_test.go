@@ -173,9 +173,7 @@ func (r *reader) run(at string, b block) {
 
 // actual turns the document's examples into what there is.
 func (r *reader) actual(text string) string {
-	for port, mine := range r.ports {
-		text = strings.ReplaceAll(text, "127.0.0.1:"+port, "127.0.0.1:"+mine)
-	}
+	text = documentPort.ReplaceAllStringFunc(text, func(port string) string { return r.ports[port] })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return example.ReplaceAllStringFunc(text, func(s string) string {
@@ -196,6 +194,8 @@ func (r *reader) original(text string) string {
 }
 
 var (
+	documentPort = regexp.MustCompile(`\b(?:8080|900\d)\b`)
+
 	example = regexp.MustCompile(`\b(?:hp_live_|whsec_|hr_|job_|key_|acct?_)\.\.\.`)
 	printed = regexp.MustCompile(`\b(?:hp_live_[0-9A-Za-z]{32}|whsec_[0-9A-Za-z+/]{43}=|hr_[0-9a-z]{26}|(?:job|key|acct?)_[0-9a-z]{10,})`)
 )
