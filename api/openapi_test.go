@@ -96,7 +96,6 @@ func TestOpenAPIRoute(t *testing.T) {
 type errorTour struct {
 	t     testing.TB
 	left  map[string]bool // "METHOD /path status" that was not seen yet
-	paths map[string]string
 }
 
 // saw notes an answer; path is as documented.
