@@ -94,8 +94,8 @@ func TestOpenAPIRoute(t *testing.T) {
 
 // An errorTour makes every error that the document promises.
 type errorTour struct {
-	t     testing.TB
-	left  map[string]bool // "METHOD /path status" that was not seen yet
+	t    testing.TB
+	left map[string]bool // "METHOD /path status" that was not seen yet
 }
 
 // saw notes an answer; path is as documented.
