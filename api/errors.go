@@ -30,6 +30,11 @@ func (p *problem) Error() string {
 	return p.message + ": " + p.detail
 }
 
+// retrySeconds is retryAfter in whole seconds, rounded up.
+func (p *problem) retrySeconds() int64 {
+	return int64((p.retryAfter + time.Second - 1) / time.Second)
+}
+
 func (p *problem) Unwrap() error { return p.cause }
 
 // invalid is the answer to a field that cannot be taken. found and allowed
@@ -192,8 +197,7 @@ func writeProblem(ctx *fasthttp.RequestCtx, p *problem) {
 	}
 	b = append(b, '}', '\n')
 	if p.retryAfter > 0 {
-		seconds := int64((p.retryAfter + time.Second - 1) / time.Second)
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(seconds, 10))
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(p.retrySeconds(), 10))
 	}
 	if p.status == fasthttp.StatusUnauthorized {
 		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, `Bearer realm="harepost"`)

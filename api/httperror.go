@@ -19,12 +19,21 @@ func (s *Server) limitBody(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 		return fasthttp.RequestConfig{}
 	}
 	limit := min(smallBodyBytes, s.o.RequestBytes)
-	if string(pathOf(h.RequestURI())) == "/v1/send" {
-		if s.proven(h) {
-			limit = s.o.RequestBytes
-		}
+	if most, ok := s.largeBodies(h); ok && s.proven(h) {
+		limit = most
 	}
 	return fasthttp.RequestConfig{MaxRequestBodySize: limit}
+}
+
+// largeBodies says how large a body may be on the routes that take large ones.
+func (s *Server) largeBodies(h *fasthttp.RequestHeader) (most int, ok bool) {
+	switch string(pathOf(h.RequestURI())) {
+	case "/v1/send":
+		return s.o.RequestBytes, true
+	case "/v1/send/batch":
+		return s.o.BatchBytes, true
+	}
+	return 0, false
 }
 
 // proven reports whether a request has a valid API key. It runs outside of
@@ -91,8 +100,8 @@ func (s *Server) readProblem(ctx *fasthttp.RequestCtx, err error) *problem {
 // with a valid key, see limitBody.
 func (s *Server) bodyTooLarge(h *fasthttp.RequestHeader) *problem {
 	limit := smallBodyBytes
-	if string(pathOf(h.RequestURI())) == "/v1/send" {
-		limit = s.o.RequestBytes
+	if most, ok := s.largeBodies(h); ok {
+		limit = most
 		if !s.proven(h) {
 			return errUnauthorized
 		}

@@ -188,6 +188,7 @@ func (r *errorTour) particular() {
 	s := startServer(r.t, Options{RequestBytes: 50_000}, func(o *engine.Options) { o.RatePerMinute = 1 })
 	key := s.account()
 	r.ask(s, 413, "POST", "/v1/send", "", key, strings.Repeat(" ", 50_001))
+	r.ask(s, 413, "POST", "/v1/send/batch", "", key, "["+strings.Repeat("1,", 10_000)+"1]")
 	r.ask(s, 403, "POST", "/v1/send", "", key, `{"target":"https://your-app.com/"}`)
 	s.verified(key, "your-app.com")
 	r.ask(s, 409, "POST", "/v1/domains/verify", "", key, s.addedDomain(key, "other-app.com"))

@@ -29,6 +29,8 @@ type Options struct {
 	Dev              bool // http and IP literals are accepted for loopback targets, and localhost is a host
 
 	RequestBytes         int           // body of one request; 1 MiB
+	BatchSends           int           // sends of one batch; 10,000
+	BatchBytes           int           // body of one batch; 16 MiB, or RequestBytes if that is more
 	Headers              int           // members of a send's headers; 64
 	HeadersBytes         int           // names and values of them together; 16 KiB
 	URLBytes             int           // target; 2048
@@ -62,6 +64,8 @@ var DefaultPrivateNames = []string{"localhost", "local", "internal", "svc", "clu
 
 func (o Options) withDefaults() Options {
 	orInt(&o.RequestBytes, 1<<20)
+	orInt(&o.BatchSends, 10_000)
+	orInt(&o.BatchBytes, max(16<<20, o.RequestBytes))
 	orInt(&o.Headers, 64)
 	orInt(&o.HeadersBytes, 16<<10)
 	orInt(&o.URLBytes, 2048)
@@ -102,7 +106,7 @@ func orDuration(v *time.Duration, def time.Duration) {
 // validate expects the defaults to be filled in.
 func (o Options) validate() error {
 	for name, v := range map[string]int{
-		"RequestBytes": o.RequestBytes, "Headers": o.Headers, "HeadersBytes": o.HeadersBytes,
+		"RequestBytes": o.RequestBytes, "BatchSends": o.BatchSends, "BatchBytes": o.BatchBytes, "Headers": o.Headers, "HeadersBytes": o.HeadersBytes,
 		"URLBytes": o.URLBytes, "MetadataBytes": o.MetadataBytes,
 		"IdempotencyKeyChars": o.IdempotencyKeyChars, "Labels": o.Labels, "LabelChars": o.LabelChars,
 		"Warnings": o.Warnings, "Connections": o.Connections, "ReadBufferBytes": o.ReadBufferBytes,

@@ -67,6 +67,7 @@ func (s *Server) routeTable() map[string]*route {
 		table[key] = &route{path: path, param: param, access: who, methods: methods, allow: allow(methods)}
 	}
 	add("/v1/send", account, map[string]handler{"POST": s.send})
+	add("/v1/send/batch", account, map[string]handler{"POST": s.sendBatch})
 	add("/v1/deliveries", account, map[string]handler{"GET": s.listDeliveries})
 	add("/v1/deliveries/{id}", account, map[string]handler{"GET": s.getDelivery})
 	add("/v1/deliveries/cancel", account, map[string]handler{"POST": s.cancelDeliveries})
@@ -290,6 +291,12 @@ func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 // writeError answers with an error, and logs it when it is ours.
 func (s *Server) writeError(ctx *fasthttp.RequestCtx, err error) {
 	p := s.problemOf(err)
+	s.logProblem(ctx, err, p)
+	writeProblem(ctx, p)
+}
+
+// logProblem logs an error that is ours.
+func (s *Server) logProblem(ctx *fasthttp.RequestCtx, err error, p *problem) {
 	if p.status == fasthttp.StatusInternalServerError {
 		attrs := []any{
 			slog.String("request_id", string(ctx.Response.Header.Peek(headerRequestID))),
@@ -302,7 +309,6 @@ func (s *Server) writeError(ctx *fasthttp.RequestCtx, err error) {
 		}
 		s.log.Error("request failed", attrs...)
 	}
-	writeProblem(ctx, p)
 }
 
 // setRequestID answers with the caller's X-Request-Id where it is fit to be

@@ -20,23 +20,23 @@ func (s *Server) send(c *call) error {
 		return err
 	}
 	var buf [256]byte
-	writeJSONCopy(c.http, fasthttp.StatusAccepted, r.appendReceipt(buf[:0], receipt))
+	writeJSONCopy(c.http, fasthttp.StatusAccepted, appendReceipt(buf[:0], r.send.IdempotencyKey, receipt, &r.warnings))
 	return nil
 }
 
 // appendReceipt appends the answer to an accepted send.
-func (r *sendRequest) appendReceipt(b []byte, receipt engine.Receipt) []byte {
+func appendReceipt(b []byte, key string, receipt engine.Receipt, w *warnings) []byte {
 	b = append(b, `{"queue_id":"`...)
 	b = receipt.ID.Append(b)
 	b = append(b, `","status":"queued","created_at":`...)
 	b = appendTime(b, receipt.CreatedAt)
-	if r.send.IdempotencyKey != "" {
+	if key != "" {
 		b = append(b, `,"idempotency_key":`...)
-		b = appendString(b, r.send.IdempotencyKey)
+		b = appendString(b, key)
 	}
 	if receipt.Duplicate {
 		b = append(b, `,"duplicate":true`...)
 	}
-	b = r.appendWarnings(b)
+	b = w.appendWarnings(b)
 	return append(b, '}', '\n')
 }

@@ -101,7 +101,7 @@ func TestSendWarnings(t *testing.T) {
 	if len(r.warnings.list) != 16 || r.warnings.dropped != 985 {
 		t.Fatalf("%d warnings, %d more", len(r.warnings.list), r.warnings.dropped)
 	}
-	answer := r.appendReceipt(nil, engine.Receipt{CreatedAt: testNow})
+	answer := appendReceipt(nil, r.send.IdempotencyKey, engine.Receipt{CreatedAt: testNow}, &r.warnings)
 	if len(answer) > 2000 || !strings.Contains(string(answer), `"and 985 more"`) {
 		t.Errorf("the answer is %d bytes: %s", len(answer), answer)
 	}
@@ -112,7 +112,7 @@ func TestReceipt(t *testing.T) {
 	f := func(members string, duplicate bool, want string) {
 		t.Helper()
 		r := mustDecode(t, with(members))
-		got := string(r.appendReceipt(nil, engine.Receipt{ID: id, CreatedAt: testNow.Add(999 * time.Millisecond), Duplicate: duplicate}))
+		got := string(appendReceipt(nil, r.send.IdempotencyKey, engine.Receipt{ID: id, CreatedAt: testNow.Add(999 * time.Millisecond), Duplicate: duplicate}, &r.warnings))
 		if want = `{"queue_id":"` + id.String() + `","status":"queued","created_at":"2026-06-10T14:22:10Z"` + want + "}\n"; got != want {
 			t.Errorf("%s:\n got %s\nwant %s", members, got, want)
 		}

@@ -123,6 +123,18 @@ func isLoopback(host string) bool {
 // accept commits the delivery. hash is its idempotency hash, nil if it has no
 // key.
 func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
+	p, err := e.prepare(a, s, hash)
+	if err == nil {
+		err = e.log.Append(p.cmd, p.cookie)
+	}
+	if err != nil {
+		return Receipt{}, err
+	}
+	return e.receipt(p.cookie.(*ticket))
+}
+
+// prepare makes the command of a delivery, and the ticket that waits for it.
+func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte) (proposal, error) {
 	id := e.ids.next(e.opts.Now()) // not when the send came in: a look-up in DNS may lie between
 	due := id.UnixMilli()
 	if ms := s.NotBefore.UnixMilli(); !s.NotBefore.IsZero() && ms > due {
@@ -148,7 +160,7 @@ func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
 	}
 	body, err := e.sealSend(a, &rec, s.Body)
 	if err != nil {
-		return Receipt{}, err
+		return proposal{}, err
 	}
 	var buf [1024]byte
 	c := command.Accept{
@@ -167,9 +179,12 @@ func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
 
 	t := tickets.Get().(*ticket)
 	t.young = state.NewYoung(id, a, due, c)
-	if err := e.log.Append(cmd, t); err != nil {
-		return Receipt{}, err
-	}
+	return proposal{cmd, t}, nil
+}
+
+// receipt waits until a delivery is durable. The ticket is used up.
+func (e *Engine) receipt(t *ticket) (Receipt, error) {
+	id := t.young.ID
 	select {
 	case <-t.done:
 	case <-e.failed:
@@ -213,9 +228,20 @@ func (e *Engine) acceptOnce(ctx context.Context, a AccountID, s *Send, now time.
 }
 
 func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte) (Receipt, error) {
-	if err := e.reads.begin(); err != nil {
-		return Receipt{}, err
+	r, found, err := e.acceptedBefore(a, now, &hash)
+	if err != nil || found {
+		return r, err
 	}
+	return e.accept(a, s, &hash)
+}
+
+// acceptedBefore looks for a delivery of an earlier send with the same hash. If
+// there is none, hash is from then on the one to accept it under.
+func (e *Engine) acceptedBefore(a AccountID, now time.Time, h *[16]byte) (Receipt, bool, error) {
+	if err := e.reads.begin(); err != nil {
+		return Receipt{}, false, err
+	}
+	hash := *h
 	id, found, err := e.state.Idempotent(a, hash, now, e.opts.IdempotencyWindow)
 	if box := e.vault.box(a); box != nil && err == nil && !found {
 		// The first send may be from before encryption was turned on.
@@ -225,13 +251,14 @@ func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte)
 	e.reads.end()
 	if err != nil {
 		e.fail(err)
-		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, err)
+		return Receipt{}, false, fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
-	if found {
-		e.metrics.duplicates.Inc()
-		return Receipt{ID: id, CreatedAt: id.Time(), Duplicate: true}, nil
+	*h = hash
+	if !found {
+		return Receipt{}, false, nil
 	}
-	return e.accept(a, s, &hash)
+	e.metrics.duplicates.Inc()
+	return Receipt{ID: id, CreatedAt: id.Time(), Duplicate: true}, true, nil
 }
 
 // idempotencyHash is what makes a send a duplicate of another.

@@ -23,6 +23,10 @@ type Log interface {
 	// when the queue is full, and nothing was kept then.
 	Append(cmd []byte, cookie any) error
 
+	// AppendBatch is Append for several commands that arrive together: all are
+	// queued, or none.
+	AppendBatch(batch []proposal) error
+
 	// AppendWait is Append for commands that must not be refused: it waits for
 	// room.
 	AppendWait(cmd []byte, cookie any) error
@@ -41,6 +45,12 @@ type Log interface {
 	Close() error
 }
 
+// A proposal is a command on its way to the log.
+type proposal struct {
+	cmd    []byte
+	cookie any
+}
+
 // A committed command with its place in the log.
 type committed struct {
 	index  uint64
@@ -56,6 +66,14 @@ const entryCommand wal.EntryType = 0
 
 func (l walLog) Append(cmd []byte, cookie any) error {
 	return walError(l.Log.Append(wal.Entry{Term: 1, Type: entryCommand, Data: cmd, Cookie: cookie}))
+}
+
+func (l walLog) AppendBatch(batch []proposal) error {
+	entries := make([]wal.Entry, len(batch))
+	for i, p := range batch {
+		entries[i] = wal.Entry{Term: 1, Type: entryCommand, Data: p.cmd, Cookie: p.cookie}
+	}
+	return walError(l.Log.AppendBatch(entries))
 }
 
 func (l walLog) AppendWait(cmd []byte, cookie any) error {

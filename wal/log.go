@@ -61,6 +61,37 @@ func (l *Log) Append(e Entry) error {
 	return l.appendLocked(&e)
 }
 
+// AppendBatch hands several entries to the writer as one: they are queued next to each other, or none of
+// them is, and go into as few frames as they fit in. The errors are Append's. The entries' indexes must be
+// 0; they are set.
+func (l *Log) AppendBatch(entries []Entry) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting > 0 && l.failed == nil && !l.closing {
+		return ErrQueueFull
+	}
+	bytes := int64(0)
+	for i := range entries {
+		bytes += entries[i].queueBytes()
+		if entries[i].bytes() > int64(l.o.MaxEntryBytes) {
+			return ErrTooLarge
+		}
+		if entries[i].Index != 0 {
+			return ErrIndex
+		}
+	}
+	if l.queueBytes+bytes > l.o.QueueBytes {
+		return ErrQueueFull
+	}
+	for i := range entries {
+		// What is left to refuse one of them would have refused the first.
+		if err := l.appendLocked(&entries[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // AppendWait is Append for entries that must not be refused for want of room: it waits instead, and
 // goes before Append while it does. It must not be called from Committed.
 func (l *Log) AppendWait(e Entry) error {

@@ -1,0 +1,188 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// A SendResult is what became of one send of a batch.
+type SendResult struct {
+	Receipt Receipt
+	Err     error // as Send's
+}
+
+// checksAtOnce bounds the look-ups of targets' names that a batch has under
+// way.
+const checksAtOnce = 16
+
+// SendBatch makes deliveries of all sends that are not nil, with one append to
+// the log and one wait, and returns when every accepted one is durable.
+// results[i] is of sends[i]. A send that is refused does not touch the others;
+// the engine keeps nothing of them. A send that repeats another of the batch,
+// by its idempotency key, is a duplicate of it.
+func (e *Engine) SendBatch(ctx context.Context, a AccountID, sends []*Send, results []SendResult) {
+	b := batch{engine: e, account: a, sends: sends, results: results, now: e.opts.Now()}
+	if err := errors.Join(e.Ready(), e.admit(a)); err != nil {
+		b.refuse(err)
+	} else {
+		b.takeTokens()
+		b.checkTargets(ctx)
+		b.prepare()
+		b.commit()
+		b.follow(ctx)
+	}
+	for i := range results {
+		if errors.Is(results[i].Err, ErrOverloaded) {
+			e.metrics.refused(refusedOverload)
+		}
+	}
+}
+
+// batch is one SendBatch on its way.
+type batch struct {
+	engine  *Engine
+	account AccountID
+	sends   []*Send
+	results []SendResult
+	now     time.Time
+
+	proposals []proposal
+	at        []int     // whose result each proposal gives
+	flights   []*flight // of each proposal, nil: it has no idempotency key
+	keys      []flightKey
+	followers []int // sends whose key another send has, here or elsewhere
+}
+
+// left calls fn with every send that nothing has been decided about.
+func (b *batch) left(fn func(i int, s *Send)) {
+	for i, s := range b.sends {
+		if s != nil && b.results[i].Err == nil {
+			fn(i, s)
+		}
+	}
+}
+
+func (b *batch) refuse(err error) {
+	b.left(func(i int, _ *Send) { b.results[i].Err = err })
+}
+
+func (b *batch) takeTokens() {
+	n := 0
+	b.left(func(int, *Send) { n++ })
+	taken, wait := b.engine.limiter.takeUpTo(b.account, n, b.now)
+	if taken == n {
+		return
+	}
+	b.left(func(i int, _ *Send) {
+		if taken--; taken < 0 {
+			b.engine.metrics.refused(refusedRate)
+			b.results[i].Err = &RateLimitedError{RetryAfter: wait}
+		}
+	})
+}
+
+// checkTargets checks each host once, some at a time.
+func (b *batch) checkTargets(ctx context.Context) {
+	type place struct {
+		host string
+		port uint16
+	}
+	hosts := make(map[place][]int)
+	b.left(func(i int, s *Send) {
+		p := place{s.Target.Host, s.Target.Port}
+		hosts[p] = append(hosts[p], i)
+	})
+	work := make(chan []int)
+	var checkers sync.WaitGroup
+	for range min(checksAtOnce, len(hosts)) {
+		checkers.Go(func() {
+			for sends := range work {
+				err := b.engine.checkTarget(ctx, b.account, &b.sends[sends[0]].Target)
+				if err == nil {
+					continue
+				}
+				for _, i := range sends {
+					b.engine.metrics.refused(refusedTarget)
+					b.results[i].Err = err
+				}
+			}
+		})
+	}
+	for _, sends := range hosts {
+		work <- sends
+	}
+	close(work)
+	checkers.Wait()
+}
+
+// prepare makes the commands. Of sends with a key it takes those that no other
+// send is on its way with, without waiting for any: two batches that wait for
+// each other's keys would wait for ever.
+func (b *batch) prepare() {
+	b.left(func(i int, s *Send) {
+		if s.IdempotencyKey == "" {
+			b.propose(i, s, nil, nil, flightKey{})
+			return
+		}
+		key := flightKey{b.account, idempotencyHash(s)}
+		f, leader := b.engine.flights.join(key)
+		if !leader {
+			b.followers = append(b.followers, i)
+			return
+		}
+		hash := key.hash
+		r, found, err := b.engine.acceptedBefore(b.account, b.now, &hash)
+		if err != nil || found {
+			f.receipt, f.err = r, err
+			b.engine.flights.land(key, f)
+			b.results[i] = SendResult{r, err}
+			return
+		}
+		b.propose(i, s, &hash, f, key)
+	})
+}
+
+func (b *batch) propose(i int, s *Send, hash *[16]byte, f *flight, key flightKey) {
+	p, err := b.engine.prepare(b.account, s, hash)
+	if err != nil {
+		b.results[i].Err = err
+		if f != nil {
+			f.err = err
+			b.engine.flights.land(key, f)
+		}
+		return
+	}
+	b.proposals = append(b.proposals, p)
+	b.at = append(b.at, i)
+	b.flights = append(b.flights, f)
+	b.keys = append(b.keys, key)
+}
+
+// commit appends all commands at once and waits until they are durable.
+func (b *batch) commit() {
+	if len(b.proposals) == 0 {
+		return
+	}
+	err := b.engine.log.AppendBatch(b.proposals)
+	for n, p := range b.proposals {
+		result := &b.results[b.at[n]]
+		if result.Err = err; err == nil {
+			result.Receipt, result.Err = b.engine.receipt(p.cookie.(*ticket))
+		}
+		if f := b.flights[n]; f != nil {
+			f.receipt, f.err = result.Receipt, result.Err
+			b.engine.flights.land(b.keys[n], f)
+		}
+	}
+}
+
+// follow answers the sends whose key another send had, which by now is durable
+// or on its way by itself.
+func (b *batch) follow(ctx context.Context) {
+	for _, i := range b.followers {
+		r, err := b.engine.acceptOnce(ctx, b.account, b.sends[i], b.now)
+		b.results[i] = SendResult{r, err}
+	}
+}
