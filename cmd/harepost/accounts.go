@@ -8,7 +8,7 @@ import (
 
 type accountsCmd struct {
 	Create accountsCreateCmd `cmd:"" help:"Create an account. Its key and signing secret are shown once."`
-	List   accountsListCmd   `cmd:"" help:"List all accounts."`
+	List   accountsListCmd   `cmd:"" help:"List all accounts. With --json, one in a line."`
 	Get    accountsGetCmd    `cmd:"" help:"Show one account."`
 	Set    accountsSetCmd    `cmd:"" help:"Change an account: its name, its rate limit, whether it is suspended."`
 	Delete accountsDeleteCmd `cmd:"" help:"Delete an account with everything it has. Its keys end at once."`

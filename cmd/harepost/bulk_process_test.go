@@ -120,3 +120,40 @@ func TestDeadLettersArePurged(t *testing.T) {
 	}
 	l.end(t)
 }
+
+// A file of many sends: what is right is accepted in requests of a thousand,
+// what is not is told by its line.
+func TestABatchIsSentByTheCommandLine(t *testing.T) {
+	s := startServer(t, "--dev")
+	u := newUser(t, s.URL, s.devKey())
+	var text strings.Builder
+	for n := range 2500 {
+		fmt.Fprintf(&text, `{"target":"http://127.0.0.1:1024/","body": {"n": %d}, "delay_ms":3600000, "labels":["batch"]}`+"\n", n)
+	}
+	text.WriteString("\nnonsense\n" + `{"target":17}` + "\n" + `{"target":"https://not-verified.example/"}` + "\n")
+	file := filepath.Join(t.TempDir(), "sends.ndjson")
+	writeFile(t, file, []byte(text.String()))
+
+	r := u.prints("accepted 2,500, duplicates 0, refused 3|line 2502: |line 2503: |line 2504: ", exitRefused, "send", "--batch", file)
+	ids := strings.Fields(r.Stdout)
+	if len(ids) != 2500 {
+		t.Fatalf("%d ids", len(ids))
+	}
+	u.prints(`{"n": 2499}`, exitOK, "deliveries", "get", ids[2499], "--payload")
+	u.prints("2,500 deliveries would be cancelled", exitOK, "deliveries", "cancel", "--label", "batch", "--dry-run")
+
+	once := filepath.Join(t.TempDir(), "once.ndjson")
+	writeFile(t, once, []byte(`{"target":"http://127.0.0.1:1024/","idempotency_key":"k","delay_ms":3600000}`+"\n"))
+	u.prints("accepted 1, duplicates 0, refused 0", exitOK, "send", "--batch", once)
+	again := u.prints("accepted 0, duplicates 1, refused 0", exitOK, "send", "--batch", once, "--json")
+	var line struct {
+		Line   int
+		Result struct {
+			QueueID   string `json:"queue_id"`
+			Duplicate bool
+		}
+	}
+	if err := json.Unmarshal([]byte(again.Stdout), &line); err != nil || line.Line != 1 || !line.Result.Duplicate {
+		t.Errorf("%v in\n%s", err, again.Stdout)
+	}
+}
