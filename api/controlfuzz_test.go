@@ -31,6 +31,7 @@ func badRequest(t *testing.T, err error) {
 func FuzzBulk(f *testing.F) {
 	f.Add([]byte(`{"filter":{"status":"rejected","target":"https://a.example/\"","host":"a.example"},"dry_run":true}`), "label=a&all=false", false)
 	f.Add([]byte(`{"filter":{"since":"2026-01-01T00:00:00.5+01:00","until":"2027-01-01T00:00:00Z"},"rate_per_second":1e3}`), "all=true&dry_run=true", true)
+	f.Add([]byte(``), "host=%5B::1%25e%1b%d7%5D", true) // a zone
 	f.Add([]byte(`{"filter":{},"x":1}`), "host=%5B::1%5D&status=dead_letter&rate_per_second=5", false)
 	f.Add([]byte(`{"filter":{"label":"\u00e9","idempotency_key":"k"}}`), "label=%ff&since=0000-01-01T00:00:00-01:00", true)
 	s, err := New(nil, Options{})

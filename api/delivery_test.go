@@ -159,6 +159,7 @@ func TestList(t *testing.T) {
 	refuse("since=0000-01-01T00:00:00%2B01:00", "since")
 	refuse("until=9999-12-31T23:59:59-01:00", "until")
 	refuse("host=a%20b", "host")
+	refuse("host=%5B::1%25eth0%5D", "host")
 	unknown := s.do("GET", "/v1/deliveries?stauts=queued", key, "").want(200)
 	if fmt.Sprint(unknown["warnings"]) != `[unknown query parameter "stauts" ignored]` {
 		t.Errorf("warnings %v", unknown["warnings"])

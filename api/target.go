@@ -128,7 +128,7 @@ func targetHost(host string, rules *targetRules) (name string, loopback bool, er
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		addr, err = netip.ParseAddr(strings.TrimSuffix(inner, "]"))
 		// A mapped address is IPv4 in a disguise that nobody needs.
-		if err != nil || !addr.Is6() || addr.Is4In6() {
+		if err != nil || !addr.Is6() || addr.Is4In6() || addr.Zone() != "" {
 			return "", false, errors.New("the host is not a valid IPv6 address")
 		}
 		name, isAddr = addr.String(), true
