@@ -457,3 +457,28 @@ func verifyState(t *testing.T, e *Engine) {
 		t.Error(f)
 	}
 }
+
+// A job is about everything that was accepted before it began, also in the same
+// millisecond, which is all that an id tells of its time.
+func TestAJobTakesWhatWasAcceptedJustBefore(t *testing.T) {
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	still := time.Now().Round(time.Millisecond)
+	o := testOptions(t, vfs.NewMem())
+	o.Now = func() time.Time { return still }
+	e := openEngine(t, o)
+	a, ctx := newAccount(t, e), context.Background()
+	for range 3 {
+		s := sendTo(target, "x")
+		s.NotBefore = still.Add(time.Hour)
+		if _, err := e.Send(ctx, a, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j, err := e.StartJob(ctx, a, JobCancel, Filter{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if j = awaitJob(t, e, a, j.ID); j.Done != 3 {
+		t.Errorf("%d of 3 canceled", j.Done)
+	}
+}
