@@ -105,12 +105,12 @@ func TestBatchesRaceWithOneKeyEach(t *testing.T) {
 func TestBatchWithoutRoomIsNotAccepted(t *testing.T) {
 	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
 	o := testOptions(t, vfs.NewMem())
-	o.LogQueueBytes = 32 << 10
+	o.LogQueueBytes = 300 << 10
 	e := openEngine(t, o)
 	a := newAccount(t, e)
 	var sends []*Send
 	for i := range 20 {
-		s := sendTo(target, strings.Repeat("x", 4<<10))
+		s := sendTo(target, strings.Repeat("x", 20<<10))
 		s.IdempotencyKey = fmt.Sprint(i)
 		sends = append(sends, s)
 	}
