@@ -263,3 +263,53 @@ func TestMasterKeyRotation(t *testing.T) {
 	}
 	closeEngine(t, e)
 }
+
+// Rotation and deletion with encryption: a rotated secret is sealed as the
+// first was and signs as it is shown, and a deleted account's data key goes
+// with what it opened.
+func TestRotationAndDeletionOfSealedAccounts(t *testing.T) {
+	headers := make(chan http.Header, 1)
+	target := receiver(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		headers <- r.Header
+	})
+	fs := vfs.NewMem()
+	e := openWith(t, fs, newKeyring(t, newKeyLine(t, "one")))
+	ctx := context.Background()
+	a := newAccount(t, e)
+	old, err := e.SigningSecret(ctx, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := e.RotateSigningSecret(ctx, a, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shown, err := e.SigningSecret(ctx, a); err != nil || shown != r.SigningSecret {
+		t.Errorf("the secret shown is not the new one: %v", err)
+	}
+	s := sendTo(target, "x")
+	s.Sign = true
+	sent, err := e.Send(ctx, a, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := <-headers
+	for _, secret := range []string{old, r.SigningSecret} {
+		if ours, standard := acceptedBy(secret, h, "x"); !ours || !standard {
+			t.Errorf("during the overlap: accepted %t and %t", ours, standard)
+		}
+	}
+	await(t, e, a, sent.ID)
+	if err := e.DeleteAccount(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	swept(t, e, a)
+	if key := e.state.Directory().DataKey(a); key != nil || e.vault.box(a) != nil {
+		t.Error("the data key of a deleted account is kept")
+	}
+	closeEngine(t, e)
+	if found := holds(t, fs, "data", strings.TrimPrefix(old, "whsec_"), strings.TrimPrefix(r.SigningSecret, "whsec_")); len(found) > 0 {
+		t.Errorf("a secret is in clear text: %v", found)
+	}
+}
