@@ -150,7 +150,6 @@ func linePattern(line string) string {
 
 var (
 	fenced   = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
-	code     = regexp.MustCompile("`[^`\n]*`")
 	linkTo   = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	headings = regexp.MustCompile(`(?m)^#+ +(.*)$`)
 	anchor   = regexp.MustCompile(`[^\pL\pN _-]`)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -291,16 +292,22 @@ func TestFullDiskRefusesSendsAndDelivers(t *testing.T) {
 		return nil
 	})
 	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
 	target := receiver(t, func(http.ResponseWriter, *http.Request) { <-release })
 	o := testOptions(t, errorfs.Wrap(vfs.NewMem(), inject))
 	o.LogSegmentBytes = 512 << 10 // room for the sends that pass before the preparer has found out
 	e := openEngine(t, o)
+	t.Cleanup(free) // or the engine waits for the target
 	a := newAccount(t, e)
 	full.Store(true)
 	var acked []DeliveryID
+	body := make([]byte, 2000)
+	if _, err := crand.Read(body); err != nil { // what the log cannot make shorter
+		t.Fatal(err)
+	}
 	for n := 0; ; n++ {
 		e.watchSpace()
-		r, err := e.Send(context.Background(), a, sendTo(target, strings.Repeat("x", 2000)))
+		r, err := e.Send(context.Background(), a, sendTo(target, string(body)))
 		if errors.Is(err, ErrOverloaded) {
 			break
 		}
@@ -312,7 +319,7 @@ func TestFullDiskRefusesSendsAndDelivers(t *testing.T) {
 			t.Fatal("a full disk refuses nothing")
 		}
 	}
-	close(release)
+	free()
 	for _, id := range acked {
 		if d := await(t, e, a, id); d.Status != StatusDelivered {
 			t.Errorf("%s ended as %s on a full disk", id, d.Status)
