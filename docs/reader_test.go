@@ -258,8 +258,7 @@ type terminal struct {
 var ready = regexp.MustCompile(`"msg":"serving"|msg=serving|Listening on |forwarding|listening`)
 
 func (r *reader) open(at string, b block) {
-	ctx, cancel := context.WithCancel(context.Background())
-	unlink := context.AfterFunc(r.t.Context(), cancel)
+	ctx, cancel := context.WithCancel(context.Background()) // the test's own ends before stop has asked it to
 	term := &terminal{at: at, text: b.text, console: &console{reader: r}, ended: make(chan struct{})}
 	term.cmd = r.command(ctx, "[ ! -f .exported ] || . ./.exported\n"+r.actual(b.text))
 	term.cmd.Stdout, term.cmd.Stderr = term.console, term.console
@@ -270,7 +269,6 @@ func (r *reader) open(at string, b block) {
 	r.terminals = append(r.terminals, term)
 	go func() {
 		term.cmd.Wait() // its error is the exit status, which nobody asks for
-		unlink()
 		cancel()
 		close(term.ended)
 	}()
