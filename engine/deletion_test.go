@@ -372,6 +372,9 @@ func TestSuspendedAccountReplaysNothing(t *testing.T) {
 	if _, err := e.Replay(ctx, a, r.ID); !errors.Is(err, ErrSuspended) {
 		t.Errorf("a replay: %v", err)
 	}
+	if _, err := e.StartJob(ctx, a, JobReplay, Filter{}, 0); !errors.Is(err, ErrSuspended) {
+		t.Errorf("a bulk replay: %v", err)
+	}
 	if d, err := e.Cancel(ctx, a, later.ID); err != nil || d.Status != StatusCanceled {
 		t.Errorf("a cancellation: %s, %v", d.Status, err)
 	}

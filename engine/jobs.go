@@ -233,8 +233,12 @@ func (e *Engine) CountMatching(ctx context.Context, a AccountID, k JobKind, f Fi
 // StartJob begins a bulk operation on the deliveries that the filter matches
 // and that were accepted before now: replays and purges are of dead letters,
 // cancellations of what is pending. It goes on after a restart. ErrTooMany says
-// that JobsPerAccount of the account run already.
+// that JobsPerAccount of the account run already, ErrSuspended that a suspended
+// account wants a replay.
 func (e *Engine) StartJob(ctx context.Context, a AccountID, k JobKind, f Filter, ratePerSecond int) (Job, error) {
+	if owner, ok := e.state.Directory().Account(a); ok && owner.Suspended && k == JobReplay {
+		return Job{}, ErrSuspended
+	}
 	id, err := job.NewID()
 	if err != nil {
 		return Job{}, err
