@@ -9,8 +9,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -44,16 +46,29 @@ func newReader(t *testing.T) *reader {
 	return r
 }
 
+// freePort is a port that nobody listens on, of those that the system gives to
+// nobody by itself: it stays free until the document's program takes it. No two
+// calls return the same one.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(int(lastPort.Add(1)))
+		if ln, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", port)); err == nil {
+			ln.Close()
+			return port
+		}
 	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
+	t.Fatal("no port is free")
+	return ""
 }
+
+// lastPort begins somewhere else in every process, for those that run at the
+// same time.
+var lastPort = func() *atomic.Int32 {
+	var p atomic.Int32
+	p.Store(12_000 + int32(os.Getpid()%18_000))
+	return &p
+}()
 
 // environment is this process's, without settings of the developer's own.
 // Nothing outside this machine is asked: Go takes modules from its cache.
