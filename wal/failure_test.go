@@ -175,6 +175,7 @@ func TestUnsyncedTailIsCopiedBeforeItIsTrusted(t *testing.T) {
 	if err := w.wait(1); err != nil {
 		t.Fatal(err)
 	}
+	l.waitPrepared() // or it is the spare whose sync fails
 	failing.Store(true)
 	append1(2)
 	if err := w.wait(2); !errors.Is(err, syscall.EIO) {
