@@ -16,9 +16,9 @@ import (
 // without anything to repair, and can be written to.
 func TestCopyFromEveryIndex(t *testing.T) {
 	fs := vfs.NewMem()
-	const entries = 400
+	const entries = 160
 	data := func(i Index) []byte { // does not compress
-		b := make([]byte, 5*(i%97))
+		b := make([]byte, 9*(i%97))
 		rand.NewChaCha8([32]byte{byte(i), byte(i >> 8)}).Read(b)
 		return b
 	}
