@@ -25,6 +25,7 @@ const (
 // Engine accepts sends and delivers them. Its methods are for any goroutine.
 type Engine struct {
 	opts Options
+	dir  string
 
 	log        Log
 	state      *state.State
@@ -40,6 +41,7 @@ type Engine struct {
 	clerk   clerk
 	admin   sync.Mutex // one change of accounts, keys or domains at a time
 	reads   reads
+	backups backups
 
 	commits chan *commit // from the log's writer to the applier
 	spare   chan *commit // and back, for reuse
@@ -74,6 +76,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		opts:    o,
+		dir:     dir,
 		commits: make(chan *commit, commitsAhead),
 		spare:   make(chan *commit, commitsAhead+2),
 		started: make(chan struct{}),
@@ -114,6 +117,9 @@ func Open(dir string, o Options) (*Engine, error) {
 func (e *Engine) openStores(dir string) (walLog, error) {
 	if err := e.opts.FS.MkdirAll(dir, 0o755); err != nil {
 		return walLog{}, fmt.Errorf("engine: make %s: %w", dir, err)
+	}
+	if err := e.removeBackup(); err != nil { // of a life that was cut short
+		return walLog{}, err
 	}
 	so := e.opts.State
 	so.FS, so.Logger, so.Durable = e.opts.FS, e.opts.Logger, e.release

@@ -118,6 +118,9 @@ func (e *Engine) release(_, low uint64) {
 		return // still replaying; the next flush will do it
 	}
 	e.flushing.Store(false)
+	if e.backups.held(low) {
+		return
+	}
 	if err := e.log.Release(low); err != nil && e.ended() == nil {
 		e.fail(err)
 	}

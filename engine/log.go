@@ -34,6 +34,10 @@ type Log interface {
 	// Release says that entries below low are not needed any more.
 	Release(low uint64) error
 
+	// CopyTo writes the durable entries from index from on into a new log of the
+	// same kind in dir, and returns the index of the last one.
+	CopyTo(dir string, from uint64) (last uint64, err error)
+
 	// Bytes is the size of the log on disk.
 	Bytes() int64
 
@@ -93,6 +97,11 @@ func walError(err error) error {
 }
 
 func (l walLog) Release(low uint64) error { return l.TruncateFront(wal.Index(low)) }
+
+func (l walLog) CopyTo(dir string, from uint64) (uint64, error) {
+	last, err := l.Log.CopyTo(dir, wal.Index(from))
+	return uint64(last), err
+}
 
 func (l walLog) Bytes() int64 { return l.SizeBytes() }
 

@@ -140,6 +140,8 @@ var (
 	ErrPending      = errors.New("delivery is still pending")
 	ErrFinished     = errors.New("already finished")
 	ErrPayloadGone  = errors.New("payload is no longer kept")
+
+	ErrBackupRunning = errors.New("a backup is already running") // one at a time
 )
 
 // A DomainNotVerifiedError says that the target's host is not covered by a

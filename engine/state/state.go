@@ -90,8 +90,8 @@ func (s *State) Close() error {
 	return s.closeErr
 }
 
-// Flush makes all that is applied durable. Only for the applier, or when
-// nothing applies any more.
+// Flush makes all that is applied durable; when others apply at the same time,
+// what was applied before it was called.
 func (s *State) Flush() error {
 	done, err := s.db.AsyncFlush()
 	if err != nil {
@@ -111,6 +111,24 @@ func (s *State) FlushSoon() error {
 		return fmt.Errorf("state: flush: %w", err)
 	}
 	return nil
+}
+
+// Checkpoint makes a copy of what is durable in dir, which must not exist, out of
+// hard links where it can. low is the first index that a log must have which is to
+// go with it, or one before that. For any goroutine.
+func (s *State) Checkpoint(dir string) (low uint64, err error) {
+	// Both only ever ascend: what is read before the copy is not beyond it.
+	m, ok, err := s.durableMeta()
+	if err != nil {
+		return 0, fmt.Errorf("state: checkpoint: %w", err)
+	}
+	if err := s.db.Checkpoint(dir); err != nil {
+		return 0, fmt.Errorf("state: checkpoint: %w", err)
+	}
+	if !ok {
+		return 1, nil
+	}
+	return m.low, nil
 }
 
 // Applied is the last index whose effect the state holds. Only for the
