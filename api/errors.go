@@ -137,6 +137,12 @@ func (s *Server) problemOf(err error) *problem {
 		}
 	case errors.Is(err, engine.ErrFinished):
 		return &problem{status: fasthttp.StatusConflict, message: "already finished", detail: "there is nothing left to cancel"}
+	case errors.Is(err, engine.ErrBackupRunning):
+		return &problem{
+			status:  fasthttp.StatusConflict,
+			message: "a backup is already running",
+			detail:  "one at a time: try again when it has ended",
+		}
 	case errors.Is(err, engine.ErrPayloadGone):
 		return &problem{
 			status:  fasthttp.StatusConflict,

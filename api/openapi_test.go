@@ -204,6 +204,17 @@ func (r *errorTour) particular() {
 	r.ask(closed, 403, "POST", "/v1/accounts", "", "", `{"name":"x"}`)
 	r.refusedAdmin(s, closed)
 	r.refusedControl()
+	r.refusedBackup(s, closed)
+}
+
+func (r *errorTour) refusedBackup(s, closed *testServer) {
+	r.ask(closed, 403, "GET", "/v1/backup", "", adminToken, "")
+	b, err := s.engine.Backup(s.ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer b.Close()
+	r.ask(s, 409, "GET", "/v1/backup", "", adminToken, "")
 }
 
 // addedDomain adds a domain and returns the body that names it.

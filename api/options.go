@@ -20,6 +20,9 @@ const keptBytes = 64 << 10
 
 // Options configure a Server. A zero field means the default beside it.
 type Options struct {
+	// Version is this server's, as backups name it.
+	Version string
+
 	// AdminToken is the bearer token of the routes of accounts. Without it
 	// they are closed, but for POST with OpenSignup.
 	AdminToken string

@@ -90,6 +90,7 @@ func (s *Server) routeTable() map[string]*route {
 	add("/v1/signing-secret/rotate", account, map[string]handler{"POST": s.rotateSigningSecret})
 	add("/v1/accounts", signup, map[string]handler{"GET": s.listAccounts, "POST": s.createAccount})
 	add("/v1/accounts/{id}", admin, map[string]handler{"GET": s.getAccount, "PATCH": s.changeAccount, "DELETE": s.deleteAccount})
+	add("/v1/backup", admin, map[string]handler{"GET": s.getBackup})
 	add("/healthz", public, map[string]handler{"GET": s.healthz})
 	add("/readyz", public, map[string]handler{"GET": s.readyz})
 	add("/metrics", public, map[string]handler{"GET": s.writeMetrics})

@@ -12,13 +12,14 @@ import (
 )
 
 type checkCmd struct {
-	DataDir string `name:"data-dir" env:"HAREPOST_DATA_DIR" required:"" placeholder:"DIR" help:"The data directory."`
+	Path    string `arg:"" optional:"" help:"A backup, or a data directory."`
+	DataDir string `name:"data-dir" env:"HAREPOST_DATA_DIR" placeholder:"DIR" help:"The data directory."`
 	JSON    bool   `name:"json" env:"HAREPOST_JSON" help:"Print JSON."`
 }
 
 // Help is shown by kong under the usage line.
 func (c *checkCmd) Help() string {
-	return `Reads and decodes every entry of the log and every delivery of the state, and changes nothing. Exit status 1 when a start would be refused. No server may have the directory open.`
+	return `Of a data directory it reads and decodes every entry of the log and every delivery of the state, of a backup it checks every file's checksum and that none is missing. It changes nothing. Exit status 1 when there is damage. No server may have the directory open.`
 }
 
 // A checkReport is what check found.
@@ -52,8 +53,26 @@ type logSegmentReport struct {
 	Used    int64  `json:"used_bytes"`
 }
 
-// Run checks the directory and prints what is in it.
+// Run checks the backup or the directory and prints what is in it.
 func (c *checkCmd) Run(sh *shell) error {
+	if c.Path == "" && c.DataDir == "" {
+		return usagef("nothing to check: name a backup or a data directory")
+	}
+	if c.Path != "" { // HAREPOST_DATA_DIR may be set for the server
+		f, err := os.Open(c.Path)
+		if err != nil {
+			return fmt.Errorf("check: %w", err)
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return fmt.Errorf("check: %w", err)
+		}
+		if !info.IsDir() {
+			return c.checkBackup(sh, f)
+		}
+		c.DataDir = c.Path
+	}
 	if _, err := os.Stat(filepath.Join(c.DataDir, walDir)); err != nil {
 		return fmt.Errorf("check: %s is not a data directory: %w", c.DataDir, err)
 	}

@@ -23,7 +23,9 @@ type cli struct {
 	Replays       replaysCmd       `cmd:"" help:"Look at bulk operations, and stop them."`
 	Listen        listenCmd        `cmd:"" help:"Receive requests: print them, verify their signatures, fail on purpose."`
 	Bench         benchCmd         `cmd:"" help:"Measure this machine."`
-	Check         checkCmd         `cmd:"" help:"Check a data directory offline. Changes nothing."`
+	Backup        backupCmd        `cmd:"" help:"Copy everything that a running server holds into a file (needs the admin token)."`
+	Restore       restoreCmd       `cmd:"" help:"Make a data directory of a backup."`
+	Check         checkCmd         `cmd:"" help:"Check a backup, or offline a data directory. Changes nothing."`
 	Completion    completionCmd    `cmd:"" help:"Print what makes a shell complete these commands: for bash, zsh or fish."`
 	EncryptionKey encryptionKeyCmd `cmd:"" help:"Draw a master key and print its line for --encryption-key-file."`
 	Version       versionCmd       `cmd:"" help:"Print the version."`

@@ -72,6 +72,18 @@ func (l *ledger) answered(mark string, o sendOutcome, id string, began time.Time
 	m.outcome, m.id, m.began, m.life = o, id, began, life
 }
 
+// acknowledged is the ids that were answered with by now.
+func (l *ledger) acknowledged() (ids []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.marks {
+		if m.outcome == sendAcknowledged {
+			ids = append(ids, m.id)
+		}
+	}
+	return ids
+}
+
 // forget takes back a mark that never left this process.
 func (l *ledger) forget(mark string) {
 	l.mu.Lock()

@@ -52,7 +52,7 @@ func checkDataDir(dir string) error {
 		switch name := e.Name(); name {
 		case walDir, stateDir:
 			ours = true
-		case "lost+found", devAccountFile: // of a mounted volume; of an earlier start
+		case "lost+found", devAccountFile, "backup.tmp": // of a mounted volume; of an earlier start
 		default:
 			foreign = name
 		}

@@ -140,6 +140,7 @@ func (p *program) engineOptions() engine.Options {
 func (p *program) apiOptions() api.Options {
 	return api.Options{
 		AdminToken:       p.cfg.AdminToken,
+		Version:          readBuildInfo().Version,
 		OpenSignup:       p.cfg.OpenSignup || p.cfg.Dev,
 		AllowHTTPTargets: p.cfg.AllowHTTPTargets,
 		Dev:              p.cfg.Dev,

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/harepost/harepost/engine/backup"
+)
+
+type backupCmd struct {
+	operated `embed:""`
+	File     string `arg:"" help:"Where the backup goes; - is standard output."`
+	Force    bool   `name:"force" help:"Replace FILE if it is there."`
+}
+
+// Help is shown by kong under the usage line.
+func (c *backupCmd) Help() string {
+	return `The server goes on meanwhile. All that it had acknowledged when the backup began is in it. FILE gets its name only when all of it has arrived, fits to its checksums and is on disk.
+
+--timeout bounds how long the server may take to begin; there is no bound on the rest while it goes on.
+
+What a backup holds is as secret as the data directory. Under --encryption-key-file it is as sealed, and the key file is not in it: keep that elsewhere, and keep it.`
+}
+
+// Run takes the backup.
+func (c *backupCmd) Run(sh *shell) error {
+	if c.File == "-" {
+		if isTerminal(sh.out) {
+			return usagef("a backup is no text: give a FILE, or send standard output somewhere")
+		}
+		_, err := c.fetch(sh, sh.out)
+		return err
+	}
+	if _, err := os.Lstat(c.File); err == nil && !c.Force {
+		return usagef("%s is there already: give another name, or --force to replace it", c.File)
+	}
+	began := time.Now()
+	seen, err := c.save(sh)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(sh.out, seen.Manifest)
+	}
+	fmt.Fprintf(sh.out, "%s  %s in %d files, as of log index %d, took %s\n", painterFor(sh.out).bold(c.File),
+		bytesText(seen.Bytes), seen.Files, seen.Manifest.Index, time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// save writes the file under another name first.
+func (c *backupCmd) save(sh *shell) (seen backup.Summary, err error) {
+	dir := filepath.Dir(c.File)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(c.File)+".*") // mode 0600
+	if err != nil {
+		return seen, fmt.Errorf("backup: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	if seen, err = c.fetch(sh, f); err != nil {
+		return seen, err
+	}
+	if err = errors.Join(f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), c.File)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		return seen, fmt.Errorf("backup: %w", err)
+	}
+	return seen, nil
+}
+
+// fetch copies the server's backup to w, and checks it on the way.
+func (c *backupCmd) fetch(sh *shell, w io.Writer) (backup.Summary, error) {
+	api, err := c.dial()
+	if err != nil {
+		return backup.Summary{}, err
+	}
+	body, err := api.backup(sh.ctx)
+	if err != nil {
+		return backup.Summary{}, c.explain(err)
+	}
+	defer body.Close()
+	out := &outlet{w: w}
+	seen, err := backup.Read(io.TeeReader(body, out), nil)
+	switch {
+	case out.err != nil:
+		return seen, fmt.Errorf("backup: %w", out.err)
+	case err != nil && sh.ctx.Err() != nil:
+		return seen, sh.ctx.Err()
+	case err != nil:
+		return seen, fmt.Errorf("backup: it broke off after %s: %w\nnothing was kept; see the server's log, and try again", bytesText(out.n), err)
+	}
+	return seen, nil
+}
+
+// outlet counts what goes through, and remembers that it was writing that failed.
+type outlet struct {
+	w   io.Writer
+	n   int64
+	err error
+}
+
+func (o *outlet) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	o.n += int64(n)
+	if err != nil {
+		o.err = err
+	}
+	return n, err
+}
+
+type restoreCmd struct {
+	File string `arg:"" help:"The backup; - is standard input."`
+	Dir  string `arg:"" help:"The data directory to make. It must not exist, or be empty."`
+	JSON bool   `name:"json" env:"HAREPOST_JSON" help:"Print JSON."`
+}
+
+// Help is shown by kong under the usage line.
+func (c *restoreCmd) Help() string {
+	return `DIR appears only when all of the backup is in it, fits to its checksums, was read like check does, and is on disk; until then it is DIR.restoring, which an interrupted restore leaves and the next one replaces.
+
+Then: harepost serve --data-dir DIR, with the --encryption-key-file that the server had. What was delivered after the backup was taken is pending in it again, if it was pending then.`
+}
+
+const restoringSuffix = ".restoring"
+
+// Run makes a data directory of the backup.
+func (c *restoreCmd) Run(sh *shell) error {
+	dir := filepath.Clean(c.Dir)
+	if err := checkRestorable(dir); err != nil {
+		return err
+	}
+	in, err := openInput(sh, c.File)
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	defer in.Close()
+	unfinished := dir + restoringSuffix
+	if err := os.RemoveAll(unfinished); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	seen, err := unpackBackup(in, unfinished)
+	if err == nil {
+		err = verifyRestored(unfinished)
+	}
+	if err == nil {
+		err = os.Rename(unfinished, dir) // an empty directory gives way
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(dir))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("restore: %w", err), os.RemoveAll(unfinished))
+	}
+	if c.JSON {
+		return printJSON(sh.out, seen.Manifest)
+	}
+	fmt.Fprintf(sh.out, "%s  %s in %d files, as of log index %d of %s\n", painterFor(sh.out).bold(dir),
+		bytesText(seen.Bytes), seen.Files, seen.Manifest.Index, seen.Manifest.CreatedAt.Format(time.RFC3339))
+	if seen.Manifest.Encrypted {
+		fmt.Fprintln(sh.err, "It is encrypted: serve it with the --encryption-key-file that the server had.")
+	}
+	return nil
+}
+
+func checkRestorable(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("restore: %w", err)
+	case len(entries) > 0:
+		return usagef("%s is not empty: restore goes into a directory of its own, nothing is ever overwritten", dir)
+	}
+	return nil
+}
+
+func openInput(sh *shell, file string) (io.ReadCloser, error) {
+	if file == "-" {
+		return io.NopCloser(sh.in), nil
+	}
+	return os.Open(file)
+}
+
+// unpackBackup writes the backup's files, synced, into a new directory.
+func unpackBackup(from io.Reader, dir string) (backup.Summary, error) {
+	subs := []string{filepath.Join(dir, backup.StateDir), filepath.Join(dir, backup.LogDir)}
+	for _, sub := range subs {
+		if err := os.MkdirAll(sub, 0o700); err != nil {
+			return backup.Summary{}, err
+		}
+	}
+	seen, err := backup.Read(from, func(name string) (io.WriteCloser, error) {
+		f, err := os.OpenFile(filepath.Join(dir, filepath.FromSlash(name)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		return syncedFile{f}, nil
+	})
+	for _, sub := range append(subs, dir) {
+		if err == nil {
+			err = syncDir(sub)
+		}
+	}
+	return seen, err
+}
+
+// A syncedFile is on disk when it is closed.
+type syncedFile struct{ *os.File }
+
+// Close syncs and closes.
+func (f syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
+
+// verifyRestored reads what was restored as check would: the checksums say that
+// it is what the server sent, and this that it can be started on.
+func verifyRestored(dir string) error {
+	r, err := inspect(dir)
+	if err == nil && len(r.Damage) > 0 {
+		err = fmt.Errorf("a server would not start on it: %s", r.Damage[0])
+	}
+	return err
+}
+
+// checkBackup is check of a file.
+func (c *checkCmd) checkBackup(sh *shell, f *os.File) error {
+	seen, err := backup.Read(f, nil)
+	if c.JSON {
+		report := struct {
+			File     string          `json:"file"`
+			Manifest backup.Manifest `json:"manifest"`
+			Files    int             `json:"files"`
+			Bytes    int64           `json:"bytes"`
+			Damage   []string        `json:"damage"`
+		}{f.Name(), seen.Manifest, seen.Files, seen.Bytes, []string{}}
+		if err != nil {
+			report.Damage = append(report.Damage, err.Error())
+		}
+		return errors.Join(printJSON(sh.out, report), exitIf(err))
+	}
+	p := painterFor(sh.out)
+	if err != nil {
+		fmt.Fprintln(sh.out, p.red("damaged")+": "+err.Error())
+		return exitIf(err)
+	}
+	fmt.Fprintf(sh.out, "%s\n\n%s in %d files, as of log index %d, taken %s by harepost %s\n\n%s: every file fits to its checksum\n", p.bold(f.Name()),
+		bytesText(seen.Bytes), seen.Files, seen.Manifest.Index, seen.Manifest.CreatedAt.Format(time.RFC3339), seen.Manifest.Version, p.green("sound"))
+	return nil
+}
+
+// exitIf ends with status 1 after a finding that is printed already.
+func exitIf(err error) error {
+	if err == nil {
+		return nil
+	}
+	return exitWith(exitFailed, nil)
+}
+
+// backup begins GET /v1/backup. All of it may take longer than the connection's
+// timeout, which therefore ends with the answer's head.
+func (r *remote) backup(ctx context.Context) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+"/v1/backup", nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+r.admin)
+	req.Header.Set("User-Agent", commandUserAgent())
+	patient := *r.http
+	t := r.http.Transport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout, patient.Timeout = r.http.Timeout, 0
+	patient.Transport = t
+	resp, err := patient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return nil, errors.Join(err, refusalOf(resp, answer))
+}
