@@ -123,10 +123,11 @@ func (w *writer) copyEntries(f *frame, s *source, d *decoder) (bad string, err e
 	}); bad != "" || err != nil || len(entries) == 0 {
 		return bad, err
 	}
-	h, frame := f.frameHeader, w.frame
+	var h frameHeader
+	var frame []byte
 	if f.first == first && f.count == uint32(len(entries)) {
 		frame = append(append(w.packed[:0], make([]byte, frameHeaderBytes)...), f.payload...)
-		w.packed = frame
+		h, w.packed = f.frameHeader, frame
 	} else {
 		frame, h = w.pack(entries)
 	}
