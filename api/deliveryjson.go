@@ -130,6 +130,9 @@ func appendPayload(b []byte, d *engine.Delivery) []byte {
 		b = appendString(b, h.Value)
 	}
 	b = append(b, '}', ',')
+	if d.BodyDropped {
+		return append(b, `"body":null,"body_dropped":true`...)
+	}
 	return appendText(b, "body", d.Body)
 }
 

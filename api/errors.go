@@ -87,6 +87,10 @@ var (
 	errNotFound = &problem{status: fasthttp.StatusNotFound, message: "not found"}
 )
 
+// storageRetryAfter is for a server whose data is at its limit: room comes in the
+// steps of its retention, or as pending deliveries end.
+const storageRetryAfter = 10 * time.Second
+
 // problemOf turns what the engine says into an answer. Anything that is not
 // known here is a 500 whose cause is logged and not shown.
 func (s *Server) problemOf(err error) *problem {
@@ -167,6 +171,13 @@ func (s *Server) problemOf(err error) *problem {
 			message:    "overloaded",
 			detail:     "nothing was accepted; send again after the seconds in Retry-After",
 			retryAfter: s.o.OverloadedRetryAfter,
+		}
+	case errors.Is(err, engine.ErrStorageFull):
+		return &problem{
+			status:     fasthttp.StatusInsufficientStorage,
+			message:    "storage limit reached",
+			detail:     "nothing was accepted; deliveries go on, and sends are taken again when there is room",
+			retryAfter: storageRetryAfter,
 		}
 	case errors.Is(err, engine.ErrUnknown):
 		return &problem{

@@ -40,6 +40,7 @@ func TestProblems(t *testing.T) {
 	f(fmt.Errorf("%w: an attempt is under way", engine.ErrPending), 409, 0, "under way")
 	f(engine.ErrFinished, 409, 0, "finished")
 	f(engine.ErrPayloadGone, 409, 0, "no longer kept", "send it again")
+	f(engine.ErrStorageFull, 507, 10*time.Second, "storage limit", "nothing was accepted")
 	f(engine.ErrBackupRunning, 409, 0, "already running")
 	f(engine.ErrSuspended, 403, 0, "suspended")
 	f(&engine.RateLimitedError{RetryAfter: 1500 * time.Millisecond}, 429, 1500*time.Millisecond)

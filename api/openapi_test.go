@@ -205,6 +205,16 @@ func (r *errorTour) particular() {
 	r.refusedAdmin(s, closed)
 	r.refusedControl()
 	r.refusedBackup(s, closed)
+	r.refusedStorage()
+}
+
+// refusedStorage has a server whose limit is below what its log takes.
+func (r *errorTour) refusedStorage() {
+	s := startServer(r.t, Options{Dev: true}, func(o *engine.Options) { o.MaxDataBytes = 1 })
+	key := s.account()
+	eventually(r.t, "the limit is noticed", func() bool { return s.do("GET", "/readyz", "", "").status == 503 })
+	r.ask(s, 507, "POST", "/v1/send", "", key, `{"target":"http://localhost:19999/"}`)
+	r.ask(s, 507, "POST", "/v1/deliveries/{id}/replay", "hr_06h0nb0n4r000ey7c6ak1gjkk8", key, "")
 }
 
 func (r *errorTour) refusedBackup(s, closed *testServer) {

@@ -27,9 +27,7 @@ const youngDelay = 2 * time.Second
 // [ErrUnknown] that it may or may not have been accepted.
 func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error) {
 	if err := e.Ready(); err != nil {
-		if errors.Is(err, ErrOverloaded) {
-			e.metrics.refused(refusedOverload)
-		}
+		e.metrics.notNow(err)
 		return Receipt{}, err
 	}
 	if err := e.admit(a); err != nil {
@@ -51,9 +49,7 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 	} else {
 		r, err = e.acceptOnce(ctx, a, s, now)
 	}
-	if errors.Is(err, ErrOverloaded) {
-		e.metrics.refused(refusedOverload)
-	}
+	e.metrics.notNow(err)
 	return r, err
 }
 

@@ -34,9 +34,7 @@ func (e *Engine) SendBatch(ctx context.Context, a AccountID, sends []*Send, resu
 		b.follow(ctx)
 	}
 	for i := range results {
-		if errors.Is(results[i].Err, ErrOverloaded) {
-			e.metrics.refused(refusedOverload)
-		}
+		e.metrics.notNow(results[i].Err)
 	}
 }
 

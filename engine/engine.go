@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/state"
 	"github.com/harepost/harepost/wal"
@@ -54,8 +53,9 @@ type Engine struct {
 	noSpace  atomic.Bool // the disk is full: no sends
 	toldFull bool        // noSpace, as the keeper last logged it
 
-	sweeping chan struct{}  // to the keeper: a deleted account is to be swept
-	retained command.Retain // bounds of the last whole pass; the keeper's own
+	sweeping chan struct{} // to the keeper: a deleted account is to be swept
+	retained retention     // bounds of the last whole pass; the keeper's own
+	quota    quota
 
 	failOnce  sync.Once
 	failed    chan struct{} // closed when the engine cannot go on
@@ -86,6 +86,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		sweeping: make(chan struct{}, 1),
 	}
 	e.vault.keys = o.Keyring
+	e.quota.max = o.MaxDataBytes
 	e.limiter.rate = e.ratePerMinute
 	e.dispatcher = newDispatcher(e)
 	e.clerk.init()
@@ -124,6 +125,9 @@ func (e *Engine) openStores(dir string) (walLog, error) {
 	so := e.opts.State
 	so.FS, so.Logger, so.Durable = e.opts.FS, e.opts.Logger, e.release
 	so.Failed = e.fail
+	if e.opts.RetainPayload > 0 {
+		so.InlineBodyBytes = state.BodiesApart
+	}
 	st, err := state.Open(e.opts.FS.PathJoin(dir, stateDir), so)
 	if err != nil {
 		return walLog{}, fmt.Errorf("engine: %w", err)
@@ -213,13 +217,16 @@ func (e *Engine) restoreLanes() error {
 }
 
 // Ready is nil while sends are accepted. The error is ErrOverloaded while the
-// disk is full, and otherwise says that the engine has ended.
+// disk is full, ErrStorageFull while the data is at its limit, and otherwise says that the engine has ended.
 func (e *Engine) Ready() error {
 	if err := e.ended(); err != nil {
 		return err
 	}
 	if e.noSpace.Load() {
 		return fmt.Errorf("%w: the disk is full", ErrOverloaded)
+	}
+	if e.quota.full.Load() {
+		return ErrStorageFull
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 
 	"github.com/harepost/harepost/engine/command"
@@ -20,12 +19,14 @@ func (e *Engine) keep() {
 	defer watch.Stop()
 	keep := time.NewTicker(keepEvery)
 	defer keep.Stop()
+	guard := leapGuard{last: e.opts.Now().Round(0)}
 	for {
 		select {
 		case <-watch.C:
 			e.watchSpace()
+			e.watchQuota()
 		case <-keep.C:
-			e.retain()
+			e.retainIfBelieved(&guard)
 			e.keepLastUse()
 			e.dispatcher.trim()
 			e.sweepSoon() // if a step has failed
@@ -36,6 +37,17 @@ func (e *Engine) keep() {
 		case <-e.failed:
 			return
 		}
+	}
+}
+
+func (e *Engine) retainIfBelieved(g *leapGuard) {
+	believed, leapt := g.look(e.opts.Now())
+	if leapt > 0 {
+		e.opts.Logger.Error("the clock has leapt ahead: nothing is dropped for its age until it has stayed so for a while",
+			"leapt", leapt, "hold", leapHold)
+	}
+	if believed {
+		e.retain()
 	}
 }
 
@@ -71,42 +83,97 @@ const (
 func (e *Engine) retain() {
 	now := e.opts.Now()
 	bound := func(age time.Duration) int64 { return now.Add(-age).Truncate(retainStep).UnixMilli() }
-	pass := command.Retain{
-		Finished:    bound(e.opts.RetainFinished),
-		Dead:        bound(e.opts.RetainDead),
-		Idempotency: bound(e.opts.IdempotencyWindow),
+	pass := retention{
+		finished:    bound(e.opts.RetainFinished),
+		dead:        bound(e.opts.RetainDead),
+		idempotency: bound(e.opts.IdempotencyWindow),
+	}
+	if e.opts.RetainPayload > 0 {
+		pass.bodies = bound(e.opts.RetainPayload)
 	}
 	if pass == e.retained {
 		return
 	}
-	c := pass
-	accounts := e.state.Directory().Accounts()
-	for {
-		c.Last = math.MaxUint64
-		more := len(accounts) > retainAccounts
-		if more {
-			c.Last = accounts[retainAccounts-1]
-			accounts = accounts[retainAccounts:]
-		}
-		if err := e.retainSome(c); err != nil {
-			e.opts.Logger.Error("engine: retention; it will be tried again", "error", err)
-			return
-		}
-		if !more {
-			break
-		}
-		c.First, c.Idempotency = c.Last+1, 0
+	if err := e.retainAll(pass); err != nil {
+		e.opts.Logger.Error("engine: retention; it will be tried again", "error", err)
+		return
 	}
 	e.retained = pass
 }
 
-// retainSome commits one command of a pass, if it would drop anything.
-func (e *Engine) retainSome(c command.Retain) error {
-	needed, err := e.state.NeedsRetain(c)
-	if err != nil || !needed {
-		return err
+// A retention is the bounds of one pass, in Unix milliseconds.
+type retention struct{ finished, dead, idempotency, bodies int64 }
+
+func (e *Engine) retainAll(pass retention) error {
+	rows, bodies := int64(-1), int64(-1) // of nothing
+	err := e.eachSpan(func(first, last AccountID) error {
+		c := command.Retain{First: first, Last: last, Finished: pass.finished, Dead: pass.dead}
+		if first == 0 {
+			c.Idempotency = pass.idempotency
+		}
+		needed, bytes, err := e.state.NeedsRetain(c)
+		if err != nil || !needed {
+			return err
+		}
+		rows = max(rows, 0) + bytes
+		return e.propose(context.Background(), command.AppendRetain(nil, &c))
+	})
+	if err == nil && pass.bodies > 0 {
+		err = e.eachSpan(func(first, last AccountID) error {
+			c := command.DropBodies{First: first, Last: last, Before: pass.bodies}
+			needed, bytes, err := e.state.NeedsDropBodies(c)
+			if err != nil || !needed {
+				return err
+			}
+			bodies = max(bodies, 0) + bytes
+			return e.propose(context.Background(), command.AppendDropBodies(nil, &c))
+		})
 	}
-	return e.propose(context.Background(), command.AppendRetain(nil, &c))
+	if rows >= 0 {
+		e.dropped(droppedForAge, rows, time.UnixMilli(pass.finished), "dead_letters_until", time.UnixMilli(pass.dead).UTC())
+	}
+	if bodies >= 0 {
+		e.dropped(droppedBodies, bodies, time.UnixMilli(pass.bodies))
+	}
+	return err
+}
+
+// dropped tells what a pass has dropped, and from before when.
+func (e *Engine) dropped(why dropReason, diskBytes int64, until time.Time, more ...any) {
+	e.metrics.dropped[why].passes.Inc()
+	e.metrics.dropped[why].bytes.Add(int(diskBytes))
+	e.opts.Logger.Info("retention dropped "+dropWords[why],
+		append([]any{"until", until.UTC(), "bytes_about", diskBytes}, more...)...)
+}
+
+// leapGuard keeps retention from believing a clock that was set far ahead by
+// mistake: what it drops then, nobody brings back. A leap is believed after
+// leapHold, in which it can be seen in the log and be corrected. A machine that
+// slept looks the same, and loses nothing by it.
+type leapGuard struct {
+	last  time.Time // zero: none yet
+	holds int       // ticks to come in which nothing is dropped
+}
+
+const (
+	leapMost = time.Hour // more than that between two looks, keepEvery apart, is a leap
+	leapHold = time.Hour
+)
+
+// look is called every keepEvery, and reports whether the clock may be believed;
+// and how far it has just leapt, if it has.
+func (g *leapGuard) look(now time.Time) (believed bool, leapt time.Duration) {
+	now = now.Round(0) // the clock on the wall, not the time that went by
+	if ahead := now.Sub(g.last); !g.last.IsZero() && ahead > leapMost {
+		leapt = ahead
+		g.holds = int(leapHold / keepEvery)
+	}
+	g.last = now
+	if g.holds > 0 {
+		g.holds--
+		return false, leapt
+	}
+	return true, 0
 }
 
 // release lets the log go of what the state has made durable. The state calls

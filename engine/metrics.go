@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -17,10 +18,11 @@ type engineMetrics struct {
 
 	accepted   *metrics.Counter
 	duplicates *metrics.Counter
-	refusals   [refusedOverload + 1]*metrics.Counter
+	refusals   [refusedStorage + 1]*metrics.Counter
 	attempts   [OutcomeRejected + 1]*metrics.Counter
 	finished   [StatusCanceled + 1]*metrics.Counter
 	control    [JobPurge + 1]struct{ changed, skipped *metrics.Counter }
+	dropped    [droppedBodies + 1]struct{ passes, bytes *metrics.Counter }
 	inFlight   atomic.Int64
 
 	attemptSeconds *metrics.PrometheusHistogram
@@ -37,7 +39,21 @@ const (
 	refusedTarget
 	refusedSuspended
 	refusedOverload
+	refusedStorage
 )
+
+// dropReason is why retention dropped something.
+type dropReason int
+
+const (
+	droppedForAge dropReason = iota
+	droppedForSize
+	droppedBodies
+)
+
+var dropWords = [...]string{
+	droppedForAge: "deliveries past their time", droppedForSize: "the oldest finished deliveries, for their size", droppedBodies: "bodies past their time",
+}
 
 var (
 	secondsBuckets     = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
@@ -57,7 +73,7 @@ func newEngineMetrics(e *Engine) *engineMetrics {
 		commitEntries:  set.NewPrometheusHistogramExt("harepost_log_commit_entries", commitEntryBuckets),
 		commitBytes:    set.NewPrometheusHistogramExt("harepost_log_commit_bytes", commitBytesBuckets),
 	}
-	for r, word := range [...]string{refusedRate: "rate_limit", refusedTarget: "target", refusedSuspended: "suspended", refusedOverload: "overload"} {
+	for r, word := range [...]string{refusedRate: "rate_limit", refusedTarget: "target", refusedSuspended: "suspended", refusedOverload: "overload", refusedStorage: "storage"} {
 		m.refusals[r] = set.NewCounter(fmt.Sprintf(`harepost_sends_refused_total{reason=%q}`, word))
 	}
 	for o := OutcomeDelivered; o <= OutcomeRejected; o++ {
@@ -70,11 +86,17 @@ func newEngineMetrics(e *Engine) *engineMetrics {
 		m.control[k].changed = set.NewCounter(fmt.Sprintf(`harepost_deliveries_controlled_total{kind=%q,result="changed"}`, k))
 		m.control[k].skipped = set.NewCounter(fmt.Sprintf(`harepost_deliveries_controlled_total{kind=%q,result="skipped"}`, k))
 	}
+	for r, word := range [...]string{droppedForAge: "age", droppedForSize: "size", droppedBodies: "body_age"} {
+		m.dropped[r].passes = set.NewCounter(fmt.Sprintf(`harepost_retention_passes_total{reason=%q}`, word))
+		m.dropped[r].bytes = set.NewCounter(fmt.Sprintf(`harepost_retention_dropped_bytes_total{reason=%q}`, word))
+	}
 	gauge := func(name string, value func() float64) { set.NewGauge(name, value) }
 	gauge("harepost_attempts_in_flight", func() float64 { return float64(m.inFlight.Load()) })
 	gauge("harepost_jobs_running", func() float64 { return float64(e.state.CountRunningJobs()) })
 	gauge("harepost_deliveries_pending", func() float64 { return float64(e.state.Pending()) })
 	gauge("harepost_deliveries_young", func() float64 { return float64(e.state.Young()) })
+	gauge("harepost_data_bytes", func() float64 { return float64(e.dataBytes()) })
+	gauge("harepost_data_limit_bytes", func() float64 { return float64(e.quota.max) })
 	gauge("harepost_log_bytes", func() float64 { return float64(e.log.Bytes()) })
 	gauge("harepost_oldest_due_delivery_age_seconds", func() float64 {
 		_, age := e.dispatcher.stats()
@@ -89,6 +111,16 @@ func newEngineMetrics(e *Engine) *engineMetrics {
 		return float64(st.Items)
 	})
 	return m
+}
+
+// notNow counts a send that was refused for want of room, of whichever kind.
+func (m *engineMetrics) notNow(err error) {
+	switch {
+	case errors.Is(err, ErrOverloaded):
+		m.refused(refusedOverload)
+	case errors.Is(err, ErrStorageFull):
+		m.refused(refusedStorage)
+	}
 }
 
 func (m *engineMetrics) refused(r refusal) { m.refusals[r].Inc() }

@@ -45,6 +45,18 @@ type Options struct {
 	// letters stay readable. Default 7 and 30 days.
 	RetainFinished, RetainDead time.Duration
 
+	// RetainPayload is how long the body of a delivered or cancelled delivery can
+	// be read; after it the delivery cannot be replayed. It costs a key more for
+	// each delivery that is finished while it is set, and bodies of up to 1 KiB of
+	// those that finished before it was set stay. Default 0: as long as the
+	// delivery.
+	RetainPayload time.Duration
+
+	// MaxDataBytes is what log and state may take on disk together. Above it the
+	// oldest finished deliveries are dropped before their time; when that is not
+	// enough, sends get ErrStorageFull. Default 0: no limit.
+	MaxDataBytes int64
+
 	// DomainsPerAccount and KeysPerAccount are bounds. Default 1,000 and 100.
 	DomainsPerAccount, KeysPerAccount int
 
@@ -96,6 +108,10 @@ func (o *Options) withDefaults() {
 	setDefault(&o.JobsPerAccount, 16)
 	setDefault(&o.DrainTimeout, 30*time.Second)
 	setDefault(&o.LogQueueBytes, 64<<20)
+	if o.MaxDataBytes > 0 { // the log must leave the most of it to what it is for
+		setDefault(&o.LogSegmentBytes, min(max(o.MaxDataBytes/32, 1<<20), 64<<20))
+		setDefault(&o.LogBytes, min(o.MaxDataBytes/4, 512<<20))
+	}
 	setDefault(&o.LogSegmentBytes, 64<<20)
 	setDefault(&o.LogBytes, 512<<20)
 	if o.FS == nil {

@@ -46,7 +46,7 @@ func (e *Engine) Delivery(_ context.Context, a AccountID, id DeliveryID, o ReadO
 		return Delivery{}, err
 	}
 	defer e.reads.end()
-	for range findTries {
+	for try := 1; ; try++ {
 		found, err := e.state.Find(a, id)
 		if errors.Is(err, state.ErrNotFound) {
 			return Delivery{}, ErrNotFound
@@ -69,9 +69,13 @@ func (e *Engine) Delivery(_ context.Context, a AccountID, id DeliveryID, o ReadO
 		if !errors.Is(err, state.ErrNotFound) {
 			return Delivery{}, fmt.Errorf("engine: body of %s: %w", id, err)
 		}
-		// It ended between the two reads, and its body moved with it.
+		// It ended between the two reads, and its body moved with it; or retention
+		// has dropped the body.
+		if try == findTries {
+			d.BodyDropped = true
+			return d, e.openView(a, &d, &found.Row, false)
+		}
 	}
-	return Delivery{}, ErrNotFound
 }
 
 // Deliveries is a page of an account's deliveries, newest first, after the id

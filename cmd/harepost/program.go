@@ -131,6 +131,8 @@ func (p *program) engineOptions() engine.Options {
 		IdempotencyWindow: p.cfg.IdempotencyWindow,
 		RetainFinished:    p.cfg.RetentionFinished,
 		RetainDead:        p.cfg.RetentionDead,
+		RetainPayload:     p.cfg.RetentionPayload,
+		MaxDataBytes:      p.cfg.MaxDataBytes,
 		DrainTimeout:      p.cfg.DrainTimeout - p.requestDrain(),
 		Failed:            p.fail,
 		Logger:            p.log,

@@ -59,6 +59,8 @@ type policyFlags struct {
 	IdempotencyWindow time.Duration `name:"idempotency-window" default:"24h" help:"How long a send with the same idempotency key, target, method and body answers with the first one's id."`
 	RetentionFinished time.Duration `name:"retention-finished" default:"168h" help:"How long delivered and cancelled deliveries can be read."`
 	RetentionDead     time.Duration `name:"retention-dead" default:"720h" help:"How long dead letters and rejected deliveries can be read."`
+	RetentionPayload  time.Duration `name:"retention-payload" default:"0s" help:"How long the bodies of delivered and cancelled deliveries are kept, if less than the deliveries themselves. 0: as long."`
+	MaxDataBytes      int64         `name:"max-data-bytes" default:"0" help:"What the data directory may take. Above it the oldest finished deliveries are dropped early; when none is left, sends get 507 and deliveries go on. 0: no limit."`
 }
 
 type logFlags struct {
@@ -162,6 +164,9 @@ func (c *serveCmd) checkListen() error {
 	return err
 }
 
+// leastDataBytes is the smallest --max-data-bytes.
+const leastDataBytes = 64 << 20
+
 func (c *serveCmd) checkNumbers() error {
 	positive := []struct {
 		flag  string
@@ -191,6 +196,12 @@ func (c *serveCmd) checkNumbers() error {
 		if d.value < d.min {
 			return fmt.Errorf("--%s must be at least %s, not %s", d.flag, d.min, d.value)
 		}
+	}
+	switch {
+	case c.RetentionPayload < 0:
+		return fmt.Errorf("--retention-payload must not be negative (0 is as long as the delivery), not %s", c.RetentionPayload)
+	case c.MaxDataBytes != 0 && c.MaxDataBytes < leastDataBytes:
+		return fmt.Errorf("--max-data-bytes must be 0 (no limit) or at least %d, which the log alone needs, not %d", leastDataBytes, c.MaxDataBytes)
 	}
 	if c.RateLimit < 0 {
 		return fmt.Errorf("--rate-limit must not be negative (0 is no limit), not %d", c.RateLimit)

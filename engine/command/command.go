@@ -46,6 +46,9 @@ const (
 	KindDeleteAccount Kind = 16
 	KindSweepAccount  Kind = 17 // drop a part of what a deleted account has left
 
+	KindTrim       Kind = 18 // drop what finished, for its size
+	KindDropBodies Kind = 19 // drop the bodies of what was delivered
+
 	KindPutDataKey Kind = 20
 )
 
@@ -68,6 +71,9 @@ var known = [256]bool{
 	KindTouchKeys:     true,
 	KindDeleteAccount: true,
 	KindSweepAccount:  true,
+
+	KindTrim:       true,
+	KindDropBodies: true,
 
 	KindPutDataKey: true,
 }
@@ -310,5 +316,53 @@ func AppendRetain(dst []byte, c *Retain) []byte {
 func ReadRetain(r *wire.Reader) (c Retain, err error) {
 	c.First, c.Last = account.ID(r.Uint64()), account.ID(r.Uint64())
 	c.Finished, c.Dead, c.Idempotency = r.Varint(), r.Varint(), r.Varint()
+	return c, finish(r)
+}
+
+// A DropBodies drops the bodies that are kept beside their rows of the deliveries
+// of the accounts from First to Last, both included, that were delivered or
+// cancelled before a moment. The rows stay. Payload: as of a Trim.
+type DropBodies struct {
+	First, Last account.ID
+	Before      int64 // Unix milliseconds
+}
+
+// AppendDropBodies appends the command.
+func AppendDropBodies(dst []byte, c *DropBodies) []byte {
+	return appendSpan(head(dst, KindDropBodies), c.First, c.Last, c.Before)
+}
+
+// ReadDropBodies decodes the payload.
+func ReadDropBodies(r *wire.Reader) (c DropBodies, err error) {
+	c.First, c.Last, c.Before = readSpan(r)
+	return c, finish(r)
+}
+
+func appendSpan(dst []byte, first, last account.ID, moment int64) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, uint64(first))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(last))
+	return binary.AppendVarint(dst, moment)
+}
+
+func readSpan(r *wire.Reader) (first, last account.ID, moment int64) {
+	return account.ID(r.Uint64()), account.ID(r.Uint64()), r.Varint()
+}
+
+// A Trim drops the finished deliveries, whatever their status, of the accounts
+// from First to Last, both included, that were accepted before a moment. Payload:
+// First and Last, 8 bytes each, then the moment as a zigzag varint.
+type Trim struct {
+	First, Last account.ID
+	Accepted    int64 // Unix milliseconds
+}
+
+// AppendTrim appends the command.
+func AppendTrim(dst []byte, c *Trim) []byte {
+	return appendSpan(head(dst, KindTrim), c.First, c.Last, c.Accepted)
+}
+
+// ReadTrim decodes the payload.
+func ReadTrim(r *wire.Reader) (c Trim, err error) {
+	c.First, c.Last, c.Accepted = readSpan(r)
 	return c, finish(r)
 }

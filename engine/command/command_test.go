@@ -59,6 +59,12 @@ func reencode(b []byte) ([]byte, error) {
 	case KindPutDataKey:
 		a, wrapped, err := ReadPutDataKey(&r)
 		return AppendPutDataKey(nil, a, wrapped), err
+	case KindDropBodies:
+		c, err := ReadDropBodies(&r)
+		return AppendDropBodies(nil, &c), err
+	case KindTrim:
+		c, err := ReadTrim(&r)
+		return AppendTrim(nil, &c), err
 	case KindRetain:
 		c, err := ReadRetain(&r)
 		return AppendRetain(nil, &c), err
@@ -118,6 +124,8 @@ func samples() map[Kind][]byte {
 			Filter: delivery.Filter{Dead: true, Host: "your-app.com", Since: when.Add(time.Nanosecond)},
 		}),
 		KindPutDataKey:    AppendPutDataKey(nil, 5, []byte("wrapped")),
+		KindDropBodies:    AppendDropBodies(nil, &DropBodies{First: 1, Last: 1 << 63, Before: 5}),
+		KindTrim:          AppendTrim(nil, &Trim{First: 1, Last: 1 << 63, Accepted: 5}),
 		KindRetain:        AppendRetain(nil, &Retain{First: 1, Last: 1 << 63, Finished: 1, Dead: -2, Idempotency: 3}),
 		KindPutAccount:    AppendPutAccount(nil, &a),
 		KindTouchKeys:     AppendTouchKeys(nil, []KeyUse{{5, 6, when.UnixMilli()}, {5, 7, -1}}),

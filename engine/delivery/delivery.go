@@ -23,8 +23,9 @@ type Delivery struct {
 	Attempts       []Attempt
 
 	// Only when asked for.
-	Headers []Header
-	Body    []byte
+	Headers     []Header
+	Body        []byte
+	BodyDropped bool // retention has taken the body
 }
 
 // View decodes a row into a delivery, without its body. Strings and bytes

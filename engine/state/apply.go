@@ -99,6 +99,8 @@ func (s *State) batchLen(entries []Entry) (int, error) {
 var batchOfItsOwn = [256]bool{
 	command.KindCreateAccount: true,
 	command.KindRetain:        true,
+	command.KindTrim:          true,
+	command.KindDropBodies:    true,
 	command.KindControl:       true,
 	command.KindDeleteAccount: true,
 	command.KindSweepAccount:  true,
@@ -110,6 +112,8 @@ type applying struct {
 	leaving      []*Young // young that this batch writes
 	leavingBytes int64
 	pending      int64 // change of State.pending
+
+	measure *int64 // of a rehearsal: adds up what ranges take on disk; else nil
 }
 
 func (b *applying) leave(y *Young) {
@@ -275,6 +279,18 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 			return err
 		}
 		return s.applyRetain(b, c)
+	case command.KindDropBodies:
+		c, err := command.ReadDropBodies(&r)
+		if err != nil {
+			return err
+		}
+		return s.applyDropBodies(b, c)
+	case command.KindTrim:
+		c, err := command.ReadTrim(&r)
+		if err != nil {
+			return err
+		}
+		return s.applyTrim(b, c)
 	case command.KindPutAccount:
 		a, err := command.ReadPutAccount(&r)
 		if err != nil {

@@ -252,6 +252,14 @@ func (h *history) attempt(m *modelDelivery) {
 // model does not know of it.
 func (h *history) retain() {
 	bound := h.now - 24*time.Hour.Milliseconds()
+	switch h.rng.IntN(4) {
+	case 0:
+		h.add(command.AppendTrim(nil, &command.Trim{Last: 1<<64 - 1, Accepted: bound}))
+		return
+	case 1:
+		h.add(command.AppendDropBodies(nil, &command.DropBodies{Last: 1<<64 - 1, Before: bound}))
+		return
+	}
 	h.add(command.AppendRetain(nil, &command.Retain{Last: 1<<64 - 1, Finished: bound, Dead: bound - h.rng.Int64N(1e8), Idempotency: bound}))
 }
 

@@ -28,7 +28,7 @@ type Options struct {
 	// InlineBodyBytes is the longest body that is kept inside its row, where
 	// it costs no key of its own but is read by every list that passes it.
 	// Default 1 KiB. A row remembers where its body is, so the number may change.
-	InlineBodyBytes int
+	InlineBodyBytes int // BodiesApart: none but empty ones
 
 	// Durable is called on the state's own goroutine when more has become
 	// durable: the log is needed only from low on. Calls do not overlap.
@@ -41,6 +41,10 @@ type Options struct {
 
 	Logger *slog.Logger // default slog.Default()
 }
+
+// BodiesApart keeps every body beside its row, so that it can be dropped before
+// it: a key more for each delivery.
+const BodiesApart = -1
 
 func (o *Options) withDefaults() {
 	if o.CacheBytes == 0 {
@@ -60,6 +64,9 @@ func (o *Options) withDefaults() {
 	}
 	if o.InlineBodyBytes == 0 {
 		o.InlineBodyBytes = 1 << 10
+	}
+	if o.InlineBodyBytes == BodiesApart {
+		o.InlineBodyBytes = 0
 	}
 	if o.Failed == nil {
 		o.Failed = func(err error) { panic(err) }

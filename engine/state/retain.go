@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -67,24 +68,151 @@ func (s *State) dropOlder(b *applying, onTime, late []byte, bound int64) error {
 
 // dropRange drops [lower, upper) if there is anything in it.
 func (s *State) dropRange(b *applying, lower, upper []byte) error {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	if err != nil {
+	first, err := s.firstKey(lower, upper)
+	if err != nil || first == nil {
 		return err
 	}
-	some := it.First()
-	if err := errors.Join(it.Error(), it.Close()); err != nil || !some {
-		return err
+	if b.measure != nil {
+		n, err := s.db.EstimateDiskUsage(lower, upper)
+		if err != nil {
+			return err
+		}
+		*b.measure += int64(n)
 	}
 	return b.DeleteRange(lower, upper, nil)
 }
 
-// NeedsRetain reports whether a retention pass with these bounds would find
-// anything, so that none goes into the log for nothing.
-func (s *State) NeedsRetain(c command.Retain) (bool, error) {
-	b := applying{Batch: s.db.NewBatch()}
-	defer b.Close()
-	if err := s.applyRetain(&b, c); err != nil {
-		return false, err
+// applyDropBodies drops the bodies that are apart from their rows of what was
+// delivered or cancelled before a moment.
+func (s *State) applyDropBodies(b *applying, c command.DropBodies) error {
+	for _, a := range s.dir.Accounts() {
+		if a < c.First || a > c.Last {
+			continue
+		}
+		if err := s.dropBodies(b, a, classDone, c.Before); err != nil {
+			return fmt.Errorf("bodies of %s: %w", a, err)
+		}
 	}
-	return !b.Empty(), nil
+	return nil
+}
+
+// firstKey is the first key in [lower, upper), nil if there is none.
+func (s *State) firstKey(lower, upper []byte) ([]byte, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, err
+	}
+	var key []byte
+	if it.First() {
+		key = bytes.Clone(it.Key())
+	}
+	return key, errors.Join(it.Error(), it.Close())
+}
+
+// applyTrim drops what finished of that was accepted before a moment.
+func (s *State) applyTrim(b *applying, c command.Trim) error {
+	cut := delivery.FirstID(time.UnixMilli(c.Accepted))
+	for _, a := range s.dir.Accounts() {
+		if a < c.First || a > c.Last {
+			continue
+		}
+		err := s.eachFinished(a, func(bucket []byte) error {
+			return s.dropRange(b, bucket, append(bucket[:len(bucket):len(bucket)], cut[:]...))
+		})
+		if err != nil {
+			return fmt.Errorf("trim %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// eachFinished calls fn with the prefix of every range of an account that has rows
+// or bodies of finished deliveries by id: one a status or class, and one a day
+// for those that ended late.
+func (s *State) eachFinished(a account.ID, fn func(bucket []byte) error) error {
+	var onTime, late [][]byte
+	for _, st := range delivery.Statuses {
+		if st.Final() {
+			onTime = append(onTime, append(appendAccount(nil, spaceRow, a), byte(st)))
+			late = append(late, append(appendAccount(nil, spaceLateRow, a), byte(st)))
+		}
+	}
+	for _, cl := range []class{classDone, classDead} {
+		onTime = append(onTime, append(appendAccount(nil, spaceBody, a), byte(cl)))
+		late = append(late, append(appendAccount(nil, spaceLateBody, a), byte(cl)))
+	}
+	for _, bucket := range onTime {
+		if err := fn(bucket); err != nil {
+			return err
+		}
+	}
+	for _, prefix := range late {
+		end := successor(prefix)
+		for from := prefix; ; {
+			key, err := s.firstKey(from, end)
+			if err != nil || key == nil {
+				if err != nil {
+					return err
+				}
+				break
+			}
+			day := key[:len(prefix)+4]
+			if err := fn(day); err != nil {
+				return err
+			}
+			from = successor(day)
+		}
+	}
+	return nil
+}
+
+// OldestFinished is when the first of the finished deliveries was accepted, in
+// Unix milliseconds; false if there is none. It costs some seeks an account.
+func (s *State) OldestFinished() (accepted int64, found bool, err error) {
+	for _, a := range s.dir.Accounts() {
+		err := s.eachFinished(a, func(bucket []byte) error {
+			key, err := s.firstKey(bucket, successor(bucket))
+			if err != nil || len(key) != len(bucket)+len(delivery.ID{}) {
+				return err
+			}
+			at := delivery.ID(key[len(bucket):]).UnixMilli()
+			if !found || at < accepted {
+				accepted, found = at, true
+			}
+			return nil
+		})
+		if err != nil {
+			return 0, false, fmt.Errorf("state: oldest finished delivery of %s: %w", a, err)
+		}
+	}
+	return accepted, found, nil
+}
+
+// DiskBytes is what the state takes on disk, also what it is about to give back.
+func (s *State) DiskBytes() int64 { return int64(s.db.Metrics().DiskSpaceUsage()) }
+
+// NeedsRetain reports whether a retention pass with these bounds would find
+// anything, so that none goes into the log for nothing, and about how many bytes
+// on disk that is.
+func (s *State) NeedsRetain(c command.Retain) (needed bool, diskBytes int64, err error) {
+	return s.rehearse(func(b *applying) error { return s.applyRetain(b, c) })
+}
+
+// NeedsTrim is NeedsRetain for a trim.
+func (s *State) NeedsTrim(c command.Trim) (needed bool, diskBytes int64, err error) {
+	return s.rehearse(func(b *applying) error { return s.applyTrim(b, c) })
+}
+
+// NeedsDropBodies is NeedsRetain for bodies.
+func (s *State) NeedsDropBodies(c command.DropBodies) (needed bool, diskBytes int64, err error) {
+	return s.rehearse(func(b *applying) error { return s.applyDropBodies(b, c) })
+}
+
+func (s *State) rehearse(apply func(*applying) error) (needed bool, diskBytes int64, err error) {
+	b := applying{Batch: s.db.NewBatch(), measure: &diskBytes}
+	defer b.Close()
+	if err := apply(&b); err != nil {
+		return false, 0, err
+	}
+	return !b.Empty(), diskBytes, nil
 }

@@ -304,12 +304,12 @@ func TestRetention(t *testing.T) {
 
 	// Nothing is old yet.
 	bounds := command.Retain{Last: 1<<64 - 1, Finished: epoch.UnixMilli(), Dead: epoch.UnixMilli(), Idempotency: epoch.UnixMilli()}
-	if needed, err := s.NeedsRetain(bounds); needed || err != nil {
+	if needed, _, err := s.NeedsRetain(bounds); needed || err != nil {
 		t.Fatalf("retention is needed: %t, %v, though nothing is old", needed, err)
 	}
 	// Half of the time is over for the finished, none for the dead.
 	bounds.Finished = (epoch.UnixMilli() + h.now) / 2
-	if needed, err := s.NeedsRetain(bounds); !needed || err != nil {
+	if needed, _, err := s.NeedsRetain(bounds); !needed || err != nil {
 		t.Fatalf("retention is needed: %t, %v, want true", needed, err)
 	}
 	retain := func(c command.Retain) {

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The data directory of a server with a limit stays within it while more than
+// that goes through: what finished makes room. What is pending does not, and then
+// sends are refused until it has been delivered.
+func TestMaxDataBytes(t *testing.T) {
+	t.Parallel()
+	const limit = leastDataBytes
+	up := startListen(t)
+	s := startServer(t, "--dev", "--max-data-bytes", fmt.Sprint(limit))
+	key := s.devKey()
+	api := newAPIClient(t)
+	// A hundred sends of 60 KB that do not compress, in one request.
+	batch := func(target string) (accepted int, refusal string) {
+		t.Helper()
+		noise := make([]byte, 45<<10)
+		rand.Read(noise)
+		body := base64.StdEncoding.EncodeToString(noise)
+		var lines strings.Builder
+		for i := range 100 {
+			fmt.Fprintf(&lines, `{"target":%q,"body":"%d %s","delivery":{"max_attempts":25,"base_delay_ms":1000,"max_delay_ms":1000}}`+"\n", target, i, body[i:])
+		}
+		req, err := http.NewRequest("POST", s.URL+"/v1/send/batch", strings.NewReader(lines.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+key)
+		req.Header.Set("Content-Type", "application/x-ndjson")
+		resp, err := api.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusAccepted {
+			t.Fatalf("%s %s %v", resp.Status, answer, err)
+		}
+		if i := strings.Index(string(answer), `"storage limit reached"`); i >= 0 {
+			refusal = string(answer[i:min(i+200, len(answer))])
+		}
+		return strings.Count(string(answer), `"queue_id"`), refusal
+	}
+	give := time.After(processPatience)
+	wait := func(what string) {
+		select {
+		case <-time.After(200 * time.Millisecond): // the keeper's second is the real one
+		case <-give:
+			t.Fatalf("%s: not in time\n%s", what, s.stderr.String())
+		}
+	}
+	sent := 0
+	for sent < 2*limit {
+		n, _ := batch(up.url)
+		if sent += n * 60 << 10; n == 0 {
+			wait("room for what follows the finished")
+		}
+	}
+	if used := directoryBytes(t, s.DataDir); used > 2*limit {
+		t.Errorf("%d bytes for a limit of %d", used, limit)
+	}
+	if logs := s.stderr.String(); !strings.Contains(logs, "for their size") {
+		t.Errorf("the log does not say what was dropped:\n%s", logs)
+	}
+	nobody := "http://" + reservedAddress(t) + "/"
+	refusal := ""
+	for refusal == "" {
+		var n int
+		if n, refusal = batch(nobody); n > 0 {
+			refusal = ""
+		}
+		wait("a refusal when nothing finished is left")
+	}
+	if !strings.Contains(refusal, "nothing was accepted") || !strings.Contains(refusal, "507") {
+		t.Errorf("the refusal says %s", refusal)
+	}
+	newUser(t, s.URL, key).prints("507|storage limit reached", exitNotNow, "send", up.url, "-d", "x")
+}
+
+func directoryBytes(t *testing.T, dir string) (n int64) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil // files come and go
+		}
+		if info, err := d.Info(); err == nil {
+			n += info.Size()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -1,0 +1,262 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// noise does not compress.
+func noise(seed, n int) string {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
+	return string(b)
+}
+
+// At its limit the engine drops what finished, the oldest first, and goes on;
+// with nothing finished left it refuses sends, and goes on delivering.
+func TestQuota(t *testing.T) {
+	var down atomic.Bool
+	target := receiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		if down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	fs := vfs.NewMem()
+	o := testOptions(t, fs)
+	o.MaxDataBytes = 8 << 20
+	o.LogBytes = 1 << 20
+	e := openEngine(t, o)
+	a, ctx := newAccount(t, e), context.Background()
+	send := func(i int) (DeliveryID, error) {
+		s := sendTo(target, noise(i, 32<<10))
+		s.Policy.MaxAttempts, s.Policy.BaseDelay, s.Policy.MaxDelay = 25, time.Second, time.Second
+		r, err := e.Send(ctx, a, s)
+		return r.ID, err
+	}
+	second := func() { // of the keeper, whose own are an hour away from the fast senders here
+		e.quota.wait = 0
+		e.watchQuota()
+	}
+	var delivered []DeliveryID
+	for i := range 600 { // 19 MB through 8
+		id, err := send(i)
+		if errors.Is(err, ErrStorageFull) {
+			second()
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, e, a, id)
+		delivered = append(delivered, id)
+		if i%10 == 9 {
+			second()
+		}
+	}
+	if n := len(delivered); n < 300 {
+		t.Errorf("only %d of 600 sends were taken, though all that was there had finished", n)
+	}
+	gone := 0
+	for _, id := range delivered {
+		_, err := e.Delivery(ctx, a, id, ReadOptions{})
+		switch {
+		case errors.Is(err, ErrNotFound):
+			gone++
+		case err != nil:
+			t.Fatal(err)
+		default:
+			// From the first that is there on, all are: the oldest went first.
+			for _, newer := range delivered[gone:] {
+				if _, err := e.Delivery(ctx, a, newer, ReadOptions{}); err != nil {
+					t.Fatalf("%s is gone, the older %s is not: %v", newer, id, err)
+				}
+			}
+		}
+		if err == nil {
+			break
+		}
+	}
+	if gone == 0 || gone == len(delivered) {
+		t.Errorf("%d of %d are gone", gone, len(delivered))
+	}
+	if n := e.metrics.dropped[droppedForSize].passes.Get(); n == 0 {
+		t.Error("no pass is counted")
+	}
+
+	down.Store(true)
+	var pending []DeliveryID
+	for i := 1000; ; i++ {
+		id, err := send(i)
+		if errors.Is(err, ErrStorageFull) {
+			if _, found, _ := e.state.OldestFinished(); !found {
+				break
+			}
+			second() // it may have been refused only because the steps are slower
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pending = append(pending, id)
+		if len(pending)%10 == 0 {
+			second()
+		}
+		if len(pending) > 2000 {
+			t.Fatalf("%d bytes are pending, and sends are still taken", len(pending)*32<<10)
+		}
+	}
+	results := make([]SendResult, 1)
+	e.SendBatch(ctx, a, []*Send{sendTo(target, "x")}, results)
+	if !errors.Is(results[0].Err, ErrStorageFull) || !errors.Is(e.Ready(), ErrStorageFull) {
+		t.Errorf("a batch: %v; ready: %v", results[0].Err, e.Ready())
+	}
+	if n := e.metrics.refusals[refusedStorage].Get(); n == 0 {
+		t.Error("no refusal is counted")
+	}
+	down.Store(false)
+	for _, id := range pending {
+		if d := await(t, e, a, id); d.Status != StatusDelivered {
+			t.Fatalf("%s ended as %s", id, d.Status)
+		}
+	}
+	for e.Ready() != nil { // finished deliveries make room
+		second()
+	}
+	if _, err := send(5000); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// Bodies go before their rows, also the short ones; what is pending or dead keeps
+// its own.
+func TestRetainPayload(t *testing.T) {
+	target := receiver(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "dead") {
+			w.WriteHeader(http.StatusGone)
+		}
+	})
+	gone := target
+	gone.URL, gone.URI = target.URL+"/dead", target.URI+"/dead"
+	var ahead atomic.Int64
+	o := testOptions(t, vfs.NewMem())
+	o.RetainPayload = time.Hour
+	o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	e := openEngine(t, o)
+	a, ctx := newAccount(t, e), context.Background()
+	type kept struct {
+		id   DeliveryID
+		body string
+		drop bool
+	}
+	var all []kept
+	for _, k := range []kept{{body: "short", drop: true}, {body: noise(1, 5000), drop: true}, {body: "dead"}, {body: ""}} {
+		to := target
+		if k.body == "dead" {
+			to = gone
+		}
+		r, err := e.Send(ctx, a, sendTo(to, k.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, e, a, r.ID)
+		k.id = r.ID
+		all = append(all, k)
+	}
+	look := func(dropped bool) {
+		t.Helper()
+		for _, k := range all {
+			d, err := e.Delivery(ctx, a, k.id, ReadOptions{Payload: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if gone := k.drop && dropped; d.BodyDropped != gone || !gone && string(d.Body) != k.body || d.BodyBytes != len(k.body) {
+				t.Errorf("body of %d bytes: %d are there, dropped %v", len(k.body), len(d.Body), d.BodyDropped)
+			}
+		}
+	}
+	e.retain()
+	look(false)
+	ahead.Store(int64(4 * time.Hour))
+	e.retain()
+	look(true)
+	if _, err := e.Replay(ctx, a, all[0].id); !errors.Is(err, ErrPayloadGone) {
+		t.Errorf("replay without a body: %v", err)
+	}
+	if _, err := e.Replay(ctx, a, all[2].id); err != nil {
+		t.Errorf("replay of a dead letter: %v", err)
+	}
+	if n := e.metrics.dropped[droppedBodies].passes.Get(); n != 1 {
+		t.Errorf("%d passes are counted", n)
+	}
+}
+
+// A clock that leaps ahead is not believed at once, and one that is set back
+// again in time has done no harm.
+func TestClockLeapDropsNothingForAWhile(t *testing.T) {
+	begin := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	g := leapGuard{last: begin}
+	now := begin
+	minute := func() bool { now = now.Add(time.Minute); ok, _ := g.look(now); return ok }
+	for range 100 {
+		if !minute() {
+			t.Fatal("a clock that ticks is not believed")
+		}
+	}
+	now = now.Add(10 * 24 * time.Hour)
+	if ok, leapt := g.look(now); ok || leapt < 10*24*time.Hour {
+		t.Errorf("a leap of ten days: believed %v, leapt %v", ok, leapt)
+	}
+	for i := range 59 {
+		if minute() {
+			t.Fatalf("it is believed after %d minutes", i+1)
+		}
+	}
+	now = now.Add(-10 * 24 * time.Hour) // corrected in the last minute
+	if !minute() {
+		t.Error("the clock that was set right is not believed")
+	}
+	now = now.Add(5 * time.Hour) // and one that stays
+	g.look(now)
+	for range 59 {
+		minute()
+	}
+	if !minute() {
+		t.Error("a leap that has lasted for an hour is not believed")
+	}
+}
+
+// The engine holds its own retention back, and says so.
+func TestLeapHoldsRetentionBack(t *testing.T) {
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	var ahead atomic.Int64
+	o := testOptions(t, vfs.NewMem())
+	o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	e := openEngine(t, o)
+	a, ctx := newAccount(t, e), context.Background()
+	r, err := e.Send(ctx, a, sendTo(target, "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, e, a, r.ID)
+	g := leapGuard{last: o.Now().Round(0)}
+	ahead.Store(int64(30 * 24 * time.Hour))
+	for range 60 {
+		e.retainIfBelieved(&g)
+		if _, err := e.Delivery(ctx, a, r.ID, ReadOptions{}); err != nil {
+			t.Fatal(fmt.Errorf("dropped at once after a leap: %w", err))
+		}
+	}
+	e.retainIfBelieved(&g)
+	if _, err := e.Delivery(ctx, a, r.ID, ReadOptions{}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the leap has lasted for an hour: %v", err)
+	}
+}
