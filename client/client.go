@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,30 +14,47 @@ import (
 	"time"
 )
 
-// maxResponseBytes bounds what is read of an answer. The largest is a delivery
-// with its payload: 1 MiB of body, in base64, and 25 attempts.
-const maxResponseBytes = 8 << 20
+// maxResponseBytes bounds what is read of an answer. The largest is that to a
+// batch: 10,000 results, each with an idempotency key and perhaps a warning.
+const maxResponseBytes = 16 << 20
 
-// ErrResponseTooLarge says that an answer was longer than 8 MiB.
-var ErrResponseTooLarge = errors.New("response is larger than 8 MiB")
+// ErrResponseTooLarge says that an answer was longer than 16 MiB.
+var ErrResponseTooLarge = errors.New("response is larger than 16 MiB")
 
 // Options are what New need not be told.
 type Options struct {
-	// AdminToken is what CreateAccount shows instead of the API key. Default
-	// none, which a server with open sign-up accepts.
+	// AdminToken is what the operator's calls show instead of the API key:
+	// those about accounts, and Backup. Default none, with which a server
+	// with open sign-up lets CreateAccount through, and nothing else.
 	AdminToken string
 
 	// Timeout bounds one request, from the dial to the end of the answer.
 	// Default 30 s. Negative: none but the context's.
 	Timeout time.Duration
 
-	// Retries is how often Send is repeated after 429 or 503, if the send
-	// has an idempotency key and the answer a Retry-After of at most
-	// MaxRetryAfter. Default 0: never.
+	// Retries is how often a call is repeated that may be: one that only
+	// reads, and a send with an idempotency key. It is repeated after 429,
+	// 502, 503, 504 and 507, and when no complete answer came. Default 0:
+	// never.
 	Retries int
 
-	// MaxRetryAfter is the longest that a retry waits. Default 30 s.
+	// RetryDelay is the pause before the first retry, after an answer
+	// without Retry-After. It doubles from one to the next, up to
+	// MaxRetryAfter; each pause is drawn between its half and the whole.
+	// Default 200 ms.
+	RetryDelay time.Duration
+
+	// MaxRetryAfter is the longest that a retry waits: a call whose answer
+	// asks for more is not repeated. A tenth is drawn on top of what the
+	// server asks, so that not all it turned away come back at once.
+	// Default 30 s.
 	MaxRetryAfter time.Duration
+
+	// GenerateKeys gives a send without an idempotency key one, drawn at
+	// random, so that it may be repeated within its call. The target gets
+	// it as it would yours. A program that starts anew draws another: what
+	// must not be sent twice needs a key that comes from what it is about.
+	GenerateKeys bool
 
 	// HTTPClient makes the requests, and then Timeout may not be set. It is
 	// copied; redirects are not followed whatever it says. Default one with
@@ -69,15 +87,14 @@ func New(baseURL, apiKey string, o Options) (*Client, error) {
 		return nil, fmt.Errorf("client: base URL %q has more than scheme, host and path", u.Redacted())
 	case o.Retries < 0:
 		return nil, fmt.Errorf("client: %d retries", o.Retries)
+	case o.RetryDelay < 0 || o.MaxRetryAfter < 0:
+		return nil, fmt.Errorf("client: RetryDelay %s, MaxRetryAfter %s", o.RetryDelay, o.MaxRetryAfter)
 	case o.HTTPClient != nil && o.Timeout != 0:
 		return nil, errors.New("client: Timeout belongs into the HTTPClient that is given")
 	}
-	if o.MaxRetryAfter == 0 {
-		o.MaxRetryAfter = 30 * time.Second
-	}
-	if o.UserAgent == "" {
-		o.UserAgent = "harepost-go"
-	}
+	o.RetryDelay = cmp.Or(o.RetryDelay, 200*time.Millisecond)
+	o.MaxRetryAfter = cmp.Or(o.MaxRetryAfter, 30*time.Second)
+	o.UserAgent = cmp.Or(o.UserAgent, "harepost-go")
 	return &Client{
 		base:    strings.TrimRight(baseURL, "/"),
 		key:     apiKey,
@@ -114,8 +131,11 @@ func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 type call struct {
 	method, path string
 	bearer       string
-	in           any // JSON request body; nil: none
-	out          any // what a 2xx answer is decoded into; nil: nothing
+	in           any    // JSON request body; nil: none
+	body         []byte // request body that is encoded already, instead of in
+	contentType  string // of body; default JSON
+	out          any    // what a 2xx answer is decoded into; nil: nothing
+	repeatable   bool   // doing it twice is as good as once
 }
 
 // do makes a call with the API key.
@@ -123,20 +143,25 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	return c.roundTrip(ctx, call{method: method, path: path, bearer: c.key, in: in, out: out})
 }
 
+// doAdmin makes a call with the admin token.
+func (c *Client) doAdmin(ctx context.Context, method, path string, in, out any) error {
+	return c.roundTrip(ctx, call{method: method, path: path, bearer: c.options.AdminToken, in: in, out: out})
+}
+
+// roundTrip makes a call, and repeats it as the options say.
 func (c *Client) roundTrip(ctx context.Context, k call) error {
-	var body []byte
 	if k.in != nil {
 		var err error
-		if body, err = encode(k.in); err != nil {
+		if k.body, err = encode(k.in); err != nil {
 			return fmt.Errorf("client: %s %s: %w", k.method, k.path, err)
 		}
 	}
-	return c.roundTripBody(ctx, k, body)
+	return c.retry(ctx, k.repeatable || k.method == http.MethodGet, func() error { return c.try(ctx, k) })
 }
 
-// roundTripBody makes a call whose request body is encoded.
-func (c *Client) roundTripBody(ctx context.Context, k call, body []byte) error {
-	resp, answer, err := c.exchange(ctx, k, body)
+// try makes a call once.
+func (c *Client) try(ctx context.Context, k call) error {
+	resp, answer, err := c.exchange(ctx, k)
 	if err != nil {
 		return fmt.Errorf("client: %s %s: %w", k.method, k.path, err)
 	}
@@ -153,36 +178,52 @@ func (c *Client) roundTripBody(ctx context.Context, k call, body []byte) error {
 }
 
 // exchange sends a request and reads the whole answer.
-func (c *Client) exchange(ctx context.Context, k call, body []byte) (*http.Response, []byte, error) {
-	var r io.Reader
-	if body != nil {
-		r = bytes.NewReader(body)
-	}
-	req, err := http.NewRequestWithContext(ctx, k.method, c.base+k.path, r)
+func (c *Client) exchange(ctx context.Context, k call) (*http.Response, []byte, error) {
+	req, err := c.request(ctx, k)
 	if err != nil {
 		return nil, nil, err
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, nil, unanswered{err}
+	}
+	defer resp.Body.Close()
+	answer, err := readAnswer(resp.Body)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read answer %d: %w", resp.StatusCode, err)
+	}
+	return resp, answer, nil
+}
+
+func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
+	var r io.Reader
+	if k.body != nil {
+		r = bytes.NewReader(k.body)
+	}
+	req, err := http.NewRequestWithContext(ctx, k.method, c.base+k.path, r)
+	if err != nil {
+		return nil, err
+	}
+	if k.body != nil {
+		req.Header.Set("Content-Type", cmp.Or(k.contentType, "application/json"))
 	}
 	if k.bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+k.bearer)
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.options.UserAgent)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, nil, err
+	return req, nil
+}
+
+func readAnswer(r io.Reader) ([]byte, error) {
+	answer, err := io.ReadAll(io.LimitReader(r, maxResponseBytes+1))
+	switch {
+	case err != nil:
+		return nil, unanswered{err}
+	case len(answer) > maxResponseBytes:
+		return nil, ErrResponseTooLarge
 	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBytes+1))
-	if err != nil {
-		return nil, nil, fmt.Errorf("read answer %d: %w", resp.StatusCode, err)
-	}
-	if len(answer) > maxResponseBytes {
-		return nil, nil, fmt.Errorf("read answer %d: %w", resp.StatusCode, ErrResponseTooLarge)
-	}
-	return resp, answer, nil
+	return answer, nil
 }
 
 // encode leaves <, > and & as they are: what a JSON body of a send looks like

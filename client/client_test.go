@@ -118,7 +118,7 @@ func same[T any](t *testing.T, got T, err error, want T) {
 func TestCreateAccountShowsTheAdminToken(t *testing.T) {
 	s := serve(t, answer{201, "", `{"account_id":"acc_1","name":"Ada","api_key":"hp_live_x","signing_secret":"whsec_x","created_at":"2026-06-10T14:22:10Z"}`})
 	a, err := s.client(client.Options{AdminToken: "admin"}).CreateAccount(t.Context(), "Ada")
-	same(t, a, err, client.Account{AccountID: "acc_1", Name: "Ada", APIKey: "hp_live_x", SigningSecret: "whsec_x", CreatedAt: at("2026-06-10T14:22:10Z")})
+	same(t, a, err, client.NewAccount{AccountID: "acc_1", Name: "Ada", APIKey: "hp_live_x", SigningSecret: "whsec_x", CreatedAt: at("2026-06-10T14:22:10Z")})
 	s.wants(asked{"POST /v1/accounts", "Bearer admin", `{"name":"Ada"}`})
 }
 
@@ -324,7 +324,7 @@ func TestListOfDeliveriesGoesOnWithItsCursor(t *testing.T) {
 	f := client.Filter{Status: "dead_letter", Target: "https://a/", Host: "a", Label: "l", IdempotencyKey: "k",
 		Since: at("2026-06-10T14:22:10+02:00"), Until: at("2026-06-11T00:00:00Z"), Limit: 2}
 	var ids []string
-	for d, err := range s.client(client.Options{}).AllDeliveries(t.Context(), f) {
+	for d, err := range s.client(client.Options{}).Deliveries(t.Context(), f) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -345,12 +345,12 @@ func TestListOfDeliveriesGoesOnWithItsCursor(t *testing.T) {
 func TestAListEndsWithItsError(t *testing.T) {
 	s := serve(t, answer{400, "", `{"error":"bad cursor"}`})
 	n := 0
-	for _, err := range s.client(client.Options{}).AllDeliveries(t.Context(), client.Filter{}) {
+	for _, err := range s.client(client.Options{}).Deliveries(t.Context(), client.Filter{}) {
 		if n++; err == nil || n > 1 {
 			t.Fatalf("element %d: %v", n, err)
 		}
 	}
-	s.wants(asked{"GET /v1/deliveries", key, ""})
+	s.wants(asked{"GET /v1/deliveries?limit=100", key, ""})
 }
 
 func TestErrorsSayWhatTheServerSaid(t *testing.T) {

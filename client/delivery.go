@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -137,28 +138,42 @@ type Filter struct {
 	Cursor         string    // where to go on; empty: from the newest
 }
 
+// fields are the conditions that are set, by the API's names.
+func (f Filter) fields() map[string]string {
+	fields := make(map[string]string)
+	for name, value := range map[string]string{
+		"status": f.Status, "target": f.Target, "host": f.Host, "label": f.Label, "idempotency_key": f.IdempotencyKey,
+		"since": filterTime(f.Since), "until": filterTime(f.Until),
+	} {
+		if value != "" {
+			fields[name] = value
+		}
+	}
+	return fields
+}
+
+func filterTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+// query is the page that the filter asks for.
 func (f Filter) query() string {
 	q := url.Values{}
-	set := func(name, value string) {
-		if value != "" {
-			q.Set(name, value)
-		}
+	for name, value := range f.fields() {
+		q.Set(name, value)
 	}
-	setTime := func(name string, t time.Time) {
-		if !t.IsZero() {
-			q.Set(name, t.UTC().Format(time.RFC3339Nano))
-		}
+	return pageQuery(q, f.Limit, f.Cursor)
+}
+
+func pageQuery(q url.Values, limit int, cursor string) string {
+	if limit != 0 {
+		q.Set("limit", strconv.Itoa(limit))
 	}
-	set("status", f.Status)
-	set("target", f.Target)
-	set("host", f.Host)
-	set("label", f.Label)
-	set("idempotency_key", f.IdempotencyKey)
-	set("cursor", f.Cursor)
-	setTime("since", f.Since)
-	setTime("until", f.Until)
-	if f.Limit != 0 {
-		q.Set("limit", strconv.Itoa(f.Limit))
+	if cursor != "" {
+		q.Set("cursor", cursor)
 	}
 	if len(q) == 0 {
 		return ""
@@ -166,32 +181,82 @@ func (f Filter) query() string {
 	return "?" + q.Encode()
 }
 
-// Deliveries returns one page of the account's deliveries.
-func (c *Client) Deliveries(ctx context.Context, f Filter) (Page, error) {
+// largestPage is what the API gives at most. Whoever wants all deliveries wants
+// few requests.
+const largestPage = 100
+
+// DeliveriesPage returns one page of the account's deliveries.
+func (c *Client) DeliveriesPage(ctx context.Context, f Filter) (Page, error) {
 	var p Page
 	err := c.do(ctx, http.MethodGet, "/v1/deliveries"+f.query(), nil, &p)
 	return p, err
 }
 
-// AllDeliveries goes through all pages from f.Cursor on, fetching each when
-// the one before is used up. An error ends it.
-func (c *Client) AllDeliveries(ctx context.Context, f Filter) iter.Seq2[Summary, error] {
-	return func(yield func(Summary, error) bool) {
-		for {
-			p, err := c.Deliveries(ctx, f)
+// Deliveries goes through the account's deliveries, newest first, from
+// f.Cursor on. It fetches a page of f.Limit (0: 100) when the one before is
+// used up. An error is the last element.
+func (c *Client) Deliveries(ctx context.Context, f Filter) iter.Seq2[Summary, error] {
+	return c.pages(ctx, f, c.DeliveriesPage)
+}
+
+// DeadLettersPage returns one page of the account's dead letters: deliveries
+// that ran out of attempts, or were rejected.
+func (c *Client) DeadLettersPage(ctx context.Context, f Filter) (Page, error) {
+	var p Page
+	err := c.do(ctx, http.MethodGet, "/v1/dead-letters"+f.query(), nil, &p)
+	return p, err
+}
+
+// DeadLetters goes through the account's dead letters, as Deliveries does
+// through all.
+func (c *Client) DeadLetters(ctx context.Context, f Filter) iter.Seq2[Summary, error] {
+	return c.pages(ctx, f, c.DeadLettersPage)
+}
+
+func (c *Client) pages(ctx context.Context, f Filter, fetch func(context.Context, Filter) (Page, error)) iter.Seq2[Summary, error] {
+	f.Limit = cmp.Or(f.Limit, largestPage)
+	return paged(f.Cursor, func(cursor string) ([]Summary, *string, error) {
+		f := f
+		f.Cursor = cursor
+		p, err := fetch(ctx, f)
+		return p.Data, p.NextCursor, err
+	})
+}
+
+// paged goes through pages. A page may be empty and not the last.
+func paged[T any](cursor string, fetch func(cursor string) ([]T, *string, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for next := &cursor; next != nil; {
+			data, after, err := fetch(*next)
 			if err != nil {
-				yield(Summary{}, err)
+				var none T
+				yield(none, err)
 				return
 			}
-			for _, d := range p.Data {
-				if !yield(d, nil) {
+			for _, v := range data {
+				if !yield(v, nil) {
 					return
 				}
 			}
-			if p.NextCursor == nil {
-				return
-			}
-			f.Cursor = *p.NextCursor
+			next = after
 		}
 	}
+}
+
+// Replay tries a finished delivery again, with a new budget of attempts. While
+// it is pending, and once its payload is no longer kept, it is ErrConflict.
+func (c *Client) Replay(ctx context.Context, queueID string) (Delivery, error) {
+	return c.control(ctx, queueID, "replay")
+}
+
+// Cancel ends a pending delivery. An attempt under way is not cut off, and not
+// repeated. Of a delivery that has ended it is ErrConflict.
+func (c *Client) Cancel(ctx context.Context, queueID string) (Delivery, error) {
+	return c.control(ctx, queueID, "cancel")
+}
+
+func (c *Client) control(ctx context.Context, queueID, what string) (Delivery, error) {
+	var d Delivery
+	err := c.do(ctx, http.MethodPost, "/v1/deliveries/"+url.PathEscape(queueID)+"/"+what, nil, &d)
+	return d, err
 }

@@ -11,11 +11,19 @@
 //	})
 //
 // A call makes one request and takes a context. An answer other than 2xx is an
-// [*Error]; any other error means that no complete answer came, and so that
+// [*Error], which errors.Is tells apart by [ErrNotFound], [ErrRateLimited] and
+// so on; any other error means that no complete answer came, and so that
 // nothing is known: a send that ended so may have been accepted. It is safe to
 // repeat if it has an idempotency key, because Harepost then answers with the
 // first send's receipt. Nothing is repeated unless [Options.Retries] asks for
-// it. Redirects are not followed, and an answer is read up to 8 MiB.
+// it, and then only what reads, and sends with a key. Redirects are not
+// followed, and an answer is read up to 16 MiB.
+//
+// Many sends go out as one with [Client.SendBatch]; a [Batcher] makes batches
+// of what many goroutines send one by one. Lists are iterators over all their
+// pages, such as [Client.Deliveries], or one page, such as
+// [Client.DeliveriesPage]. Replays, cancels and purges by filter are jobs on
+// the server: [Client.StartReplay], [Client.WaitJob].
 //
 // A receiver checks that a request is Harepost's with [Verify], over the body
 // as it arrived:
@@ -29,5 +37,6 @@
 // the sender gave a key.
 //
 // A Client is safe for concurrent use. It starts no goroutine of its own; its
-// idle connections are those of its [http.Client].
+// idle connections are those of its [http.Client]. A Batcher has a goroutine
+// for each of its requests under way, and has to be closed.
 package client

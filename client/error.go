@@ -2,13 +2,40 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 	"time"
 )
 
-// An Error is an answer other than 2xx.
+// What errors.Is finds in an *Error, by its status.
+var (
+	ErrInvalid      = errors.New("invalid request")      // 400
+	ErrUnauthorized = errors.New("unauthorized")         // 401: key or token missing or wrong
+	ErrForbidden    = errors.New("forbidden")            // 403: domain not verified, or account suspended
+	ErrNotFound     = errors.New("not found")            // 404: or another account's
+	ErrConflict     = errors.New("conflict")             // 409: not in its present state
+	ErrTooLarge     = errors.New("request is too large") // 413
+	ErrRateLimited  = errors.New("rate limited")         // 429
+	ErrUnavailable  = errors.New("unavailable")          // 503: overloaded, or shutting down
+	ErrStorageFull  = errors.New("storage is full")      // 507
+)
+
+var sentinels = map[int]error{
+	http.StatusBadRequest:            ErrInvalid,
+	http.StatusUnauthorized:          ErrUnauthorized,
+	http.StatusForbidden:             ErrForbidden,
+	http.StatusNotFound:              ErrNotFound,
+	http.StatusConflict:              ErrConflict,
+	http.StatusRequestEntityTooLarge: ErrTooLarge,
+	http.StatusTooManyRequests:       ErrRateLimited,
+	http.StatusServiceUnavailable:    ErrUnavailable,
+	http.StatusInsufficientStorage:   ErrStorageFull,
+}
+
+// An Error is an answer other than 2xx. errors.Is tells the common ones apart:
+// ErrNotFound, ErrRateLimited and so on.
 type Error struct {
 	Status     int           // HTTP status
 	Message    string        // what is wrong, in prose
@@ -26,6 +53,9 @@ func (e *Error) Error() string {
 	}
 	return s
 }
+
+// Is tells whether target is what the status means.
+func (e *Error) Is(target error) bool { return sentinels[e.Status] == target && target != nil }
 
 // PendingDomain returns the domain that VerifyDomain could not verify yet, with
 // the record to publish; false if the error is another.

@@ -3,8 +3,11 @@ package client_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +19,7 @@ import (
 // requests can run in a synctest bubble's time.
 type script struct {
 	t       *testing.T
+	mu      sync.Mutex
 	answers []answer
 	at      []time.Duration // when each request came, after begin
 	bodies  []string
@@ -23,10 +27,15 @@ type script struct {
 }
 
 func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, err
+	var body []byte
+	if r.Body != nil {
+		var err error
+		if body, err = io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.at = append(s.at, time.Since(s.begin))
 	s.bodies = append(s.bodies, string(body))
 	if len(s.answers) == 0 {
@@ -34,6 +43,9 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	a := s.answers[0]
 	s.answers = s.answers[1:]
+	if a == lost {
+		return nil, errors.New("connection reset")
+	}
 	h := http.Header{}
 	if a.header != "" {
 		h.Set("Retry-After", a.header)
@@ -41,11 +53,11 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: a.status, Header: h, Body: io.NopCloser(bytes.NewBufferString(a.body))}, nil
 }
 
-const accepted = `{"queue_id":"hr_1"}`
+const accepted = `{"queue_id":"hr_1","status":"queued"}`
 
 // sends makes one send in a bubble and checks how it ends and when its
-// requests are made.
-func sends(t *testing.T, o client.Options, send client.Send, deadline time.Duration, answers []answer, wantStatus int, wantAt ...time.Duration) {
+// requests are made: so long after the one before.
+func sends(t *testing.T, o client.Options, send client.Send, deadline time.Duration, answers []answer, wantStatus int, gaps ...time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{t: t, answers: answers, begin: time.Now()}
@@ -70,16 +82,17 @@ func sends(t *testing.T, o client.Options, send client.Send, deadline time.Durat
 		if status != wantStatus || (status == 202) != (receipt.QueueID == "hr_1") {
 			t.Errorf("ended with %d and %+v, want %d", status, receipt, wantStatus)
 		}
-		if len(s.at) != len(wantAt) {
-			t.Fatalf("requests at %v, want %v", s.at, wantAt)
+		if len(s.at) != len(gaps)+1 {
+			t.Fatalf("requests at %v, want gaps of %v", s.at, gaps)
 		}
-		for i := range s.at {
-			if s.at[i] != wantAt[i] || s.bodies[i] != s.bodies[0] {
-				t.Errorf("request %d at %v: %s, want it at %v: %s", i, s.at[i], s.bodies[i], wantAt[i], s.bodies[0])
+		for i, gap := range gaps {
+			got := s.at[i+1] - s.at[i]
+			if got < gap || got > gap+gap/10 || s.bodies[i+1] != s.bodies[0] {
+				t.Errorf("request %d %v after the one before, want %v and at most a tenth more: %s", i+2, got, gap, s.bodies[i+1])
 			}
 		}
-		if took := time.Since(s.begin); took != wantAt[len(wantAt)-1] {
-			t.Errorf("returned after %v, the last request was at %v", took, wantAt[len(wantAt)-1])
+		if took := time.Since(s.begin); took != s.at[len(s.at)-1] {
+			t.Errorf("returned after %v, the last request was at %v", took, s.at[len(s.at)-1])
 		}
 	})
 }
@@ -90,14 +103,94 @@ func TestSendsAreRepeatedOnlyWhenThatIsAskedForAndSafe(t *testing.T) {
 	ok := answer{202, "", accepted}
 	busy := func(status int, retryAfter string) answer { return answer{status, retryAfter, `{"error":"busy"}`} }
 
-	sends(t, thrice, keyed, 0, []answer{busy(503, "2"), busy(429, "5"), ok}, 202, 0, 2*time.Second, 7*time.Second)
-	sends(t, thrice, keyed, 0, []answer{busy(503, "1"), busy(503, "1"), busy(503, "1")}, 503, 0, time.Second, 2*time.Second)
-	sends(t, client.Options{}, keyed, 0, []answer{busy(503, "1")}, 503, 0)
-	sends(t, thrice, client.Send{Target: "t"}, 0, []answer{busy(503, "1")}, 503, 0) // no key: it might be sent twice
-	sends(t, thrice, keyed, 0, []answer{busy(503, "")}, 503, 0)
-	sends(t, thrice, keyed, 0, []answer{busy(503, "31")}, 503, 0) // longer than it waits
-	sends(t, client.Options{Retries: 1, MaxRetryAfter: time.Minute}, keyed, 0, []answer{busy(503, "31"), ok}, 202, 0, 31*time.Second)
-	sends(t, thrice, keyed, 0, []answer{busy(500, "1")}, 500, 0)
-	sends(t, thrice, keyed, 0, []answer{busy(400, "1")}, 400, 0)
-	sends(t, thrice, keyed, time.Second, []answer{busy(503, "2")}, 503, 0) // the context would end first
+	sends(t, thrice, keyed, 0, []answer{busy(503, "2"), busy(429, "5"), ok}, 202, 2*time.Second, 5*time.Second)
+	sends(t, thrice, keyed, 0, []answer{busy(507, "1"), busy(503, "1"), busy(503, "1")}, 503, time.Second, time.Second)
+	sends(t, client.Options{}, keyed, 0, []answer{busy(503, "1")}, 503)
+	sends(t, thrice, client.Send{Target: "t"}, 0, []answer{busy(503, "1")}, 503) // no key: it might be sent twice
+	sends(t, thrice, keyed, 0, []answer{busy(503, "31")}, 503)                   // longer than it waits
+	sends(t, client.Options{Retries: 1, MaxRetryAfter: time.Minute}, keyed, 0, []answer{busy(503, "31"), ok}, 202, 31*time.Second)
+	sends(t, thrice, keyed, 0, []answer{busy(500, "1")}, 500)
+	sends(t, thrice, keyed, 0, []answer{busy(400, "1")}, 400)
+	sends(t, thrice, keyed, time.Second, []answer{busy(503, "2")}, 503) // the context would end first
+
+	generated := thrice
+	generated.GenerateKeys = true
+	sends(t, generated, client.Send{Target: "t"}, 0, []answer{busy(503, "1"), ok}, 202, time.Second)
+}
+
+// scripted is a client whose answers are scripted, in a bubble.
+func scripted(t *testing.T, o client.Options, answers ...answer) (*client.Client, *script) {
+	t.Helper()
+	s := &script{t: t, answers: answers, begin: time.Now()}
+	o.HTTPClient = &http.Client{Transport: s}
+	c, err := client.New("https://harepost.example", "k", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, s
+}
+
+// lost is an exchange that breaks off.
+var lost = answer{status: -1}
+
+func TestWithoutAnAnswerReadsAreRepeatedEverLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := scripted(t, client.Options{Retries: 4, RetryDelay: time.Second, MaxRetryAfter: 4 * time.Second},
+			lost, answer{502, "", "<html>"}, lost, lost, answer{200, "", `{"signing_secret":"whsec_x"}`})
+		secret, err := c.SigningSecret(t.Context())
+		same(t, secret, err, "whsec_x")
+		for i, whole := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 4 * time.Second} {
+			if pause := s.at[i+1] - s.at[i]; pause < whole/2 || pause > whole {
+				t.Errorf("pause %d of %v is not between the half of %v and the whole", i, pause, whole)
+			}
+		}
+	})
+}
+
+func TestWhatChangesSomethingIsNeverRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := map[string]func(*client.Client, context.Context) error{
+			"replay": func(c *client.Client, ctx context.Context) error { _, err := c.Replay(ctx, "hr_1"); return err },
+			"purge": func(c *client.Client, ctx context.Context) error {
+				_, err := c.Purge(ctx, client.Bulk{All: true})
+				return err
+			},
+			"key":    func(c *client.Client, ctx context.Context) error { _, err := c.CreateKey(ctx); return err },
+			"rotate": func(c *client.Client, ctx context.Context) error { _, err := c.RotateSigningSecret(ctx, 0); return err },
+		}
+		for name, call := range calls {
+			for _, a := range []answer{lost, {503, "1", `{"error":"outcome unknown"}`}} {
+				c, s := scripted(t, client.Options{Retries: 5, GenerateKeys: true}, a)
+				if err := call(c, t.Context()); err == nil || len(s.at) != 1 {
+					t.Errorf("%s: %v after %d requests", name, err, len(s.at))
+				}
+			}
+		}
+	})
+}
+
+func TestAContextEndsAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := scripted(t, client.Options{Retries: 1}, answer{503, "20", `{"error":"busy"}`})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(3*time.Second, cancel)
+		_, err := c.SigningSecret(ctx)
+		if took := time.Since(s.begin); !errors.Is(err, client.ErrUnavailable) || took != 3*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
+}
+
+func TestGeneratedKeysDiffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := scripted(t, client.Options{GenerateKeys: true}, answer{202, "", accepted}, answer{202, "", accepted}, answer{202, "", accepted})
+		for _, key := range []string{"", "", "mine"} {
+			if _, err := c.Send(t.Context(), client.Send{Target: "t", IdempotencyKey: key}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s.bodies[0] == s.bodies[1] || !strings.Contains(s.bodies[2], `"idempotency_key":"mine"`) {
+			t.Errorf("%q", s.bodies)
+		}
+	})
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,47 +79,23 @@ func (s Send) MarshalJSON() ([]byte, error) {
 	return encode(p)
 }
 
+// encoded is the request of a send, which gets an idempotency key if it has
+// none and Options.GenerateKeys says so. The line ends with its only newline.
+func (c *Client) encoded(s Send) (line []byte, keyed bool, err error) {
+	if s.IdempotencyKey == "" && c.options.GenerateKeys {
+		s.IdempotencyKey = "gen_" + rand.Text()
+	}
+	line, err = encode(s)
+	return line, s.IdempotencyKey != "", err
+}
+
 // Send asks for a delivery. It is repeated only as Options.Retries says.
 func (c *Client) Send(ctx context.Context, s Send) (Receipt, error) {
-	var r Receipt
-	k := call{method: http.MethodPost, path: "/v1/send", bearer: c.key, out: &r}
-	body, err := encode(s)
+	body, keyed, err := c.encoded(s)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("client: encode send: %w", err)
 	}
-	for retries := c.options.Retries; ; retries-- {
-		err := c.roundTripBody(ctx, k, body)
-		if retries <= 0 || s.IdempotencyKey == "" {
-			return r, err
-		}
-		wait, again := c.retryWait(err)
-		if !again || !sleep(ctx, wait) {
-			return r, err
-		}
-	}
-}
-
-// retryWait reports whether a send that ended so may be repeated, and when.
-func (c *Client) retryWait(err error) (time.Duration, bool) {
-	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Status != http.StatusTooManyRequests && e.Status != http.StatusServiceUnavailable {
-		return 0, false
-	}
-	return e.RetryAfter, e.RetryAfter > 0 && e.RetryAfter <= c.options.MaxRetryAfter
-}
-
-// sleep waits, unless the context ends before the wait would: then there is
-// no point in beginning it.
-func sleep(ctx context.Context, wait time.Duration) bool {
-	if end, ok := ctx.Deadline(); ok && time.Until(end) < wait {
-		return false
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	var r Receipt
+	err = c.roundTrip(ctx, call{method: http.MethodPost, path: "/v1/send", bearer: c.key, body: body, out: &r, repeatable: keyed})
+	return r, err
 }

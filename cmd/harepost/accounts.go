@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/harepost/harepost/client"
 )
 
 type accountsCmd struct {
@@ -20,7 +22,7 @@ type operated struct {
 	AdminToken string `name:"admin-token" env:"HAREPOST_ADMIN_TOKEN" placeholder:"TOKEN" help:"The server's admin token. Better given as the variable: command lines are visible to other users."`
 }
 
-func (o operated) dial() (*remote, error) {
+func (o operated) dial() (*client.Client, error) {
 	if o.AdminToken == "" {
 		return nil, usagef("no admin token: set HAREPOST_ADMIN_TOKEN to what the server was started with (--admin-token, HAREPOST_ADMIN_TOKEN)")
 	}
@@ -72,7 +74,7 @@ func (c *accountsListCmd) Run(sh *shell) error {
 	t := newTable("ACCOUNT", "STATE", "PER MINUTE", "CREATED", "NAME")
 	cursor := ""
 	for first := true; ; first = false {
-		page, err := api.accounts(sh.ctx, cursor)
+		page, err := api.AccountsPage(sh.ctx, largestPage, cursor)
 		if err != nil {
 			return c.explain(err)
 		}
@@ -115,7 +117,7 @@ func rateText(perMinute *int) string {
 	return countText(int64(*perMinute))
 }
 
-func printAccount(sh *shell, asJSON bool, a accountInfo) error {
+func printAccount(sh *shell, asJSON bool, a client.Account) error {
 	if asJSON {
 		return printJSON(sh.out, a)
 	}
@@ -137,7 +139,7 @@ func (c *accountsGetCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	a, err := api.account(sh.ctx, c.ID)
+	a, err := api.Account(sh.ctx, c.ID)
 	if err != nil {
 		return c.explain(err)
 	}
@@ -165,20 +167,11 @@ func (c *accountsSetCmd) Validate() error {
 	return nil
 }
 
-// change has the fields that were given.
-func (c *accountsSetCmd) change() map[string]any {
-	change := make(map[string]any)
-	if c.Name != nil {
-		change["name"] = *c.Name
-	}
-	switch {
-	case c.NoRate:
-		change["rate_limit_per_minute"] = nil
-	case c.RateLimit != nil:
-		change["rate_limit_per_minute"] = *c.RateLimit
-	}
+// change has what was given.
+func (c *accountsSetCmd) change() client.AccountChange {
+	change := client.AccountChange{Name: c.Name, RateLimitPerMinute: c.RateLimit, DefaultRateLimit: c.NoRate}
 	if c.Suspend || c.Resume {
-		change["suspended"] = c.Suspend
+		change.Suspended = &c.Suspend
 	}
 	return change
 }
@@ -189,7 +182,7 @@ func (c *accountsSetCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	a, err := api.changeAccount(sh.ctx, c.ID, c.change())
+	a, err := api.ChangeAccount(sh.ctx, c.ID, c.change())
 	if err != nil {
 		return c.explain(err)
 	}
@@ -208,7 +201,7 @@ func (c *accountsDeleteCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	a, err := api.account(sh.ctx, c.ID)
+	a, err := api.Account(sh.ctx, c.ID)
 	if err != nil {
 		return c.explain(err)
 	}
@@ -216,7 +209,7 @@ func (c *accountsDeleteCmd) Run(sh *shell) error {
 	if err := (consent{Yes: c.Yes}).ask(sh, question); err != nil {
 		return err
 	}
-	if err := api.deleteAccount(sh.ctx, c.ID); err != nil {
+	if err := api.DeleteAccount(sh.ctx, c.ID); err != nil {
 		return c.explain(err)
 	}
 	if !c.JSON {

@@ -2,12 +2,13 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/harepost/harepost/client"
 )
 
 // A consent is the flags of commands that destroy or change many things at once.
@@ -33,15 +34,20 @@ func (c consent) ask(sh *shell, question string) error {
 	return exitWith(exitFailed, fmt.Errorf("nothing was done"))
 }
 
-// A tally is how far a bulk operation has come.
+// A tally is how far bulk work has come.
 type tally struct {
 	matched int64 // -1: still being counted
 	done    int64
 	skipped int64
-	status  string // running until it has ended
 }
 
-func (t tally) running() bool { return t.status == "running" }
+func tallyOf(j client.Job) tally {
+	t := tally{matched: -1, done: j.Done, skipped: j.Skipped}
+	if j.Matched != nil {
+		t.matched = *j.Matched
+	}
+	return t
+}
 
 // share is how much of the work is behind, from 0 to 1.
 func (t tally) share() float64 {
@@ -54,8 +60,6 @@ func (t tally) share() float64 {
 const (
 	progressCells   = 30              // of the bar
 	progressLines   = 5 * time.Second // between two lines where no terminal shows a bar
-	pollAtFirst     = 50 * time.Millisecond
-	pollAtLast      = time.Second
 	progressEraseTo = "\r\x1b[K"
 )
 
@@ -111,24 +115,6 @@ func (p *progress) text(t tally, now time.Time) string {
 	rate := float64(moved) / took.Seconds()
 	left := time.Duration(float64(t.matched-t.done-t.skipped) / rate * float64(time.Second))
 	return text + fmt.Sprintf(", %s/s, %s left", countText(int64(rate)), shortDuration(max(left, 0)))
-}
-
-// watch polls a bulk operation until it has ended or ctx does. The pause grows
-// from 50 ms to 1 s.
-func watch(ctx context.Context, p *progress, get func(context.Context) (tally, error)) (tally, error) {
-	defer p.end()
-	for pause := pollAtFirst; ; pause = min(pause*3/2, pollAtLast) {
-		t, err := get(ctx)
-		if err != nil || !t.running() {
-			return t, err
-		}
-		p.show(t, time.Now())
-		select {
-		case <-ctx.Done():
-			return t, ctx.Err()
-		case <-time.After(pause):
-		}
-	}
 }
 
 // countText is a number with its thousands set apart.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/harepost/harepost/client"
@@ -28,14 +27,14 @@ type keyed struct {
 	APIKey     string `name:"api-key" env:"HAREPOST_API_KEY" placeholder:"hp_live_..." help:"The account's key. Better given as the variable: command lines are visible to other users."`
 }
 
-func (k keyed) dial() (*remote, error) {
+func (k keyed) dial() (*client.Client, error) {
 	if k.APIKey == "" {
 		return nil, usagef("no API key: set HAREPOST_API_KEY or give --api-key (`harepost accounts create NAME` makes an account with one; `harepost serve --dev` prints one)")
 	}
 	return k.connection.dial(k.APIKey, "")
 }
 
-func (c connection) dial(apiKey, adminToken string) (*remote, error) {
+func (c connection) dial(apiKey, adminToken string) (*client.Client, error) {
 	if c.Timeout <= 0 {
 		return nil, usagef("--timeout must be above 0, not %s", c.Timeout)
 	}
@@ -52,16 +51,13 @@ func (c connection) dial(apiKey, adminToken string) (*remote, error) {
 	if dialer != nil {
 		t.DialContext, t.Proxy = dialer, nil
 	}
-	// A redirect could take the key along, or turn a POST into a GET.
-	h := &http.Client{Transport: t, Timeout: c.Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	api, err := client.New(base, apiKey, client.Options{AdminToken: adminToken, HTTPClient: h, UserAgent: commandUserAgent()})
+	h := &http.Client{Transport: t, Timeout: c.Timeout}
+	api, err := client.New(base, apiKey, client.Options{AdminToken: adminToken, HTTPClient: h, UserAgent: "harepost-cli/" + readBuildInfo().Version})
 	if err != nil {
 		return nil, exitWith(exitUsage, err)
 	}
-	return &remote{Client: api, http: h, base: strings.TrimRight(base, "/"), key: apiKey, admin: adminToken}, nil
+	return api, nil
 }
-
-func commandUserAgent() string { return "harepost-cli/" + readBuildInfo().Version }
 
 // A dialContext is http.Transport's field of this name.
 type dialContext func(ctx context.Context, network, address string) (net.Conn, error)

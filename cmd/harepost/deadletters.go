@@ -17,7 +17,7 @@ func (c *deadLettersListCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	return c.list(sh, c.connection, api.deadLetters)
+	return c.list(sh, c.connection, api.DeadLettersPage)
 }
 
 type deadLettersReplayCmd struct {
@@ -34,7 +34,7 @@ func (c *deadLettersReplayCmd) Run(sh *shell) error {
 		return err
 	}
 	return c.run(sh, c.connection, api, c.filterFlags, operation{
-		verb: "replay", past: "replayed", consent: consent{Yes: true, DryRun: c.DryRun}, call: api.replayDeadLetters,
+		verb: "replay", past: "replayed", consent: consent{Yes: true, DryRun: c.DryRun}, call: api.StartReplay,
 	})
 }
 
@@ -52,6 +52,6 @@ func (c *deadLettersPurgeCmd) Run(sh *shell) error {
 		return err
 	}
 	return c.run(sh, c.connection, api, c.filterFlags, operation{
-		verb: "purge", past: "purged", consent: c.consent, call: api.purgeDeadLetters,
+		verb: "purge", past: "purged", consent: c.consent, call: api.Purge,
 	})
 }

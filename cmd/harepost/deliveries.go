@@ -42,7 +42,7 @@ func (c *deliveriesGetCmd) Run(sh *shell) error {
 		return err
 	}
 	if c.Wait {
-		d, err := c.await(sh.ctx, api.Client, c.QueueID)
+		d, err := c.await(sh.ctx, api, c.QueueID)
 		return c.report(sh, c.connection, d, err)
 	}
 	get := api.Delivery
@@ -190,7 +190,7 @@ func (c *deliveriesListCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	return c.list(sh, c.connection, api.Deliveries)
+	return c.list(sh, c.connection, api.DeliveriesPage)
 }
 
 type deliveriesReplayCmd struct {
@@ -204,7 +204,7 @@ func (c *deliveriesReplayCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	return changeEach(sh, c.connection, c.QueueIDs, api.replay)
+	return changeEach(sh, c.connection, c.QueueIDs, api.Replay)
 }
 
 // changeEach makes one change to each delivery, and stops at the first that is
@@ -250,9 +250,9 @@ func (c *deliveriesCancelCmd) Run(sh *shell) error {
 		return err
 	}
 	if len(c.QueueIDs) > 0 {
-		return changeEach(sh, c.connection, c.QueueIDs, api.cancel)
+		return changeEach(sh, c.connection, c.QueueIDs, api.Cancel)
 	}
 	return c.run(sh, c.connection, api, c.filterFlags, operation{
-		verb: "cancel", past: "cancelled", consent: c.consent, call: api.cancelDeliveries,
+		verb: "cancel", past: "cancelled", consent: c.consent, call: api.CancelAll,
 	})
 }

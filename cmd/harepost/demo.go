@@ -56,7 +56,7 @@ type stage struct {
 	dir     string
 	program *program
 	target  *demoTarget
-	account client.Account
+	account client.NewAccount
 	api     *client.Client // acting for account
 
 	cancel context.CancelFunc // drains the server
@@ -298,7 +298,7 @@ func (s *stage) showDeadLetters() error {
 	fmt.Fprintf(out, "\n%s   GET /v1/deliveries?status=dead_letter and =rejected\n", p.bold("Dead letters"))
 	var found []client.Summary
 	for _, status := range []engine.Status{engine.StatusDeadLetter, engine.StatusRejected} {
-		page, err := s.api.Deliveries(s.sh.ctx, client.Filter{Status: status.String()})
+		page, err := s.api.DeliveriesPage(s.sh.ctx, client.Filter{Status: status.String()})
 		if err != nil {
 			return err
 		}

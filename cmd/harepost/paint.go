@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/harepost/harepost/client"
 	"github.com/harepost/harepost/engine"
 )
 
@@ -38,7 +39,7 @@ func (p painter) yellow(s string) string { return p.code("33", s) }
 // account, or an attempt's outcome, by what it means for the reader.
 func (p painter) status(s string) string {
 	switch s {
-	case engine.StatusDelivered.String(), "verified", jobDone, "active":
+	case engine.StatusDelivered.String(), "verified", client.JobDone, "active":
 		return p.green(s)
 	case engine.StatusRejected.String(), engine.StatusDeadLetter.String(), "suspended":
 		return p.red(s)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/harepost/harepost/client"
 )
 
 // replaysCmd is about bulk operations: replays, and also cancels and purges,
@@ -26,7 +28,7 @@ func (c *replaysListCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	jobs, err := api.jobs(sh.ctx)
+	jobs, err := api.Jobs(sh.ctx)
 	if err != nil {
 		return c.explain(err)
 	}
@@ -62,7 +64,7 @@ func (c *replaysGetCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	j, err := api.job(sh.ctx, c.ID)
+	j, err := api.Job(sh.ctx, c.ID)
 	if err != nil {
 		return c.explain(err)
 	}
@@ -80,7 +82,7 @@ func (c *replaysWatchCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	j, err := api.job(sh.ctx, c.ID)
+	j, err := api.Job(sh.ctx, c.ID)
 	if err != nil {
 		return c.explain(err)
 	}
@@ -98,14 +100,14 @@ func (c *replaysCancelCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	j, err := api.cancelJob(sh.ctx, c.ID)
+	j, err := api.CancelJob(sh.ctx, c.ID)
 	if err != nil {
 		return c.explain(err)
 	}
 	return printJob(sh, c.JSON, j)
 }
 
-func printJob(sh *shell, asJSON bool, j job) error {
+func printJob(sh *shell, asJSON bool, j client.Job) error {
 	if asJSON {
 		return printJSON(sh.out, j)
 	}
@@ -128,7 +130,7 @@ type bulk struct {
 type operation struct {
 	verb, past string // replay, replayed
 	consent    consent
-	call       bulkCall
+	call       func(context.Context, client.Bulk) (client.Job, error)
 }
 
 // Validate refuses what the server would, at parse time.
@@ -141,17 +143,17 @@ func (b bulk) Validate() error {
 
 // run counts where somebody wants to know, asks, starts the operation and
 // follows it.
-func (b bulk) run(sh *shell, c connection, api *remote, flags filterFlags, op operation) error {
+func (b bulk) run(sh *shell, c connection, api *client.Client, flags filterFlags, op operation) error {
 	// One filter for the count and for the work: "90m" is the same moment.
-	f := flags.filter(time.Now())
+	work := client.Bulk{Filter: flags.filter(time.Now()), All: flags == filterFlags{}, RatePerSecond: b.Rate}
 	if op.consent.DryRun || !op.consent.Yes {
-		var counted struct {
-			Matched int64 `json:"matched"`
-		}
-		if err := op.call(sh.ctx, f, b.Rate, true, &counted); err != nil {
+		count := work
+		count.DryRun = true
+		counted, err := op.call(sh.ctx, count)
+		if err != nil {
 			return c.explain(err)
 		}
-		n := counted.Matched
+		n := *counted.Matched
 		if op.consent.DryRun {
 			return printDryRun(sh, c.JSON, n, op.past)
 		}
@@ -159,8 +161,8 @@ func (b bulk) run(sh *shell, c connection, api *remote, flags filterFlags, op op
 			return err
 		}
 	}
-	var j job
-	if err := op.call(sh.ctx, f, b.Rate, false, &j); err != nil {
+	j, err := op.call(sh.ctx, work)
+	if err != nil {
 		return c.explain(err)
 	}
 	if b.Detach {
@@ -177,32 +179,12 @@ func printDryRun(sh *shell, asJSON bool, n int64, past string) error {
 	return err
 }
 
-// watchPatience is how long a server may be away while an operation is watched:
-// operations survive a restart, and so does watching them.
-const watchPatience = time.Minute
-
 // follow shows the progress of an operation until it has ended, and then what
 // came of it.
-func follow(sh *shell, c connection, api *remote, j job) error {
-	first := true
-	var away time.Time // since when the server has not answered
-	_, err := watch(sh.ctx, newProgress(sh.err, j.Kind, time.Now()), func(ctx context.Context) (tally, error) {
-		if !first {
-			latest, err := api.job(ctx, j.JobID)
-			switch {
-			case err == nil:
-				j, away = latest, time.Time{}
-			case ctx.Err() != nil || statusOf(c.explain(err)) != exitNotNow:
-				return tally{}, err
-			case away.IsZero():
-				away = time.Now()
-			case time.Since(away) > watchPatience:
-				return tally{}, err
-			}
-		}
-		first = false
-		return j.tally(), nil
-	})
+func follow(sh *shell, c connection, api *client.Client, j client.Job) error {
+	bar := newProgress(sh.err, j.Kind, time.Now())
+	j, err := api.WaitJob(sh.ctx, j, func(j client.Job) { bar.show(tallyOf(j), time.Now()) })
+	bar.end()
 	switch {
 	case errors.Is(err, context.Canceled):
 		return exitWith(exitFailed, fmt.Errorf("no longer watching; %s goes on: harepost replays watch %s, or cancel %s", j.JobID, j.JobID, j.JobID))
@@ -212,7 +194,7 @@ func follow(sh *shell, c connection, api *remote, j job) error {
 	if err := printJob(sh, c.JSON, j); err != nil {
 		return err
 	}
-	if j.Status != jobDone {
+	if j.Status != client.JobDone {
 		return exitWith(exitFailed, fmt.Errorf("%s is %s before its end", j.JobID, j.Status))
 	}
 	return nil

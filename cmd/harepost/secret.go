@@ -50,7 +50,7 @@ func (c *secretRotateCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	r, err := api.rotateSecret(sh.ctx, c.Overlap)
+	r, err := api.RotateSigningSecret(sh.ctx, c.Overlap)
 	if err != nil {
 		return c.explain(err)
 	}

@@ -83,7 +83,7 @@ func (c *sendCmd) Run(sh *shell) error {
 		fmt.Fprintf(sh.err, "warning: %s\n", printable(w))
 	}
 	if c.Wait {
-		d, err := c.await(sh.ctx, api.Client, receipt.QueueID)
+		d, err := c.await(sh.ctx, api, receipt.QueueID)
 		return c.report(sh, c.connection, d, err)
 	}
 	if c.JSON {

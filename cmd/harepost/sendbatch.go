@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"time"
+
+	"github.com/harepost/harepost/client"
 )
 
 // A batch goes out in requests of so many sends and so many bytes at most: well
@@ -51,15 +53,15 @@ func (b *batchReader) next() (text []byte, numbers []int, err error) {
 
 // A batchOutcome is one line of send --batch --json.
 type batchOutcome struct {
-	Line   int             `json:"line"`
-	Result json.RawMessage `json:"result"` // as POST /v1/send/batch answers
+	Line   int                `json:"line"`
+	Result client.BatchResult `json:"result"` // as POST /v1/send/batch answers
 }
 
 // A batchSender sends a file and counts what came of it.
 type batchSender struct {
 	sh       *shell
 	c        connection
-	api      *remote
+	api      *client.Client
 	bar      *progress
 	accepted int64
 	repeated int64
@@ -68,7 +70,7 @@ type batchSender struct {
 }
 
 // runBatch sends the file that --batch names.
-func (c *sendCmd) runBatch(sh *shell, api *remote) error {
+func (c *sendCmd) runBatch(sh *shell, api *client.Client) error {
 	in := sh.in
 	size := int64(-1)
 	if c.Batch != "-" {
@@ -85,7 +87,7 @@ func (c *sendCmd) runBatch(sh *shell, api *remote) error {
 	read := &countingReader{r: in}
 	b := &batchSender{sh: sh, c: c.connection, api: api, bar: newProgress(sh.err, "bytes sent", time.Now())}
 	err := b.sendAll(sh.ctx, newBatchReader(read), func() tally {
-		return tally{matched: size, done: min(read.n, max(size, 0)), status: "running"}
+		return tally{matched: size, done: min(read.n, max(size, 0))}
 	})
 	b.bar.end()
 	fmt.Fprintf(sh.err, "accepted %s, duplicates %s, refused %s\n", countText(b.accepted), countText(b.repeated), countText(b.refused))
@@ -112,7 +114,7 @@ func (b *batchSender) sendAll(ctx context.Context, lines *batchReader, share fun
 			return nil
 		}
 		span := fmt.Sprintf("lines %d to %d", numbers[0], numbers[len(numbers)-1])
-		results, err := b.api.sendBatch(ctx, text)
+		results, err := b.api.SendLines(ctx, text)
 		if err != nil {
 			return b.c.explain(fmt.Errorf("%s: %w", span, err))
 		}
@@ -131,32 +133,52 @@ func (b *batchSender) sendAll(ctx context.Context, lines *batchReader, share fun
 }
 
 // tell counts one result. A person is told of what was refused, a program of all.
-func (b *batchSender) tell(line int, raw json.RawMessage) error {
-	var r batchResult
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return fmt.Errorf("line %d: result: %w", line, err)
-	}
+func (b *batchSender) tell(line int, r client.BatchResult) error {
 	switch {
-	case r.Error != "":
+	case r.Err != nil:
 		b.refused++
-		if r.RetryAfter > 0 {
+		if waitAsked(r.Err) > 0 {
 			b.later++
 		}
-	case r.Duplicate:
+	case r.Receipt.Duplicate:
 		b.repeated++
 	default:
 		b.accepted++
 	}
 	if b.c.JSON {
-		return printJSONLine(b.sh.out, batchOutcome{line, raw})
+		return printJSONLine(b.sh.out, batchOutcome{line, r})
 	}
-	if r.Error != "" {
+	if r.Err != nil {
 		b.bar.end()
-		fmt.Fprintf(b.sh.err, "line %d: %s\n", line, printable(r.refusal()))
+		fmt.Fprintf(b.sh.err, "line %d: %s\n", line, printable(refusalText(r.Err)))
 		return nil
 	}
-	_, err := fmt.Fprintln(b.sh.out, r.QueueID)
+	_, err := fmt.Fprintln(b.sh.out, r.Receipt.QueueID)
 	return err
+}
+
+// waitAsked is how long the server wants to be left alone before another try.
+func waitAsked(err error) time.Duration {
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		return e.RetryAfter
+	}
+	return 0
+}
+
+// refusalText is why a line was refused, without the status, which is not that
+// of the request.
+func refusalText(err error) string {
+	text := err.Error()
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		text = e.Message
+		if e.Detail != "" {
+			text += ": " + e.Detail
+		}
+	}
+	if d := waitAsked(err); d > 0 {
+		text += fmt.Sprintf("; try again in %s", d)
+	}
+	return text
 }
 
 // A countingReader knows how far a file has been read.

@@ -1,0 +1,84 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+)
+
+// ErrBackupIncomplete says that a backup ended before its end: what was written
+// of it is of no use.
+var ErrBackupIncomplete = errors.New("backup is incomplete")
+
+// Backup writes a consistent copy of the server's data to w, as a tar stream
+// that "harepost restore" reads. It shows Options.AdminToken. Only the context
+// bounds how long it takes, Options.Timeout does not. It checks that the stream
+// has its end; what is in it is for "harepost check". While another backup runs
+// it is ErrConflict.
+func (c *Client) Backup(ctx context.Context, w io.Writer) error {
+	if err := c.backup(ctx, w); err != nil {
+		if _, answered := errors.AsType[*Error](err); answered {
+			return err
+		}
+		return fmt.Errorf("client: backup: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) backup(ctx context.Context, w io.Writer) error {
+	req, err := c.request(ctx, call{method: http.MethodGet, path: "/v1/backup", bearer: c.options.AdminToken})
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "application/x-tar, application/json")
+	patient := *c.http
+	patient.Timeout = 0
+	resp, err := patient.Do(req)
+	if err != nil {
+		return unanswered{err}
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		answer, err := readAnswer(resp.Body)
+		if err != nil {
+			return fmt.Errorf("read answer %d: %w", resp.StatusCode, err)
+		}
+		return newError(resp, answer)
+	}
+	var end tarEnd
+	if _, err := io.Copy(io.MultiWriter(w, &end), resp.Body); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("%w: %w", ErrBackupIncomplete, err)
+		}
+		return err
+	}
+	if !end.reached() {
+		return fmt.Errorf("%w: the archive has no end", ErrBackupIncomplete)
+	}
+	return nil
+}
+
+// A tarEnd sees whether a tar stream was closed: it then ends with two blocks
+// of zeros. A server that fails half way may not be able to say so otherwise.
+type tarEnd struct {
+	bytes int64
+	zeros int64 // at the end of what was written
+}
+
+const tarBlock = 512
+
+// Write looks at the bytes and keeps none.
+func (e *tarEnd) Write(p []byte) (int, error) {
+	e.bytes += int64(len(p))
+	tail := len(p) - len(bytes.TrimRight(p, "\x00"))
+	if tail < len(p) {
+		e.zeros = 0
+	}
+	e.zeros += int64(tail)
+	return len(p), nil
+}
+
+func (e *tarEnd) reached() bool { return e.bytes%tarBlock == 0 && e.zeros >= 2*tarBlock }

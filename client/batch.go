@@ -1,0 +1,167 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// What the server takes in one batch, unless it is configured otherwise.
+const (
+	MaxBatchSends = 10_000
+	MaxBatchBytes = 16 << 20
+)
+
+// A BatchResult is what became of one send of a batch.
+type BatchResult struct {
+	Receipt Receipt
+
+	// Err is nil when the send was accepted, else an *Error. Where a send
+	// was repeated and the repetition got no answer, it is that error.
+	Err error
+
+	raw json.RawMessage
+}
+
+// MarshalJSON is the result as the server gave it.
+func (r BatchResult) MarshalJSON() ([]byte, error) {
+	if r.raw == nil {
+		return []byte("null"), nil
+	}
+	return r.raw, nil
+}
+
+// UnmarshalJSON reads a result: a receipt, or an error.
+func (r *BatchResult) UnmarshalJSON(b []byte) error {
+	// The status is a word in a receipt and a number in an error.
+	var kind struct{ Error string }
+	if err := json.Unmarshal(b, &kind); err != nil {
+		return err
+	}
+	*r = BatchResult{raw: bytes.Clone(b)}
+	if kind.Error == "" {
+		return json.Unmarshal(b, &r.Receipt)
+	}
+	var refusal struct {
+		Error, Detail string
+		Status        int
+		RetryAfter    int64 `json:"retry_after"`
+	}
+	if err := json.Unmarshal(b, &refusal); err != nil {
+		return err
+	}
+	r.Err = &Error{
+		Status: refusal.Status, Message: refusal.Error, Detail: refusal.Detail,
+		RetryAfter: time.Duration(max(refusal.RetryAfter, 0)) * time.Second, Body: r.raw,
+	}
+	return nil
+}
+
+// SendBatch asks for many deliveries in one request: up to 10,000, of 16 MiB in
+// all. The results are in the order of the sends. A send that is refused does
+// not fail the others; all that are accepted are durable. With an error there
+// are no results: no send was accepted, or it is not known which.
+//
+// With Options.Retries, a batch whose sends all have idempotency keys is
+// repeated as a single send would be; so are those of its sends that have a key
+// and were refused for now.
+func (c *Client) SendBatch(ctx context.Context, sends []Send) ([]BatchResult, error) {
+	lines := make([]batchLine, len(sends))
+	for i, s := range sends {
+		var err error
+		if lines[i].json, lines[i].keyed, err = c.encoded(s); err != nil {
+			return nil, fmt.Errorf("client: encode send %d of the batch: %w", i, err)
+		}
+	}
+	return c.sendLines(ctx, lines)
+}
+
+// SendLines is SendBatch for sends that are JSON already, as POST /v1/send
+// takes it, one in a line: every byte of a body arrives as it is. Lines without
+// anything in them have no result. Nothing is repeated, because nobody looks
+// for idempotency keys in them.
+func (c *Client) SendLines(ctx context.Context, lines []byte) ([]BatchResult, error) {
+	return c.postBatch(ctx, lines, false)
+}
+
+// A batchLine is one send, ready to go out.
+type batchLine struct {
+	json  []byte // ends with a newline
+	keyed bool   // it may be repeated
+}
+
+// sendLines sends a batch, and again what of it may be repeated.
+func (c *Client) sendLines(ctx context.Context, lines []batchLine) ([]BatchResult, error) {
+	if len(lines) == 0 {
+		return nil, nil
+	}
+	results, err := c.postLines(ctx, lines)
+	if err != nil {
+		return nil, err
+	}
+	for n := range c.options.Retries {
+		again, pause := c.refusedForNow(lines, results, n)
+		if len(again) == 0 || !sleep(ctx, pause) {
+			break
+		}
+		c.repeat(ctx, lines, results, again)
+	}
+	return results, nil
+}
+
+// refusedForNow are the sends that may be repeated, and when all of them may.
+func (c *Client) refusedForNow(lines []batchLine, results []BatchResult, n int) (again []int, pause time.Duration) {
+	for i, r := range results {
+		if _, answered := errors.AsType[*Error](r.Err); !answered || !lines[i].keyed {
+			continue
+		}
+		if d, ok := c.retryWait(r.Err, n); ok {
+			again, pause = append(again, i), max(pause, d)
+		}
+	}
+	return again, pause
+}
+
+// repeat sends some of the lines again and puts the new results in the place
+// of the old.
+func (c *Client) repeat(ctx context.Context, lines []batchLine, results []BatchResult, again []int) {
+	some := make([]batchLine, len(again))
+	for k, i := range again {
+		some[k] = lines[i]
+	}
+	fresh, err := c.postLines(ctx, some)
+	for k, i := range again {
+		if err != nil {
+			results[i].Err = err
+		} else {
+			results[i] = fresh[k]
+		}
+	}
+}
+
+func (c *Client) postLines(ctx context.Context, lines []batchLine) ([]BatchResult, error) {
+	var body bytes.Buffer
+	repeatable := true
+	for _, line := range lines {
+		body.Write(line.json)
+		repeatable = repeatable && line.keyed
+	}
+	results, err := c.postBatch(ctx, body.Bytes(), repeatable)
+	if err == nil && len(results) != len(lines) {
+		return nil, fmt.Errorf("client: POST /v1/send/batch: %d results for %d sends", len(results), len(lines))
+	}
+	return results, err
+}
+
+func (c *Client) postBatch(ctx context.Context, lines []byte, repeatable bool) ([]BatchResult, error) {
+	var answer struct{ Results []BatchResult }
+	err := c.roundTrip(ctx, call{
+		method: http.MethodPost, path: "/v1/send/batch", bearer: c.key,
+		body: lines, contentType: "application/x-ndjson", out: &answer, repeatable: repeatable,
+	})
+	return answer.Results, err
+}
