@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 )
 
 // ErrBackupIncomplete says that a backup ended before its end: what was written
@@ -14,9 +15,9 @@ import (
 var ErrBackupIncomplete = errors.New("backup is incomplete")
 
 // Backup writes a consistent copy of the server's data to w, as a tar stream
-// that "harepost restore" reads. It shows Options.AdminToken. Only the context
-// bounds how long it takes, Options.Timeout does not. It checks that the stream
-// has its end; what is in it is for "harepost check". While another backup runs
+// that "harepost restore" reads. It shows Options.AdminToken. Options.Timeout
+// bounds how long the server may take to begin, and only the context bounds the
+// rest. It checks that the stream has its end; what is in it is for "harepost check". While another backup runs
 // it is ErrConflict.
 func (c *Client) Backup(ctx context.Context, w io.Writer) error {
 	if err := c.backup(ctx, w); err != nil {
@@ -29,16 +30,11 @@ func (c *Client) Backup(ctx context.Context, w io.Writer) error {
 }
 
 func (c *Client) backup(ctx context.Context, w io.Writer) error {
-	req, err := c.request(ctx, call{method: http.MethodGet, path: "/v1/backup", bearer: c.options.AdminToken})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := c.beginBackup(ctx, cancel)
 	if err != nil {
 		return err
-	}
-	req.Header.Set("Accept", "application/x-tar, application/json")
-	patient := *c.http
-	patient.Timeout = 0
-	resp, err := patient.Do(req)
-	if err != nil {
-		return unanswered{err}
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -59,6 +55,33 @@ func (c *Client) backup(ctx context.Context, w io.Writer) error {
 		return fmt.Errorf("%w: the archive has no end", ErrBackupIncomplete)
 	}
 	return nil
+}
+
+// beginBackup returns when the answer has begun, within the time of a call.
+func (c *Client) beginBackup(ctx context.Context, cancel func()) (*http.Response, error) {
+	req, err := c.request(ctx, call{method: http.MethodGet, path: "/v1/backup", bearer: c.options.AdminToken})
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/x-tar, application/json")
+	patient := *c.http
+	patient.Timeout = 0
+	late := func() bool { return false }
+	if c.http.Timeout > 0 {
+		timer := time.AfterFunc(c.http.Timeout, cancel)
+		late = func() bool { return !timer.Stop() }
+	}
+	resp, err := patient.Do(req)
+	switch {
+	case late():
+		if err == nil { // by a hair, and it is cut off already
+			resp.Body.Close()
+		}
+		return nil, unanswered{fmt.Errorf("it has not begun within %s: %w", c.http.Timeout, context.DeadlineExceeded)}
+	case err != nil:
+		return nil, unanswered{err}
+	}
+	return resp, nil
 }
 
 // A tarEnd sees whether a tar stream was closed: it then ends with two blocks

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -255,8 +256,7 @@ func backedUp(t *testing.T, o client.Options, h http.HandlerFunc) ([]byte, error
 
 func TestABackupArrivesWhole(t *testing.T) {
 	whole := archive(t)
-	// Longer than the timeout of one call: only its context ends a backup.
-	got, err := backedUp(t, client.Options{Timeout: time.Nanosecond}, func(w http.ResponseWriter, r *http.Request) {
+	got, err := backedUp(t, client.Options{}, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v1/backup" || r.Header.Get("Authorization") != "Bearer admin" {
 			t.Errorf("%s with %q", r.URL, r.Header.Get("Authorization"))
 		}
@@ -268,6 +268,44 @@ func TestABackupArrivesWhole(t *testing.T) {
 	if err != nil || !bytes.Equal(got, whole) {
 		t.Errorf("%d of %d bytes, %v", len(got), len(whole), err)
 	}
+}
+
+// A slowReader takes a second for each read.
+type slowReader struct{ r io.Reader }
+
+func (s slowReader) Read(p []byte) (int, error) {
+	<-time.After(time.Second)
+	return s.r.Read(p[:min(len(p), 1000)])
+}
+
+func (s slowReader) Close() error { return nil }
+
+// The timeout of a call bounds how long a backup takes to begin, and not the
+// rest.
+func TestABackupMayTakeItsTimeOnceItHasBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		whole := archive(t)
+		backup := func(answer roundTripper) error {
+			c, err := client.New("https://harepost.example", "k", client.Options{HTTPClient: &http.Client{Transport: answer, Timeout: 5 * time.Second}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c.Backup(t.Context(), io.Discard)
+		}
+		if err := backup(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Body: slowReader{bytes.NewReader(whole)}}, nil
+		}); err != nil {
+			t.Error(err)
+		}
+		began := time.Now()
+		err := backup(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took != 5*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
 }
 
 func TestABackupWithoutItsEndIsAnError(t *testing.T) {

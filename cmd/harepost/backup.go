@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -86,16 +84,28 @@ func (c *backupCmd) fetch(sh *shell, w io.Writer) (backup.Summary, error) {
 	if err != nil {
 		return backup.Summary{}, err
 	}
-	body, err := api.backup(sh.ctx)
-	if err != nil {
-		return backup.Summary{}, c.explain(err)
-	}
-	defer body.Close()
 	out := &outlet{w: w}
-	seen, err := backup.Read(io.TeeReader(body, out), nil)
+	reading, writing := io.Pipe()
+	var seen backup.Summary
+	checked := make(chan error, 1)
+	go func() {
+		var damage error
+		if seen, damage = backup.Read(reading, nil); damage == nil {
+			_, damage = io.Copy(io.Discard, reading) // what may follow its end
+		}
+		reading.CloseWithError(damage)
+		checked <- damage
+	}()
+	err = api.Backup(sh.ctx, io.MultiWriter(out, writing))
+	writing.CloseWithError(err)
+	if damage := <-checked; damage != nil && out.n > 0 {
+		err = damage // what it was about to read says more
+	}
 	switch {
 	case out.err != nil:
 		return seen, fmt.Errorf("backup: %w", out.err)
+	case err != nil && out.n == 0:
+		return seen, c.explain(err)
 	case err != nil && sh.ctx.Err() != nil:
 		return seen, sh.ctx.Err()
 	case err != nil:
@@ -265,29 +275,4 @@ func exitIf(err error) error {
 		return nil
 	}
 	return exitWith(exitFailed, nil)
-}
-
-// backup begins GET /v1/backup. All of it may take longer than the connection's
-// timeout, which therefore ends with the answer's head.
-func (r *remote) backup(ctx context.Context) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+"/v1/backup", nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Authorization", "Bearer "+r.admin)
-	req.Header.Set("User-Agent", commandUserAgent())
-	patient := *r.http
-	t := r.http.Transport.(*http.Transport).Clone()
-	t.ResponseHeaderTimeout, patient.Timeout = r.http.Timeout, 0
-	patient.Transport = t
-	resp, err := patient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return nil, errors.Join(err, refusalOf(resp, answer))
 }
