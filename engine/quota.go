@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,9 +24,9 @@ type quota struct {
 
 	full atomic.Bool // sends are refused
 
-	// The keeper's own.
-	wait int  // seconds before the next step
-	told bool // full, as last logged
+	mu   sync.Mutex // one look at a time
+	wait int        // seconds before the next step
+	told bool       // full, as last logged
 }
 
 const (
@@ -55,6 +56,8 @@ func (e *Engine) watchQuota() {
 	if q.max == 0 {
 		return
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	used := e.dataBytes()
 	if used <= q.max {
 		q.wait = 0
