@@ -1,6 +1,5 @@
-// Package client is for programs that use Harepost: a client of its REST API,
-// and the verification of the signatures on what it delivers. It needs
-// nothing but the standard library.
+// Package client is for programs that use Harepost: a client of its REST API.
+// It needs nothing but the standard library.
 //
 //	c, err := client.New("https://harepost.example", apiKey, client.Options{})
 //	receipt, err := c.Send(ctx, client.Send{
@@ -25,16 +24,8 @@
 // [Client.DeliveriesPage]. Replays, cancels and purges by filter are jobs on
 // the server: [Client.StartReplay], [Client.WaitJob].
 //
-// A receiver checks that a request is Harepost's with [Verify], over the body
-// as it arrived:
-//
-//	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
-//	...
-//	err = client.Verify(r.Header, body, []string{secret}, 0, time.Now())
-//
-// A delivery may arrive more than once. The header Webhook-Id of a signed
-// delivery is the same each time, and so is X-Harepost-Idempotency-Key where
-// the sender gave a key.
+// A receiver of deliveries checks that they are Harepost's with the package
+// webhook below this one.
 //
 // A Client is safe for concurrent use. It starts no goroutine of its own; its
 // idle connections are those of its [http.Client]. A Batcher has a goroutine

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/harepost/harepost/client"
+	"github.com/harepost/harepost/client/webhook"
 )
 
 // A verdict is what is known about one signature.
@@ -75,7 +75,7 @@ func verifySignatures(h http.Header, body []byte, secrets []string, tolerance ti
 		return s
 	}
 	s.Harepost.judged, s.Standard.judged = true, true
-	s.Harepost.err = client.VerifyHarepost(h, body, secrets, tolerance, now)
-	s.Standard.err = client.VerifyStandard(h, body, secrets, tolerance, now)
+	s.Harepost.err = webhook.VerifyHarepost(h, body, secrets, tolerance, now)
+	s.Standard.err = webhook.VerifyStandard(h, body, secrets, tolerance, now)
 	return s
 }

@@ -1,4 +1,4 @@
-package client
+package webhook
 
 import (
 	"crypto/hmac"
@@ -28,11 +28,21 @@ var (
 	ErrBadSecret          = errors.New("signing secret is not usable")
 )
 
+// Why Middleware did not come to verify a request.
+var (
+	ErrBodyTooLarge = errors.New("webhook: body is too large")
+	ErrBodyUnread   = errors.New("webhook: body cannot be read")
+)
+
 // maxSignatures bounds how many signatures of one request are compared.
 const maxSignatures = 16
 
-// The headers of the two schemes.
+// The headers of the two schemes, and those that are not signed.
 const (
+	headerDelivery       = "X-Harepost-Delivery"
+	headerAttempt        = "X-Harepost-Attempt"
+	headerIdempotencyKey = "X-Harepost-Idempotency-Key"
+
 	headerHarepost          = "X-Harepost-Signature"
 	headerStandardID        = "Webhook-Id"
 	headerStandardTimestamp = "Webhook-Timestamp"
@@ -69,7 +79,7 @@ func Verify(h http.Header, body []byte, secrets []string, tolerance time.Duratio
 // of the secret, "whsec_" included. Any v1 may match any of the secrets.
 func VerifyHarepost(h http.Header, body []byte, secrets []string, tolerance time.Duration, now time.Time) error {
 	if err := verifyHarepost(h, body, secrets, tolerance, now); err != nil {
-		return fmt.Errorf("client: %s: %w", headerHarepost, err)
+		return fmt.Errorf("webhook: %s: %w", headerHarepost, err)
 	}
 	return nil
 }
@@ -79,20 +89,9 @@ func verifyHarepost(h http.Header, body []byte, secrets []string, tolerance time
 	if err != nil {
 		return err
 	}
-	timestamp := ""
-	var given [][]byte
-	for part := range strings.SplitSeq(value, ",") {
-		name, value, ok := strings.Cut(part, "=")
-		switch {
-		case !ok || name == "t" && timestamp != "":
-			return ErrMalformedSignature
-		case name == "t":
-			timestamp = value
-		case name == "v1":
-			if mac, err := hex.DecodeString(value); err == nil {
-				given = append(given, mac)
-			}
-		}
+	signed, err := parseHarepost(value)
+	if err != nil {
+		return err
 	}
 	if len(secrets) == 0 {
 		return fmt.Errorf("%w: none given", ErrBadSecret)
@@ -104,7 +103,33 @@ func verifyHarepost(h http.Header, body []byte, secrets []string, tolerance time
 		}
 		keys = append(keys, []byte(secret))
 	}
-	return check(timestamp+".", body, timestamp, keys, given, tolerance, now)
+	return check(signed.timestamp+".", body, signed.timestamp, keys, signed.macs, tolerance, now)
+}
+
+// A harepostSignature is the value of the header, taken apart.
+type harepostSignature struct {
+	timestamp string
+	macs      [][]byte // those of v1 that are hex
+}
+
+// parseHarepost takes the header apart. What is neither t nor v1 is of a version
+// to come, and passed over.
+func parseHarepost(value string) (harepostSignature, error) {
+	var s harepostSignature
+	for part := range strings.SplitSeq(value, ",") {
+		name, value, ok := strings.Cut(part, "=")
+		switch {
+		case !ok || name == "t" && s.timestamp != "":
+			return s, ErrMalformedSignature
+		case name == "t":
+			s.timestamp = value
+		case name == "v1":
+			if mac, err := hex.DecodeString(value); err == nil {
+				s.macs = append(s.macs, mac)
+			}
+		}
+	}
+	return s, nil
 }
 
 // VerifyStandard checks the headers of Standard Webhooks 1.0.0: webhook-id,
@@ -117,7 +142,7 @@ func verifyHarepost(h http.Header, body []byte, secrets []string, tolerance time
 // other versions are passed over.
 func VerifyStandard(h http.Header, body []byte, secrets []string, tolerance time.Duration, now time.Time) error {
 	if err := verifyStandard(h, body, secrets, tolerance, now); err != nil {
-		return fmt.Errorf("client: %s: %w", strings.ToLower(headerStandardSignature), err)
+		return fmt.Errorf("webhook: %s: %w", strings.ToLower(headerStandardSignature), err)
 	}
 	return nil
 }
@@ -173,9 +198,9 @@ func onlyValue(h http.Header, name string) (string, error) {
 // check compares the given signatures of prefix and body with those by each
 // key, and then the time: a request is called too old only if it is authentic.
 func check(prefix string, body []byte, timestamp string, keys, given [][]byte, tolerance time.Duration, now time.Time) error {
-	seconds, err := strconv.ParseUint(timestamp, 10, 40) // until the year 36812
+	signedAt, err := parseTime(timestamp)
 	if err != nil {
-		return fmt.Errorf("%w: its time is not unix seconds", ErrMalformedSignature)
+		return err
 	}
 	if len(given) > maxSignatures {
 		return fmt.Errorf("%w: %d of them", ErrMalformedSignature, len(given))
@@ -193,7 +218,16 @@ func check(prefix string, body []byte, timestamp string, keys, given [][]byte, t
 	if !match {
 		return ErrWrongSignature
 	}
-	return checkTime(time.Unix(int64(seconds), 0), tolerance, now)
+	return checkTime(signedAt, tolerance, now)
+}
+
+// parseTime reads unix seconds, until the year 36812.
+func parseTime(text string) (time.Time, error) {
+	seconds, err := strconv.ParseUint(text, 10, 40)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: its time is not unix seconds", ErrMalformedSignature)
+	}
+	return time.Unix(int64(seconds), 0), nil
 }
 
 func checkTime(signed time.Time, tolerance time.Duration, now time.Time) error {

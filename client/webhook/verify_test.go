@@ -1,4 +1,4 @@
-package client_test
+package webhook_test
 
 import (
 	"crypto/hmac"
@@ -15,7 +15,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"pgregory.net/rapid"
 
-	"github.com/harepost/harepost/client"
+	"github.com/harepost/harepost/client/webhook"
 )
 
 var (
@@ -67,7 +67,7 @@ func TestTheExampleOfTheContractVerifies(t *testing.T) {
 	// printf '1781100130.{"order": 123}' | openssl dgst -sha256 -hmac whsec_test
 	const mac = "fb91f264bed9b43c46054d4948114cab59ae1f219ac968a22824f59ef6c1c95f"
 	h := http.Header{"X-Harepost-Signature": {"t=1781100130,v1=" + mac}}
-	if err := client.VerifyHarepost(h, body, []string{"whsec_test"}, 0, signedAt); err != nil {
+	if err := webhook.VerifyHarepost(h, body, []string{"whsec_test"}, 0, signedAt); err != nil {
 		t.Error(err)
 	}
 }
@@ -91,9 +91,9 @@ func TestBothSignaturesVerify(t *testing.T) {
 type verifier func(h http.Header, body []byte, secrets []string, tolerance time.Duration, now time.Time) error
 
 var verifiers = map[string]verifier{
-	"Verify":         client.Verify,
-	"VerifyHarepost": client.VerifyHarepost,
-	"VerifyStandard": client.VerifyStandard,
+	"Verify":         webhook.Verify,
+	"VerifyHarepost": webhook.VerifyHarepost,
+	"VerifyStandard": webhook.VerifyStandard,
 }
 
 func TestWhatIsNotFromHarepostIsRefused(t *testing.T) {
@@ -112,38 +112,38 @@ func TestWhatIsNotFromHarepostIsRefused(t *testing.T) {
 		h.Set("webhook-signature", standard)
 	}
 	mac := harepostMAC(secret, timestamp, body)
-	check("other body", client.ErrWrongSignature, func(_ http.Header, b *[]byte, _ *[]string) { *b = []byte(`{"order": 124}`) })
-	check("no body", client.ErrWrongSignature, func(_ http.Header, b *[]byte, _ *[]string) { *b = nil })
-	check("other secret", client.ErrWrongSignature, func(_ http.Header, _ *[]byte, s *[]string) { *s = []string{rotated} })
-	check("no secret", client.ErrBadSecret, func(_ http.Header, _ *[]byte, s *[]string) { *s = nil })
-	check("empty secret", client.ErrBadSecret, func(_ http.Header, _ *[]byte, s *[]string) { *s = []string{secret, ""} })
-	check("no headers", client.ErrNoSignature, func(h http.Header, _ *[]byte, _ *[]string) { clear(h) })
-	check("empty headers", client.ErrNoSignature, func(h http.Header, _ *[]byte, _ *[]string) { setAll(h, "", "") })
-	check("other time", client.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
+	check("other body", webhook.ErrWrongSignature, func(_ http.Header, b *[]byte, _ *[]string) { *b = []byte(`{"order": 124}`) })
+	check("no body", webhook.ErrWrongSignature, func(_ http.Header, b *[]byte, _ *[]string) { *b = nil })
+	check("other secret", webhook.ErrWrongSignature, func(_ http.Header, _ *[]byte, s *[]string) { *s = []string{rotated} })
+	check("no secret", webhook.ErrBadSecret, func(_ http.Header, _ *[]byte, s *[]string) { *s = nil })
+	check("empty secret", webhook.ErrBadSecret, func(_ http.Header, _ *[]byte, s *[]string) { *s = []string{secret, ""} })
+	check("no headers", webhook.ErrNoSignature, func(h http.Header, _ *[]byte, _ *[]string) { clear(h) })
+	check("empty headers", webhook.ErrNoSignature, func(h http.Header, _ *[]byte, _ *[]string) { setAll(h, "", "") })
+	check("other time", webhook.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
 		h.Set("X-Harepost-Signature", "t=1781100131,v1="+mac)
 		h.Set("webhook-timestamp", "1781100131")
 	})
-	check("no signature entry", client.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
+	check("no signature entry", webhook.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
 		setAll(h, "t="+timestamp, "v2,abc")
 	})
-	check("shortened", client.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
+	check("shortened", webhook.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
 		setAll(h, "t="+timestamp+",v1="+mac[:32], h.Get("webhook-signature")[:23])
 	})
-	check("empty entry", client.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
+	check("empty entry", webhook.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
 		setAll(h, "t="+timestamp+",v1=", "v1,")
 	})
-	check("not encoded", client.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
+	check("not encoded", webhook.ErrWrongSignature, func(h http.Header, _ *[]byte, _ *[]string) {
 		setAll(h, "t="+timestamp+",v1=zz", "v1,!")
 	})
-	check("two headers", client.ErrMalformedSignature, func(h http.Header, _ *[]byte, _ *[]string) {
+	check("two headers", webhook.ErrMalformedSignature, func(h http.Header, _ *[]byte, _ *[]string) {
 		h.Add("X-Harepost-Signature", h.Get("X-Harepost-Signature"))
 		h.Add("webhook-signature", h.Get("webhook-signature"))
 	})
-	check("a thousand entries", client.ErrMalformedSignature, func(h http.Header, _ *[]byte, _ *[]string) {
+	check("a thousand entries", webhook.ErrMalformedSignature, func(h http.Header, _ *[]byte, _ *[]string) {
 		setAll(h, h.Get("X-Harepost-Signature")+strings.Repeat(",v1="+mac, 999), strings.Repeat(h.Get("webhook-signature")+" ", 1000))
 	})
 	for _, bad := range []string{"", "x", "-1", "1781100130.0", "+1781100130", "0x6a", "99999999999999999999", " 1781100130"} {
-		check("time "+bad, client.ErrMalformedSignature, func(h http.Header, _ *[]byte, _ *[]string) {
+		check("time "+bad, webhook.ErrMalformedSignature, func(h http.Header, _ *[]byte, _ *[]string) {
 			h.Set("X-Harepost-Signature", "t="+bad+",v1="+mac)
 			h.Set("webhook-timestamp", bad)
 		})
@@ -155,18 +155,18 @@ func TestMalformedHarepostSignatures(t *testing.T) {
 	check := func(value string, want error) {
 		t.Helper()
 		h := http.Header{"X-Harepost-Signature": {value}}
-		if err := client.VerifyHarepost(h, body, []string{secret}, 0, signedAt); !errors.Is(err, want) {
+		if err := webhook.VerifyHarepost(h, body, []string{secret}, 0, signedAt); !errors.Is(err, want) {
 			t.Errorf("%q: %v, want %v", value, err, want)
 		}
 	}
 	check("t="+timestamp+",v1="+mac, nil)
 	check("v1="+mac+",t="+timestamp, nil)               // in any order
 	check("t="+timestamp+",v2=x,v1="+mac+",k=v=w", nil) // what is to come is passed over
-	check("v1="+mac, client.ErrMalformedSignature)
-	check("t="+timestamp+",t="+timestamp+",v1="+mac, client.ErrMalformedSignature)
-	check("t=1,t="+timestamp+",v1="+mac, client.ErrMalformedSignature)
-	check("t="+timestamp+","+mac, client.ErrMalformedSignature)
-	check("nonsense", client.ErrMalformedSignature)
+	check("v1="+mac, webhook.ErrMalformedSignature)
+	check("t="+timestamp+",t="+timestamp+",v1="+mac, webhook.ErrMalformedSignature)
+	check("t=1,t="+timestamp+",v1="+mac, webhook.ErrMalformedSignature)
+	check("t="+timestamp+","+mac, webhook.ErrMalformedSignature)
+	check("nonsense", webhook.ErrMalformedSignature)
 }
 
 func TestASignatureIsGoodForFiveMinutes(t *testing.T) {
@@ -180,16 +180,16 @@ func TestASignatureIsGoodForFiveMinutes(t *testing.T) {
 	}
 	check(5*time.Minute, 0, nil)
 	check(-5*time.Minute, 0, nil)
-	check(5*time.Minute+1, 0, client.ErrSignatureTooOld)
-	check(-5*time.Minute-1, 0, client.ErrSignatureTooNew)
-	check(2*time.Second, time.Second, client.ErrSignatureTooOld)
+	check(5*time.Minute+1, 0, webhook.ErrSignatureTooOld)
+	check(-5*time.Minute-1, 0, webhook.ErrSignatureTooNew)
+	check(2*time.Second, time.Second, webhook.ErrSignatureTooOld)
 	check(time.Hour, 2*time.Hour, nil)
 	check(1000*time.Hour, -1, nil)
 }
 
 func TestAnOldForgeryIsCalledForged(t *testing.T) {
 	for name, verify := range verifiers {
-		if err := verify(signed(t, rotated), body, []string{secret}, 0, signedAt.Add(time.Hour)); !errors.Is(err, client.ErrWrongSignature) {
+		if err := verify(signed(t, rotated), body, []string{secret}, 0, signedAt.Add(time.Hour)); !errors.Is(err, webhook.ErrWrongSignature) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -200,22 +200,22 @@ func TestVerifyTakesEitherSignatureAndNoWrongOne(t *testing.T) {
 		t.Helper()
 		h := signed(t, secret)
 		change(h)
-		if err := client.Verify(h, body, []string{secret}, 0, signedAt); !errors.Is(err, want) {
+		if err := webhook.Verify(h, body, []string{secret}, 0, signedAt); !errors.Is(err, want) {
 			t.Errorf("%v: %v, want %v", h, err, want)
 		}
 	}
 	check(nil, func(h http.Header) { h.Del("X-Harepost-Signature") })
 	check(nil, func(h http.Header) { h.Del("webhook-signature") })
-	check(client.ErrWrongSignature, func(h http.Header) { h.Set("X-Harepost-Signature", "t="+timestamp+",v1=00") })
-	check(client.ErrWrongSignature, func(h http.Header) { h.Set("webhook-id", "hr_2") })
-	check(client.ErrMalformedSignature, func(h http.Header) { h.Del("webhook-id") })
-	check(client.ErrMalformedSignature, func(h http.Header) { h.Del("webhook-timestamp") })
+	check(webhook.ErrWrongSignature, func(h http.Header) { h.Set("X-Harepost-Signature", "t="+timestamp+",v1=00") })
+	check(webhook.ErrWrongSignature, func(h http.Header) { h.Set("webhook-id", "hr_2") })
+	check(webhook.ErrMalformedSignature, func(h http.Header) { h.Del("webhook-id") })
+	check(webhook.ErrMalformedSignature, func(h http.Header) { h.Del("webhook-timestamp") })
 }
 
 func TestASecretThatIsNotBase64CannotBeAStandardOne(t *testing.T) {
 	h := signed(t, secret)
 	for _, bad := range []string{"whsec_", "whsec_!", "plain text"} {
-		if err := client.VerifyStandard(h, body, []string{bad}, 0, signedAt); !errors.Is(err, client.ErrBadSecret) {
+		if err := webhook.VerifyStandard(h, body, []string{bad}, 0, signedAt); !errors.Is(err, webhook.ErrBadSecret) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -249,7 +249,7 @@ func TestTheReferenceLibraryAgrees(t *testing.T) {
 		entries := rapid.SliceOfN(rapid.SampledFrom([]string{good, good, "v1,AAAA", "v2," + good, "v1a,x", good[:20], "x"}), 1, 4).Draw(rt, "entries")
 		h.Set("webhook-signature", strings.Join(entries, " "))
 		want := reference.Verify(body, h)
-		got := client.VerifyStandard(h, body, []string{secret}, 0, now)
+		got := webhook.VerifyStandard(h, body, []string{secret}, 0, now)
 		if (got == nil) != (want == nil) {
 			rt.Fatalf("%v: we say %v, the reference says %v", h, got, want)
 		}
@@ -271,7 +271,7 @@ func TestWhatOneKeyMeansInTwoSchemes(t *testing.T) {
 	}
 	h := signed(t, secret)
 	h.Set("X-Harepost-Signature", "t="+timestamp+",v1="+harepostMAC(string(raw), timestamp, body))
-	if err := client.VerifyHarepost(h, body, []string{secret}, 0, signedAt); !errors.Is(err, client.ErrWrongSignature) {
+	if err := webhook.VerifyHarepost(h, body, []string{secret}, 0, signedAt); !errors.Is(err, webhook.ErrWrongSignature) {
 		t.Errorf("keyed with the decoded bytes: %v", err)
 	}
 	reference, err := standardwebhooks.NewWebhookRaw(raw)
