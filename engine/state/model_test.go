@@ -12,6 +12,7 @@ import (
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/job"
 )
 
 // epoch is when the histories of these tests begin.
@@ -34,6 +35,10 @@ type history struct {
 	keys           map[account.ID]account.Key
 	deleted        []account.ID // and not swept
 	gone           []account.ID
+
+	// For histories in which deliveries are replayed, cancelled and purged.
+	control bool
+	jobs    map[account.ID]job.Job // one each, running
 }
 
 // A modelDelivery is what the state must know of a delivery.
@@ -44,6 +49,10 @@ type modelDelivery struct {
 	updated  int64
 	due      int64
 	attempts []delivery.Attempt
+
+	replayed  bool
+	base      int
+	replayDue int64
 }
 
 func newHistory(seed uint64) *history {
@@ -54,6 +63,7 @@ func newHistory(seed uint64) *history {
 		model:    make(map[delivery.ID]*modelDelivery),
 		rows:     make(map[account.ID]account.Account),
 		keys:     make(map[account.ID]account.Key),
+		jobs:     make(map[account.ID]job.Job),
 	}
 	for _, a := range h.accounts {
 		h.createAccount(a)
@@ -165,6 +175,9 @@ func (h *history) step() {
 	if h.changeAccounts && h.rng.IntN(50) == 0 {
 		h.acceptLate()
 	}
+	if h.control && h.rng.IntN(10) == 0 {
+		h.controlStep()
+	}
 	switch p := h.rng.IntN(100); {
 	case p < 45 || len(h.live) == 0:
 		h.accept()
@@ -230,7 +243,7 @@ func (h *history) attempt(m *modelDelivery) {
 		status = delivery.Delivered
 	case p == 6:
 		record.Outcome, record.HTTPStatus, status = delivery.OutcomeRejected, 404, delivery.Rejected
-	case n == m.rec.Policy.MaxAttempts:
+	case n-m.base >= m.rec.Policy.MaxAttempts:
 		status = delivery.DeadLetter
 	}
 	c := command.Attempt{
@@ -242,9 +255,63 @@ func (h *history) attempt(m *modelDelivery) {
 	}
 	h.add(command.AppendAttempt(nil, &c, &record))
 	m.status, m.updated, m.due = status, h.now, c.NextDue
-	m.attempts = append(m.attempts, record)
+	m.attempts, m.replayDue = append(m.attempts, record), 0
 	if status.Final() {
 		h.live = slices.DeleteFunc(h.live, func(l *modelDelivery) bool { return l == m })
+	}
+}
+
+// controlStep adds a replay, a cancellation or a purge of a few deliveries of an
+// account, one by one or as the step of a job; now and then the job itself.
+func (h *history) controlStep() {
+	a := h.accounts[h.rng.IntN(len(h.accounts))]
+	var own []*modelDelivery
+	for _, m := range h.model {
+		if account.ID(m.rec.Account) == a {
+			own = append(own, m)
+		}
+	}
+	slices.SortFunc(own, func(x, y *modelDelivery) int { return compareIDs(x.rec.ID, y.rec.ID) })
+	c := command.Control{Kind: job.Kind(1 + h.rng.IntN(3)), Account: a, At: h.now}
+	j, running := h.jobs[a]
+	switch p := h.rng.IntN(4); {
+	case p == 0 && !running:
+		j = job.Job{
+			ID: job.ID(len(h.log) + 1), Account: a, Kind: c.Kind, Status: job.Running, Matched: int64(len(own)),
+			CreatedAt: time.UnixMilli(h.now).UTC(), UpdatedAt: time.UnixMilli(h.now).UTC(),
+		}
+		h.jobs[a] = j
+		h.add(command.AppendPutJob(nil, &j))
+		return
+	case p < 2 && running:
+		c.Job, c.Kind = j.ID, j.Kind
+		if c.Last = h.rng.IntN(4) == 0; c.Last {
+			delete(h.jobs, a)
+		}
+	}
+	for range min(len(own), 1+h.rng.IntN(6)) {
+		m := own[h.rng.IntN(len(own))]
+		if slices.Contains(c.IDs, m.rec.ID) {
+			continue
+		}
+		c.IDs = append(c.IDs, m.rec.ID)
+		c.After = m.rec.ID
+		h.controlOne(&c, m)
+	}
+	h.add(command.AppendControl(nil, &c))
+}
+
+func (h *history) controlOne(c *command.Control, m *modelDelivery) {
+	switch {
+	case c.Kind == job.Replay && m.status.Final() && (c.Job == 0 || m.status.Dead()):
+		m.status, m.updated, m.due = delivery.Retrying, c.At, c.At
+		m.replayed, m.base, m.replayDue = true, len(m.attempts), c.At
+		h.live = append(h.live, m)
+	case c.Kind == job.Cancel && !m.status.Final():
+		m.status, m.updated = delivery.Canceled, c.At
+		h.live = slices.DeleteFunc(h.live, func(l *modelDelivery) bool { return l == m })
+	case c.Kind == job.Purge && m.status.Dead():
+		delete(h.model, m.rec.ID)
 	}
 }
 
@@ -286,7 +353,8 @@ func (h *history) dump() string {
 		if slices.Contains(h.deleted, account.ID(m.rec.Account)) {
 			continue // what is left of it nobody sees
 		}
-		w := delivery.Row{UpdatedAt: m.updated, Record: delivery.AppendRecord(nil, &m.rec), Count: len(m.attempts)}
+		w := delivery.Row{UpdatedAt: m.updated, Record: delivery.AppendRecord(nil, &m.rec), Count: len(m.attempts),
+			Replayed: m.replayed, Base: m.base, ReplayDue: m.replayDue}
 		for i := range m.attempts {
 			w.Attempts = delivery.AppendAttempt(w.Attempts, &m.attempts[i])
 		}

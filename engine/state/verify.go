@@ -172,6 +172,10 @@ func (s *State) verifyQueued(r *Report, key []byte) error {
 		at.status = delivery.Queued
 	}
 	_, closer, err := s.db.Get(at.appendRow(nil))
+	if p.Attempt == 1 && errors.Is(err, pebble.ErrNotFound) { // cancelled before it, and replayed
+		at.status = delivery.Retrying
+		_, closer, err = s.db.Get(at.appendRow(nil))
+	}
 	if errors.Is(err, pebble.ErrNotFound) {
 		r.find("attempt %d of %s is queued, and no such delivery is pending", p.Attempt, p.ID)
 		return nil
