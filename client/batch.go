@@ -77,7 +77,11 @@ func (c *Client) SendBatch(ctx context.Context, sends []Send) ([]BatchResult, er
 			return nil, fmt.Errorf("client: encode send %d of the batch: %w", i, err)
 		}
 	}
-	return c.sendLines(ctx, lines)
+	results := make([]BatchResult, len(lines))
+	if err := c.sendLines(ctx, lines, func(i int, r BatchResult) { results[i] = r }); err != nil {
+		return nil, err
+	}
+	return results, nil
 }
 
 // SendLines is SendBatch for sends that are JSON already, as POST /v1/send
@@ -94,53 +98,71 @@ type batchLine struct {
 	keyed bool   // it may be repeated
 }
 
-// sendLines sends a batch, and again what of it may be repeated.
-func (c *Client) sendLines(ctx context.Context, lines []batchLine) ([]BatchResult, error) {
+// sendLines sends a batch, and again what of it may be repeated. It calls settle
+// once for each send, as soon as its result is final; with an error for none.
+func (c *Client) sendLines(ctx context.Context, lines []batchLine, settle func(i int, r BatchResult)) error {
 	if len(lines) == 0 {
-		return nil, nil
+		return nil
 	}
 	results, err := c.postLines(ctx, lines)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for n := range c.options.Retries {
-		again, pause := c.refusedForNow(lines, results, n)
-		if len(again) == 0 || !sleep(ctx, pause) {
-			break
-		}
-		c.repeat(ctx, lines, results, again)
+	open := make([]int, len(lines)) // lines whose result may not be final
+	for i := range open {
+		open[i] = i
 	}
-	return results, nil
-}
-
-// refusedForNow are the sends that may be repeated, and when all of them may.
-func (c *Client) refusedForNow(lines []batchLine, results []BatchResult, n int) (again []int, pause time.Duration) {
-	for i, r := range results {
-		if _, answered := errors.AsType[*Error](r.Err); !answered || !lines[i].keyed {
-			continue
-		}
-		if d, ok := c.retryWait(r.Err, n); ok {
+	for n := 0; ; n++ {
+		var again []int
+		var pause time.Duration
+		for k, i := range open {
+			d, ok := c.mayRepeat(lines[i], results[k], n)
+			if !ok {
+				settle(i, results[k])
+				continue
+			}
+			results[len(again)] = results[k]
 			again, pause = append(again, i), max(pause, d)
 		}
+		if len(again) == 0 {
+			return nil
+		}
+		open = again
+		if sleep(ctx, pause) {
+			results = c.postAgain(ctx, lines, open)
+			continue
+		}
+		for k, i := range open {
+			settle(i, results[k])
+		}
+		return nil
 	}
-	return again, pause
 }
 
-// repeat sends some of the lines again and puts the new results in the place
-// of the old.
-func (c *Client) repeat(ctx context.Context, lines []batchLine, results []BatchResult, again []int) {
-	some := make([]batchLine, len(again))
-	for k, i := range again {
+// mayRepeat reports whether a send of a batch that was refused for now may be
+// repeated, and when.
+func (c *Client) mayRepeat(line batchLine, r BatchResult, n int) (time.Duration, bool) {
+	if _, answered := errors.AsType[*Error](r.Err); !answered || !line.keyed || n >= c.options.Retries {
+		return 0, false
+	}
+	return c.retryWait(r.Err, n)
+}
+
+// postAgain sends some of the lines, and has a result for each whatever comes.
+func (c *Client) postAgain(ctx context.Context, lines []batchLine, which []int) []BatchResult {
+	some := make([]batchLine, len(which))
+	for k, i := range which {
 		some[k] = lines[i]
 	}
-	fresh, err := c.postLines(ctx, some)
-	for k, i := range again {
-		if err != nil {
-			results[i].Err = err
-		} else {
-			results[i] = fresh[k]
-		}
+	results, err := c.postLines(ctx, some)
+	if err == nil {
+		return results
 	}
+	results = make([]BatchResult, len(which))
+	for k := range results {
+		results[k].Err = err
+	}
+	return results
 }
 
 func (c *Client) postLines(ctx context.Context, lines []batchLine) ([]BatchResult, error) {

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -66,6 +67,30 @@ func TestABatchRepeatsWhatMayBe(t *testing.T) {
 		if results[0].Err != nil || results[0].Receipt.QueueID != "hr_2" || !errors.Is(results[1].Err, client.ErrUnavailable) ||
 			!errors.Is(results[2].Err, client.ErrInvalid) || results[3].Receipt.QueueID != "hr_1" {
 			t.Errorf("%+v", results)
+		}
+	})
+}
+
+// What was refused for now stays refused when there is no time to repeat it, and
+// is in doubt when the repetition got no answer.
+func TestABatchSaysHowItsRepetitionEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const later = `{"error":"overloaded","status":503,"retry_after":2}`
+		first := answer{202, "", `{"results":[` + accepted + `,` + later + `]}`}
+		sends := []client.Send{{Target: "a", IdempotencyKey: "a"}, {Target: "b", IdempotencyKey: "b"}}
+
+		c, _ := scripted(t, client.Options{Retries: 1}, first)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		results, err := c.SendBatch(ctx, sends)
+		if err != nil || results[0].Receipt.QueueID != "hr_1" || !errors.Is(results[1].Err, client.ErrUnavailable) {
+			t.Errorf("%+v, %v", results, err)
+		}
+
+		c, s := scripted(t, client.Options{Retries: 1}, first, lost, lost)
+		results, err = c.SendBatch(t.Context(), sends)
+		if err != nil || results[0].Receipt.QueueID != "hr_1" || results[1].Err == nil || errors.Is(results[1].Err, client.ErrUnavailable) {
+			t.Errorf("%+v, %v after %d requests", results, err, len(s.at))
 		}
 	})
 }

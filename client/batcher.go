@@ -221,7 +221,8 @@ func (b *Batcher) next() *batch {
 	return nil
 }
 
-// send makes one request and gives every caller its result.
+// send makes one request and gives every caller its result. While a part of it
+// is repeated, the others have theirs already.
 func (b *Batcher) send(sent *batch) {
 	var going []*gathered
 	var lines []batchLine
@@ -232,12 +233,10 @@ func (b *Batcher) send(sent *batch) {
 		}
 		going, lines = append(going, g), append(lines, g.batchLine)
 	}
-	results, err := b.client.sendLines(b.ctx, lines)
-	for i, g := range going {
-		if err != nil {
+	err := b.client.sendLines(b.ctx, lines, func(i int, r BatchResult) { b.answer(going[i], r) })
+	if err != nil {
+		for _, g := range going {
 			b.answer(g, BatchResult{Err: err})
-		} else {
-			b.answer(g, results[i])
 		}
 	}
 }

@@ -262,6 +262,35 @@ func TestCloseCutsOffWhenItsContextEnds(t *testing.T) {
 	})
 }
 
+// Who shares a batch with a send that is told to come back later does not wait
+// for it.
+func TestARepeatedSendDoesNotHoldUpItsCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := scripted(t, client.Options{Retries: 1},
+			answer{202, "", `{"results":[` + accepted + `,{"error":"rate limit exceeded","status":429,"retry_after":10}]}`},
+			answer{202, "", `{"results":[{"queue_id":"hr_2","status":"queued"}]}`})
+		b, err := c.NewBatcher(client.BatcherOptions{MaxSends: 2, MaxLinger: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := make(chan time.Duration, 2)
+		for range 2 {
+			go func() {
+				if _, err := b.Send(t.Context(), client.Send{Target: "t", IdempotencyKey: "k"}); err != nil {
+					t.Error(err)
+				}
+				took <- time.Since(s.begin)
+			}()
+		}
+		if first, second := <-took, <-took; first != 0 || second < 10*time.Second || second > 11*time.Second {
+			t.Errorf("answered after %v and %v", first, second)
+		}
+		if err := b.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestABatchWithoutAnAnswerFailsForAllItsSends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := scripted(t, client.Options{}, lost)
