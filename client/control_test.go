@@ -297,6 +297,12 @@ func TestABackupMayTakeItsTimeOnceItHasBegun(t *testing.T) {
 		}); err != nil {
 			t.Error(err)
 		}
+		// The second header, after zeros that are not the end.
+		if err := backup(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Body: slowReader{bytes.NewReader(whole[:512+5120+512])}}, nil
+		}); !errors.Is(err, client.ErrBackupIncomplete) {
+			t.Errorf("cut after a header: %v", err)
+		}
 		began := time.Now()
 		err := backup(func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()

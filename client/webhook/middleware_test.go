@@ -132,6 +132,16 @@ func TestABodyOfExactlyTheLimitGetsThrough(t *testing.T) {
 	}
 }
 
+func TestABodyThatSaysItIsTooLargeIsNotRead(t *testing.T) {
+	r := httptest.NewRequest("POST", "/", iotest.ErrReader(errors.New("it was read")))
+	r.ContentLength = 1<<20 + 1
+	w := httptest.NewRecorder()
+	verifierOf(t, nil, secret).Middleware(http.NotFoundHandler()).ServeHTTP(w, r)
+	if w.Code != http.StatusRequestEntityTooLarge {
+		t.Errorf("%d", w.Code)
+	}
+}
+
 func TestARefusalSaysNothingButItsStatus(t *testing.T) {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("POST", "/", bytes.NewReader(body))
