@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"runtime"
@@ -22,6 +23,12 @@ type Machine struct {
 	// LoadAverage is that of the minute before: above a few tenths, somebody
 	// else was at work and the numbers are worth less.
 	LoadAverage string `json:"load_average"`
+}
+
+// String is the machine in a line.
+func (m Machine) String() string {
+	return fmt.Sprintf("%s, %d CPUs, %.0f GiB, %s, %s, data on %s (%s), load average before %s",
+		m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Go, m.Filesystem, cmp.Or(m.Disk, "unknown disk"), cmp.Or(m.LoadAverage, "unknown"))
 }
 
 // inMemory are the file systems whose sync costs nothing.

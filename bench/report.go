@@ -169,20 +169,18 @@ func (r *Report) write(w io.Writer, asJSON bool) error {
 
 // WriteText writes the summary for people.
 func (r *Report) WriteText(w io.Writer) error {
-	m := r.Machine
-	fmt.Fprintf(w, "machine  %s, %d CPUs, %.0f GiB, %s, %s, data on %s (%s), load average before %s\n",
-		m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Go, m.Filesystem, cmp.Or(m.Disk, "unknown disk"), cmp.Or(m.LoadAverage, "unknown"))
+	fmt.Fprintf(w, "machine  %s\n", r.Machine)
 	workers := "a worker for each connection"
 	if r.Workers > 0 {
 		workers = strconv.Itoa(r.Workers) + " workers"
 	}
 	fmt.Fprintf(w, "load     closed loop, %d-byte payloads, %d target(s), %.1f s measured after %.1f s; the forwarder has %s\n",
 		r.PayloadBytes, r.Targets, float64(r.DurationMS)/1000, float64(r.WarmupMS)/1000, workers)
-	if inMemory[m.Filesystem] {
+	if inMemory[r.Machine.Filesystem] {
 		fmt.Fprintln(w, "WARNING  the data directories are in memory: syncs cost nothing here, and these numbers show nothing about a disk")
 	}
 	for _, s := range r.Summaries {
-		s.writeText(w, m.Disk != "")
+		s.writeText(w, r.Machine.Disk != "")
 	}
 	for _, round := range r.Rounds {
 		if round.Refused+round.Failed+round.Lost+round.Duplicates+round.Unacknowledged+round.Strangers > 0 {

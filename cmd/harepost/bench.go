@@ -7,8 +7,9 @@ import (
 )
 
 type benchCmd struct {
-	Throughput benchThroughputCmd `cmd:"" help:"Deliveries a second, and what each costs, beside a forwarder that keeps nothing."`
-	Child      benchChildCmd      `cmd:"" hidden:"" help:"A part of the harness, which starts it itself."`
+	Throughput  benchThroughputCmd  `cmd:"" help:"Deliveries a second, and what each costs, beside a forwarder that keeps nothing."`
+	DeadLetters benchDeadLettersCmd `cmd:"" help:"Count, replay, stop and purge a million dead letters, and what fresh sends notice of it."`
+	Child       benchChildCmd       `cmd:"" hidden:"" help:"A part of the harness, which starts it itself."`
 }
 
 type benchThroughputCmd struct {
@@ -35,6 +36,28 @@ func (c *benchThroughputCmd) Run(sh *shell) error {
 		Systems: c.Systems, Connections: c.Connections, Rounds: c.Rounds,
 		Warmup: warmup, Duration: c.Duration, PayloadBytes: c.PayloadBytes, Targets: c.Targets,
 		EngineFlags: c.EngineFlags, Dir: c.Dir, ProfileDir: c.ProfileDir, JSON: c.JSON, Progress: sh.err,
+	}, sh.out)
+}
+
+type benchDeadLettersCmd struct {
+	Count       int           `name:"count" default:"1000000" help:"Dead letters."`
+	Quick       bool          `name:"quick" help:"20,000 dead letters: under half a minute."`
+	ReplayRate  int           `name:"replay-rate" default:"5000" help:"Replays a second."`
+	FreshRate   int           `name:"fresh-rate" default:"1000" help:"Fresh sends a second beside everything."`
+	Alone       time.Duration `name:"alone" default:"10s" help:"How long the fresh sends are measured alone."`
+	EngineFlags []string      `name:"engine-flag" sep:"none" placeholder:"FLAG" help:"A further flag for serve; may be repeated."`
+	Dir         string        `name:"dir" default:"." help:"Where the data directory is made, and removed."`
+	JSON        bool          `name:"json" env:"HAREPOST_JSON" help:"Print the report as JSON."`
+}
+
+// Run measures and prints the report.
+func (c *benchDeadLettersCmd) Run(sh *shell) error {
+	if c.Quick {
+		c.Count, c.Alone = 20_000, 3*time.Second
+	}
+	return bench.RunDeadLetters(sh.ctx, bench.DeadLetterOptions{
+		Count: c.Count, ReplayRate: c.ReplayRate, FreshRate: c.FreshRate, Alone: c.Alone,
+		EngineFlags: c.EngineFlags, Dir: c.Dir, JSON: c.JSON, Progress: sh.err,
 	}, sh.out)
 }
 
