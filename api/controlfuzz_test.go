@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"reflect"
 	"slices"
@@ -142,10 +143,18 @@ func FuzzHeaders(f *testing.F) {
 	f.Add(uint(9), "Bearer "+key, "..", "all=true&dry_run=true", "", "", "")
 	f.Add(uint(14), "Basic eDp5", "%2F", "?&=", "null", "W/", "[")
 	f.Add(uint(9), "Bearer "+key, "x", "all=tru\x00\x00", "", "", "") // was a 404
+	// A stream, which sets deadlines on its connection.
+	f.Add(uint(slices.Index(operations, "GET /v1/backup")), "Bearer "+adminToken, "x", "", "", "", "")
 	c, err := theDocument()
 	if err != nil {
 		f.Fatal(err)
 	}
+	conn, other := net.Pipe()
+	f.Cleanup(func() {
+		if err := errors.Join(conn.Close(), other.Close()); err != nil {
+			f.Error(err)
+		}
+	})
 	f.Fuzz(func(t *testing.T, n uint, authorization, param, query, idempotencyKey, tag, body string) {
 		method, path, _ := strings.Cut(operations[n%uint(len(operations))], " ")
 		if method == "POST" && strings.HasSuffix(path, "/verify") {
@@ -159,6 +168,7 @@ func FuzzHeaders(f *testing.F) {
 			return
 		}
 		var ctx fasthttp.RequestCtx
+		ctx.Init2(conn, nil, false)
 		h := &ctx.Request.Header
 		h.SetMethod(method)
 		h.SetRequestURI(target + "?" + query)
