@@ -43,13 +43,18 @@ func (c *clerk) signal() {
 // stepEvery is how long a step of a job with a rate is meant to cover.
 const stepEvery = 100 * time.Millisecond
 
+// stepMost bounds the deliveries of a step. While a step is applied no send is
+// answered: with steps of command.MostControlled, beside replays at 5,000/s the
+// 99th percentile of fresh sends was three times what it is with these.
+const stepMost = 64
+
 // allowance is how many deliveries a job may take on now, and when it may
 // again if that is none. It keeps to the rate from the moment on at which the
 // job was first looked at; a pause (a slow disk) is not made up for beyond one
 // second's worth.
 func (c *clerk) allowance(j *Job, now time.Time) (int, time.Time) {
 	if j.RatePerSecond == 0 {
-		return command.MostControlled, time.Time{}
+		return stepMost, time.Time{}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,7 +66,7 @@ func (c *clerk) allowance(j *Job, now time.Time) (int, time.Time) {
 	}
 	// Whole steps where the rate allows: one delivery at a time would be a
 	// command each.
-	step := min(max(rate*int64(stepEvery)/int64(time.Second), 1), command.MostControlled)
+	step := min(max(rate*int64(stepEvery)/int64(time.Second), 1), stepMost)
 	due := p.since.Add(perRate(p.done, rate))
 	if due.After(now) {
 		return 0, due

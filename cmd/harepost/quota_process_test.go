@@ -68,11 +68,11 @@ func TestMaxDataBytes(t *testing.T) {
 			wait("room for what follows the finished")
 		}
 	}
+	for !strings.Contains(s.stderr.String(), "for their size") {
+		wait("the log says what was dropped")
+	}
 	if used := directoryBytes(t, s.DataDir); used > 2*limit {
 		t.Errorf("%d bytes for a limit of %d", used, limit)
-	}
-	if logs := s.stderr.String(); !strings.Contains(logs, "for their size") {
-		t.Errorf("the log does not say what was dropped:\n%s", logs)
 	}
 	nobody := "http://" + reservedAddress(t) + "/"
 	refusal := ""

@@ -33,8 +33,8 @@ func BenchmarkFinishAtOnce(b *testing.B) {
 }
 
 // fillFinished applies n deliveries of account 1 that end at once.
-func fillFinished(b *testing.B, s *State, n int) {
-	a := account.Account{ID: 1, CreatedAt: epoch}
+func fillFinished(b testing.TB, s *State, n int) {
+	a := account.Account{ID: 1, CreatedAt: epoch, Secrets: []account.Secret{{Text: "whsec_x", CreatedAt: epoch}}}
 	k := account.Key{Account: 1, ID: 1}
 	index := uint64(1)
 	if err := s.Apply([]Entry{{Index: index, Command: command.AppendCreateAccount(nil, &a, &k)}}, nil); err != nil {
