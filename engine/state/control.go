@@ -40,19 +40,8 @@ func (s *State) applyControl(b *applying, c *command.Control) (*Effect, error) {
 	if c.Job != 0 && (!isStep || j.Status != job.Running) {
 		return effect, nil // cancelled before this step of it
 	}
-	seen := make(map[delivery.ID]bool, len(c.IDs))
-	for _, id := range c.IDs {
-		if seen[id] {
-			continue
-		}
-		seen[id] = true
-		changed, err := s.controlOne(b, c, id, effect)
-		if err != nil {
-			return nil, fmt.Errorf("%s %s: %w", c.Kind, id, err)
-		}
-		if changed {
-			effect.Changed++
-		}
+	if err := s.controlAll(b, c, effect); err != nil {
+		return nil, err
 	}
 	if !isStep {
 		return effect, nil
@@ -67,14 +56,36 @@ func (s *State) applyControl(b *applying, c *command.Control) (*Effect, error) {
 	return effect, s.putJob(b, j)
 }
 
+func (s *State) controlAll(b *applying, c *command.Control, effect *Effect) (err error) {
+	if c.Kind == job.Purge {
+		if effect.Changed, err = s.purge(b, c); err != nil {
+			return fmt.Errorf("%s: %w", c.Kind, err)
+		}
+		return nil
+	}
+	seen := make(map[delivery.ID]bool, len(c.IDs))
+	for _, id := range c.IDs {
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		changed, err := s.controlOne(b, c, id, effect)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", c.Kind, id, err)
+		}
+		if changed {
+			effect.Changed++
+		}
+	}
+	return nil
+}
+
 func (s *State) controlOne(b *applying, c *command.Control, id delivery.ID, effect *Effect) (bool, error) {
 	switch c.Kind {
 	case job.Replay:
 		return s.replay(b, c, id, effect)
 	case job.Cancel:
 		return s.cancel(b, c, id, effect)
-	case job.Purge:
-		return s.purge(b, c, id)
 	}
 	panic(fmt.Sprintf("state: control of kind %d", c.Kind))
 }
@@ -145,15 +156,6 @@ func (s *State) remove(b *applying, p *place, body bool) error {
 	}
 	s.key = p.appendBody(s.key[:0])
 	return b.Delete(s.key, nil)
-}
-
-// purge removes a dead letter.
-func (s *State) purge(b *applying, c *command.Control, id delivery.ID) (bool, error) {
-	f, ok, err := s.finished(c, id)
-	if err != nil || !ok || !f.Status.Dead() {
-		return false, err
-	}
-	return true, s.remove(b, &f.place, !f.Row.HasBody)
 }
 
 // cancel ends a pending delivery.

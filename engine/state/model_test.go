@@ -289,8 +289,17 @@ func (h *history) controlStep() {
 			delete(h.jobs, a)
 		}
 	}
-	for range min(len(own), 1+h.rng.IntN(6)) {
-		m := own[h.rng.IntN(len(own))]
+	chosen := make([]*modelDelivery, 0, len(own))
+	if c.Kind == job.Purge && h.rng.IntN(2) == 0 {
+		// Neighbours: they are removed by range.
+		from := h.rng.IntN(len(own) + 1)
+		chosen = append(chosen, own[from:min(len(own), from+command.MostControlled)]...)
+	} else {
+		for range min(len(own), 1+h.rng.IntN(6)) {
+			chosen = append(chosen, own[h.rng.IntN(len(own))])
+		}
+	}
+	for _, m := range chosen {
 		if slices.Contains(c.IDs, m.rec.ID) {
 			continue
 		}
