@@ -124,6 +124,7 @@ type aftermath struct {
 	replayed   atomic.Int64
 	duplicates atomic.Uint64
 	seen       *sequenceSet
+	freshSent  int64 // answered with 202, of the phases that are over
 	freshCame  atomic.Int64
 	arrival    atomic.Pointer[latencyRecorder]
 }
@@ -381,8 +382,7 @@ func (a *aftermath) settle(ctx context.Context, r *DeadLetterReport) error {
 	}
 	r.Duplicates = a.duplicates.Load()
 	r.Missing = r.Replayed - a.replayed.Load()
-	sent := r.Alone.Sent + r.Replaying.Sent + r.Purging.Sent - r.Alone.Failed - r.Replaying.Failed - r.Purging.Failed
-	r.FreshLost = sent - a.freshCame.Load()
+	r.FreshLost = a.freshSent - a.freshCame.Load()
 	return nil
 }
 
@@ -414,15 +414,19 @@ func (a *aftermath) besides(ctx context.Context, f *FreshSends, fn func(context.
 	close(due)
 	sending.Wait()
 	f.Failed, f.Answer = failed.Load(), answer.summary()
-	want := a.freshCame.Load() // what is on its way belongs to this phase
-	err = errors.Join(err, a.until(ctx, "fresh sends have arrived", func() (bool, error) {
-		before := want
-		want = a.freshCame.Load()
-		return before == want, nil
-	}))
+	// What is on its way belongs to this phase.
+	a.freshSent += f.Sent - f.Failed
+	underway, cancel := context.WithTimeout(ctx, arrivalWait)
+	defer cancel()
+	_ = a.until(underway, "fresh sends have arrived", func() (bool, error) { // settle counts what has not
+		return a.freshCame.Load() >= a.freshSent, nil
+	})
 	f.Arrival = a.arrival.Load().summary()
-	return err
+	return errors.Join(err, ctx.Err())
 }
+
+// arrivalWait is for how long an accepted send is waited for before it is lost.
+const arrivalWait = time.Minute
 
 // freshSenders is how many fresh sends may be on their way at once.
 const freshSenders = 64

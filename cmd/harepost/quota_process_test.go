@@ -71,8 +71,9 @@ func TestMaxDataBytes(t *testing.T) {
 	for !strings.Contains(s.stderr.String(), "for their size") {
 		wait("the log says what was dropped")
 	}
-	if used := directoryBytes(t, s.DataDir); used > 2*limit {
-		t.Errorf("%d bytes for a limit of %d", used, limit)
+	// For moments there is more: what is dropped, and not yet given back.
+	for directoryBytes(t, s.DataDir) > 2*limit {
+		wait("the directory is near its limit")
 	}
 	nobody := "http://" + reservedAddress(t) + "/"
 	refusal := ""
