@@ -23,6 +23,7 @@ type cli struct {
 	Replays       replaysCmd       `cmd:"" help:"Look at bulk operations, and stop them."`
 	Listen        listenCmd        `cmd:"" help:"Receive requests: print them, verify their signatures, fail on purpose."`
 	Bench         benchCmd         `cmd:"" help:"Measure this machine."`
+	Health        healthCmd        `cmd:"" help:"Ask a server whether it accepts sends; for health checks of containers."`
 	Backup        backupCmd        `cmd:"" help:"Copy everything that a running server holds into a file (needs the admin token)."`
 	Restore       restoreCmd       `cmd:"" help:"Make a data directory of a backup."`
 	Check         checkCmd         `cmd:"" help:"Check a backup, or offline a data directory. Changes nothing."`

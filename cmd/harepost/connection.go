@@ -35,28 +35,37 @@ func (k keyed) dial() (*client.Client, error) {
 }
 
 func (c connection) dial(apiKey, adminToken string) (*client.Client, error) {
-	if c.Timeout <= 0 {
-		return nil, usagef("--timeout must be above 0, not %s", c.Timeout)
-	}
-	base, dialer, err := c.endpoint()
+	base, h, err := c.http()
 	if err != nil {
 		return nil, err
 	}
-	cas, err := readCAs("--tls-ca", c.CAFile)
+	api, err := client.New(base, apiKey, client.Options{AdminToken: adminToken, HTTPClient: h, UserAgent: "harepost-cli/" + readBuildInfo().Version})
 	if err != nil {
 		return nil, exitWith(exitUsage, err)
+	}
+	return api, nil
+}
+
+// http is what the flags say about reaching the server: the base of its URLs, and
+// the client for them.
+func (c connection) http() (base string, h *http.Client, err error) {
+	if c.Timeout <= 0 {
+		return "", nil, usagef("--timeout must be above 0, not %s", c.Timeout)
+	}
+	base, dialer, err := c.endpoint()
+	if err != nil {
+		return "", nil, err
+	}
+	cas, err := readCAs("--tls-ca", c.CAFile)
+	if err != nil {
+		return "", nil, exitWith(exitUsage, err)
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = &tls.Config{RootCAs: cas}
 	if dialer != nil {
 		t.DialContext, t.Proxy = dialer, nil
 	}
-	h := &http.Client{Transport: t, Timeout: c.Timeout}
-	api, err := client.New(base, apiKey, client.Options{AdminToken: adminToken, HTTPClient: h, UserAgent: "harepost-cli/" + readBuildInfo().Version})
-	if err != nil {
-		return nil, exitWith(exitUsage, err)
-	}
-	return api, nil
+	return base, &http.Client{Transport: t, Timeout: c.Timeout}, nil
 }
 
 // A dialContext is http.Transport's field of this name.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	cryptorand "crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -293,4 +295,54 @@ func TestKillDuringARotation(t *testing.T) {
 		answered = now
 		<-time.After(1100 * time.Millisecond) // or four would be live
 	}
+}
+
+// Kills while the data is at its limit and the oldest finished deliveries are
+// being dropped: what is pending stays, and the directory is sound.
+func TestKillDuringRetention(t *testing.T) {
+	t.Parallel()
+	w := startCasualty(t)
+	w.flags = append(w.flags, "--max-data-bytes", fmt.Sprint(leastDataBytes))
+	w.server.kill9()
+	w.server = startServer(t, w.flags...)
+	var lines strings.Builder
+	const pending = 50
+	for i := range pending {
+		fmt.Fprintf(&lines, `{"target":%q,"labels":["pending"],"delay_ms":3600000}`+"\n", w.target+fmt.Sprint("/", i))
+	}
+	w.until("POST", "/v1/send/batch", lines.String(), func(code int, _ map[string]any) bool { return code == 202 })
+	noise := make([]byte, 45<<10)
+	for range max(crashRuns(t, 3), 1) {
+		stop := make(chan struct{})
+		var load sync.WaitGroup
+		load.Go(func() { // 6 MB a batch that do not compress, until the crash is over
+			for {
+				var b strings.Builder
+				for i := range 100 {
+					cryptorand.Read(noise)
+					fmt.Fprintf(&b, `{"target":%q,"body":"%d %s"}`+"\n", w.target, i, base64.StdEncoding.EncodeToString(noise))
+				}
+				w.call("POST", "/v1/send/batch", b.String())
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+		for !strings.Contains(w.server.stderr.String(), "for their size") {
+			<-time.After(20 * time.Millisecond) // the keeper is in another process
+		}
+		w.crash(1500 * time.Millisecond)
+		close(stop)
+		load.Wait()
+	}
+	page := w.until("GET", "/v1/deliveries?label=pending&limit=100", "", func(code int, _ map[string]any) bool { return code == 200 })
+	if n := len(page["data"].([]any)); n != pending {
+		t.Errorf("%d of %d pending deliveries are left", n, pending)
+	}
+	if status := w.server.stop(); status != exitOK {
+		t.Errorf("status %d", status)
+	}
+	newUser(t, w.url, w.key).prints("sound", exitOK, "check", w.server.DataDir)
 }
