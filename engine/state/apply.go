@@ -113,6 +113,10 @@ type applying struct {
 	leavingBytes int64
 	pending      int64 // change of State.pending
 
+	// stepped is a job as the step in this batch leaves it. It is shown once what
+	// the step did to deliveries can be read: who sees a job's end may rely on it.
+	stepped *job.Job
+
 	measure *int64 // of a rehearsal: adds up what ranges take on disk; else nil
 }
 
@@ -152,6 +156,9 @@ func (s *State) applyBatch(entries []Entry, accepted func([]Entry)) error {
 		return err
 	}
 	s.pending.Store(pending)
+	if b.stepped != nil {
+		s.jobs.put(*b.stepped)
+	}
 	s.young.remove(b.leaving)
 	s.young.compact()
 	return nil

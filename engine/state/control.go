@@ -53,7 +53,8 @@ func (s *State) applyControl(b *applying, c *command.Control) (*Effect, error) {
 	if c.Last {
 		j.Status = job.Done
 	}
-	return effect, s.putJob(b, j)
+	b.stepped = &j
+	return effect, b.Set(appendJob(nil, j.Account, j.ID), j.Append(nil), nil)
 }
 
 func (s *State) controlAll(b *applying, c *command.Control, effect *Effect) (err error) {
