@@ -238,11 +238,11 @@ func (e *Engine) acceptedBefore(a AccountID, now time.Time, h *[16]byte) (Receip
 		return Receipt{}, false, err
 	}
 	hash := *h
-	id, found, err := e.state.Idempotent(a, hash, now, e.opts.IdempotencyWindow)
+	id, found, err := e.lookBefore(a, hash, now)
 	if box := e.vault.box(a); box != nil && err == nil && !found {
 		// The first send may be from before encryption was turned on.
 		hash = box.Hash(hash)
-		id, found, err = e.state.Idempotent(a, hash, now, e.opts.IdempotencyWindow)
+		id, found, err = e.lookBefore(a, hash, now)
 	}
 	e.reads.end()
 	if err != nil {
@@ -255,6 +255,21 @@ func (e *Engine) acceptedBefore(a AccountID, now time.Time, h *[16]byte) (Receip
 	}
 	e.metrics.duplicates.Inc()
 	return Receipt{ID: id, CreatedAt: id.Time(), Duplicate: true}, true, nil
+}
+
+// lookBefore finds the delivery that was accepted under a hash within the
+// window. One that was purged, or dropped to make room, is none: the answer to a
+// repetition would name what cannot be found, and promise what nobody delivers.
+func (e *Engine) lookBefore(a AccountID, hash [16]byte, now time.Time) (DeliveryID, bool, error) {
+	id, found, err := e.state.Idempotent(a, hash, now, e.opts.IdempotencyWindow)
+	if err != nil || !found {
+		return DeliveryID{}, false, err
+	}
+	_, err = e.state.Find(a, id)
+	if errors.Is(err, state.ErrNotFound) {
+		return DeliveryID{}, false, nil
+	}
+	return id, err == nil, err
 }
 
 // idempotencyHash is what makes a send a duplicate of another.

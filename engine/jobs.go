@@ -18,6 +18,8 @@ import (
 type clerk struct {
 	wake chan struct{} // a job has begun or ended; room for one
 
+	stuck map[JobID]bool // of the last round: told once, not every second; the clerk's own
+
 	mu    sync.Mutex
 	paces map[JobID]pace
 }
@@ -126,19 +128,33 @@ func (e *Engine) round(ctx context.Context) (next time.Time) {
 			next = t
 		}
 	}
+	var stuck map[JobID]bool
 	for _, j := range e.state.RunningJobs() {
 		if e.ended() != nil {
 			return time.Time{}
 		}
 		due, err := e.step(ctx, &j)
+		was := e.clerk.stuck[j.ID]
 		switch {
 		case err != nil && e.ended() == nil:
-			e.opts.Logger.Error("engine: a job cannot go on; it will be tried again", "job", j.ID, "error", err)
+			if !was {
+				e.opts.Logger.Error("a job cannot go on; it is tried again every second", "job", j.ID, "error", err)
+			}
+			if stuck == nil {
+				stuck = make(map[JobID]bool)
+			}
+			stuck[j.ID] = true
 			earlier(e.opts.Now().Add(jobRetry))
-		case err == nil && !due.IsZero():
-			earlier(due)
+		case err == nil:
+			if was {
+				e.opts.Logger.Info("a job goes on", "job", j.ID)
+			}
+			if !due.IsZero() {
+				earlier(due)
+			}
 		}
 	}
+	e.clerk.stuck = stuck
 	return next
 }
 
@@ -239,10 +255,15 @@ func (e *Engine) CountMatching(ctx context.Context, a AccountID, k JobKind, f Fi
 // and that were accepted before now: replays and purges are of dead letters,
 // cancellations of what is pending. It goes on after a restart. ErrTooMany says
 // that JobsPerAccount of the account run already, ErrSuspended that a suspended
-// account wants a replay.
+// account wants a replay; a replay is also refused as a send is for want of room.
 func (e *Engine) StartJob(ctx context.Context, a AccountID, k JobKind, f Filter, ratePerSecond int) (Job, error) {
-	if owner, ok := e.state.Directory().Account(a); ok && owner.Suspended && k == JobReplay {
-		return Job{}, ErrSuspended
+	if k == JobReplay {
+		if err := e.Ready(); err != nil {
+			return Job{}, err
+		}
+		if owner, ok := e.state.Directory().Account(a); ok && owner.Suspended {
+			return Job{}, ErrSuspended
+		}
 	}
 	id, err := job.NewID()
 	if err != nil {
