@@ -42,14 +42,15 @@ func (s *Server) controlOne(c *call, status int, do deliveryControl) error {
 	if err != nil {
 		return errNotFound
 	}
-	if _, err := s.noMember(c); err != nil {
+	w, err := s.noMember(c)
+	if err != nil {
 		return err
 	}
 	d, err := do(s.ctx, c.account, id)
 	if err != nil {
 		return err
 	}
-	writeJSON(c.http, status, append(appendDelivery(make([]byte, 0, 1024), &d, false), '\n'))
+	writeJSON(c.http, status, append(w.appendTo(appendDelivery(make([]byte, 0, 1024), &d, false)), '\n'))
 	return nil
 }
 

@@ -135,7 +135,10 @@ func TestCancel(t *testing.T) {
 	s, key := startDev(t)
 	good := startReceiver(t, 200)
 	id := s.sendOK(key, later(good.url, ""))
-	d := s.do("POST", "/v1/deliveries/"+id+"/cancel", key, "").want(200)
+	d := s.do("POST", "/v1/deliveries/"+id+"/cancel", key, `{"reason":"a mistake"}`).want(200)
+	if w := fmt.Sprint(d["warnings"]); w != `[unknown field "reason" ignored]` {
+		t.Errorf("warnings %s", w)
+	}
 	if d["queue_id"] != id || d["status"] != "canceled" || d["next_attempt_at"] != nil {
 		t.Errorf("canceled: %v", d)
 	}
@@ -253,7 +256,10 @@ func TestStopReplay(t *testing.T) {
 	s, key := startDev(t)
 	s.dead(t, key, 3, "")
 	id := s.do("POST", "/v1/dead-letters/replay", key, `{"filter":{},"rate_per_second":1}`).want(202)["replay_id"].(string)
-	stopped := s.do("POST", "/v1/replays/"+id+"/cancel", key, "").want(200)
+	stopped := s.do("POST", "/v1/replays/"+id+"/cancel", key, `{"now":true}`).want(200)
+	if w := fmt.Sprint(stopped["warnings"]); w != `[unknown field "now" ignored]` {
+		t.Errorf("warnings %s", w)
+	}
 	if stopped["status"] != "canceled" || stopped["done"].(float64) > 3 {
 		t.Errorf("stopped %v", stopped)
 	}

@@ -345,6 +345,11 @@ func (w *warnings) unknownField(prefix string, name []byte) {
 	w.warn("unknown field " + quoted(append([]byte(prefix), name...)) + " ignored")
 }
 
+// appendTo puts the warnings into the object that b ends with.
+func (w *warnings) appendTo(b []byte) []byte {
+	return append(w.appendWarnings(b[:len(b)-1]), '}')
+}
+
 // appendWarnings appends `,"warnings":[...]`, or nothing.
 func (w *warnings) appendWarnings(b []byte) []byte {
 	if len(w.list) == 0 {

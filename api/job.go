@@ -63,7 +63,8 @@ func (s *Server) cancelJob(c *call) error { return s.stopJob(c, isAny) }
 func (s *Server) cancelReplay(c *call) error { return s.stopJob(c, isReplay) }
 
 func (s *Server) stopJob(c *call, shown func(*engine.Job) bool) error {
-	if _, err := s.noMember(c); err != nil {
+	w, err := s.noMember(c)
+	if err != nil {
 		return err
 	}
 	j, err := s.findJob(c, shown)
@@ -73,7 +74,7 @@ func (s *Server) stopJob(c *call, shown func(*engine.Job) bool) error {
 	if j, err = s.engine.CancelJob(s.ctx, c.account, j.ID); err != nil {
 		return err
 	}
-	writeJSON(c.http, fasthttp.StatusOK, append(appendJob(nil, &j), '\n'))
+	writeJSON(c.http, fasthttp.StatusOK, append(w.appendTo(appendJob(nil, &j)), '\n'))
 	return nil
 }
 

@@ -36,7 +36,7 @@ type Options struct {
 	BatchBytes           int           // body of one batch; 16 MiB, or RequestBytes if that is more
 	Headers              int           // members of a send's headers; 64
 	HeadersBytes         int           // names and values of them together; 16 KiB
-	URLBytes             int           // target; 2048
+	URLChars             int           // target; 2048
 	MetadataBytes        int           // metadata as written; 16 KiB, or RequestBytes if that is less
 	IdempotencyKeyChars  int           // idempotency_key; 255
 	Labels               int           // labels of one send; 8
@@ -71,7 +71,7 @@ func (o Options) withDefaults() Options {
 	orInt(&o.BatchBytes, max(16<<20, o.RequestBytes))
 	orInt(&o.Headers, 64)
 	orInt(&o.HeadersBytes, 16<<10)
-	orInt(&o.URLBytes, 2048)
+	orInt(&o.URLChars, 2048)
 	orInt(&o.MetadataBytes, min(16<<10, o.RequestBytes))
 	orInt(&o.IdempotencyKeyChars, 255)
 	orInt(&o.Labels, 8)
@@ -110,7 +110,7 @@ func orDuration(v *time.Duration, def time.Duration) {
 func (o Options) validate() error {
 	for name, v := range map[string]int{
 		"RequestBytes": o.RequestBytes, "BatchSends": o.BatchSends, "BatchBytes": o.BatchBytes, "Headers": o.Headers, "HeadersBytes": o.HeadersBytes,
-		"URLBytes": o.URLBytes, "MetadataBytes": o.MetadataBytes,
+		"URLChars": o.URLChars, "MetadataBytes": o.MetadataBytes,
 		"IdempotencyKeyChars": o.IdempotencyKeyChars, "Labels": o.Labels, "LabelChars": o.LabelChars,
 		"Warnings": o.Warnings, "Connections": o.Connections, "ReadBufferBytes": o.ReadBufferBytes,
 		"RequestsPerConn": o.RequestsPerConn,

@@ -326,7 +326,7 @@ func TestInnerDuplicates(t *testing.T) {
 // Every limit is exact: its value is accepted, one more is not.
 func TestSendLimits(t *testing.T) {
 	o := Options{
-		Headers: 3, HeadersBytes: 30, URLBytes: 40, MetadataBytes: 20, IdempotencyKeyChars: 5, Labels: 2, LabelChars: 4, Warnings: 2,
+		Headers: 3, HeadersBytes: 30, URLChars: 40, MetadataBytes: 20, IdempotencyKeyChars: 5, Labels: 2, LabelChars: 4, Warnings: 2,
 		MaxDelay: time.Hour,
 	}
 	accepted := func(body string) {

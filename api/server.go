@@ -50,7 +50,7 @@ func New(e *engine.Engine, o Options) (*Server, error) {
 		targets: targetRules{
 			allowHTTP:    o.AllowHTTPTargets,
 			loopback:     o.Dev,
-			urlBytes:     o.URLBytes,
+			urlChars:     o.URLChars,
 			privateNames: o.PrivateNames,
 		},
 		admin: sha256.Sum256([]byte(o.AdminToken)),

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/harepost/harepost/engine"
 )
@@ -14,7 +15,7 @@ import (
 type targetRules struct {
 	allowHTTP    bool
 	loopback     bool // Options.Dev
-	urlBytes     int
+	urlChars     int
 	privateNames []string
 }
 
@@ -27,8 +28,8 @@ type targetRules struct {
 // The path and query are kept as written, see requestURI.
 func parseTarget(raw string, rules *targetRules) (engine.Target, error) {
 	var t engine.Target
-	if len(raw) > rules.urlBytes {
-		return t, errors.New("it is longer than " + strconv.Itoa(rules.urlBytes) + " characters")
+	if len(raw) > rules.urlChars && utf8.RuneCountInString(raw) > rules.urlChars {
+		return t, errors.New("it is longer than " + strconv.Itoa(rules.urlChars) + " characters")
 	}
 	scheme, authority, rest, err := splitURL(raw)
 	if err != nil {

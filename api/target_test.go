@@ -9,7 +9,7 @@ import (
 )
 
 func rules() *targetRules {
-	return &targetRules{urlBytes: 2048, privateNames: DefaultPrivateNames}
+	return &targetRules{urlChars: 2048, privateNames: DefaultPrivateNames}
 }
 
 func devRules() *targetRules {
@@ -52,6 +52,9 @@ func TestTargetAccepted(t *testing.T) {
 	f("https://ｅｘａｍｐｌｅ.com/x", "https", "example.com", 443, "/x")
 	f("https://example。com/x", "https", "example.com", 443, "/x")
 	f("https://"+strings.Repeat("a", 63)+".com/x", "https", strings.Repeat("a", 63)+".com", 443, "/x")
+
+	// The bound counts characters.
+	f("https://example.com/"+strings.Repeat("é", 2028), "https", "example.com", 443, "/"+strings.Repeat("%C3%A9", 2028))
 
 	// The path and query stay as they are written.
 	f("https://example.com/a%2Fb/%7Euser/%c3%bc", "https", "example.com", 443, "/a%2Fb/%7Euser/%c3%bc")
@@ -112,7 +115,8 @@ func TestTargetRefused(t *testing.T) {
 	f("https://?x", "host is empty")
 	f("https://:443/", "host is empty")
 	f("https://./", "host is empty")
-	f("https://example.com/"+strings.Repeat("a", 2048), "longer than 2048")
+	f("https://example.com/"+strings.Repeat("a", 2029), "longer than 2048")
+	f("https://example.com/"+strings.Repeat("é", 2029), "longer than 2048")
 
 	// Characters that parsers drop, fold or split at.
 	f(" https://example.com/", space)
@@ -316,7 +320,7 @@ func FuzzTarget(f *testing.F) {
 		}
 		again := got
 		again.URL = got.Scheme + "://" + bracketed(got.Host) + portSuffix(got.Port) + got.URI
-		r.urlBytes = len(again.URL) // canonical spellings may be longer
+		r.urlChars = len(again.URL) // canonical spellings may be longer
 		twice, err := parseTarget(again.URL, r)
 		if err != nil {
 			t.Fatalf("%q became %q, which is refused: %v", raw, again.URL, err)

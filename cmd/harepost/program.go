@@ -141,19 +141,20 @@ func (p *program) engineOptions() engine.Options {
 
 func (p *program) apiOptions() api.Options {
 	return api.Options{
-		AdminToken:       p.cfg.AdminToken,
-		Version:          readBuildInfo().Version,
-		OpenSignup:       p.cfg.OpenSignup || p.cfg.Dev,
-		AllowHTTPTargets: p.cfg.AllowHTTPTargets,
-		Dev:              p.cfg.Dev,
-		RequestBytes:     p.cfg.MaxRequestBytes,
-		Headers:          p.cfg.MaxHeaders,
-		HeadersBytes:     p.cfg.MaxHeaderBytes,
-		URLBytes:         p.cfg.MaxURLBytes,
-		MetadataBytes:    p.cfg.MaxMetadataBytes,
-		Connections:      p.cfg.MaxConnections,
-		Metrics:          p.writeMetrics,
-		Logger:           p.log,
+		AdminToken:          p.cfg.AdminToken,
+		Version:             readBuildInfo().Version,
+		OpenSignup:          p.cfg.OpenSignup || p.cfg.Dev,
+		AllowHTTPTargets:    p.cfg.AllowHTTPTargets,
+		Dev:                 p.cfg.Dev,
+		RequestBytes:        p.cfg.MaxRequestBytes,
+		Headers:             p.cfg.MaxHeaders,
+		HeadersBytes:        p.cfg.MaxHeaderBytes,
+		URLChars:            p.cfg.MaxURLChars,
+		MetadataBytes:       p.cfg.MaxMetadataBytes,
+		IdempotencyKeyChars: p.cfg.MaxKeyChars,
+		Connections:         p.cfg.MaxConnections,
+		Metrics:             p.writeMetrics,
+		Logger:              p.log,
 	}
 }
 

@@ -49,10 +49,11 @@ type limitFlags struct {
 	MaxInFlight      int `name:"max-in-flight" default:"4096" help:"Attempts at once in all."`
 	MaxRequestBytes  int `name:"max-request-bytes" default:"1048576" help:"Largest request body; larger ones get 413."`
 	MaxConnections   int `name:"max-connections" default:"4096" help:"Connections to the API at once; more get 503."`
-	MaxURLBytes      int `name:"max-url-bytes" default:"2048" help:"Longest target URL."`
+	MaxURLChars      int `name:"max-url-chars" default:"2048" help:"Longest target URL."`
 	MaxHeaders       int `name:"max-headers" default:"64" help:"Most headers in a send."`
 	MaxHeaderBytes   int `name:"max-header-bytes" default:"16384" help:"Most bytes of headers in a send."`
 	MaxMetadataBytes int `name:"max-metadata-bytes" default:"16384" help:"Most bytes of metadata in a send."`
+	MaxKeyChars      int `name:"max-idempotency-key-chars" default:"255" help:"Longest idempotency key."`
 }
 
 type policyFlags struct {
@@ -174,8 +175,9 @@ func (c *serveCmd) checkNumbers() error {
 	}{
 		{"lane-concurrency", c.LaneConcurrency}, {"max-in-flight", c.MaxInFlight},
 		{"max-request-bytes", c.MaxRequestBytes}, {"max-connections", c.MaxConnections},
-		{"max-url-bytes", c.MaxURLBytes}, {"max-headers", c.MaxHeaders},
+		{"max-url-chars", c.MaxURLChars}, {"max-headers", c.MaxHeaders},
 		{"max-header-bytes", c.MaxHeaderBytes}, {"max-metadata-bytes", c.MaxMetadataBytes},
+		{"max-idempotency-key-chars", c.MaxKeyChars},
 	}
 	for _, p := range positive {
 		if p.value <= 0 {
