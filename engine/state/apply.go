@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -112,6 +111,12 @@ type applying struct {
 	leaving      []*Young // young that this batch writes
 	leavingBytes int64
 	pending      int64 // change of State.pending
+
+	// storeThrough is an index up to which no delivery may stay young. Whether a
+	// cancellation met a young delivery cannot be told later, when retention may
+	// have dropped what it made of it: so Low moves past what it has met, and
+	// Rebuild never looks at it.
+	storeThrough uint64
 
 	// stepped is a job as the step in this batch leaves it. It is shown once what
 	// the step did to deliveries can be read: who sees a job's end may rely on it.
@@ -387,7 +392,7 @@ func (s *State) evict(b *applying) error {
 		}
 		tooMany := len(s.young.queue)-s.young.front > s.opts.YoungDeliveries
 		tooOld := s.logBytes-y.position > s.opts.YoungLogBytes
-		if !tooMany && !tooOld && s.young.bytes-b.leavingBytes <= s.opts.YoungBytes && y.index != index {
+		if !tooMany && !tooOld && s.young.bytes-b.leavingBytes <= s.opts.YoungBytes && y.index != index && y.index > b.storeThrough {
 			return nil
 		}
 		index = y.index
@@ -429,41 +434,11 @@ func (s *State) Rebuild(e Entry) error {
 		if err != nil {
 			return fmt.Errorf("state: index %d: attempt: %w", e.Index, err)
 		}
-		s.rebuildWithout(c.ID)
-	case command.KindControl:
-		c, err := command.ReadControl(&r)
-		if err != nil {
-			return fmt.Errorf("state: index %d: control: %w", e.Index, err)
-		}
-		if c.Kind != job.Cancel {
-			return nil
-		}
-		for _, id := range c.IDs {
-			// Whether the command found it there to cancel is what Pebble knows.
-			if stored, err := s.hasLeft(&c, id); err != nil {
-				return fmt.Errorf("state: index %d: control: %w", e.Index, err)
-			} else if stored {
-				s.rebuildWithout(id)
-			}
+		// As applyAttempt takes it.
+		if y := s.young.byID[c.ID]; y != nil && c.Number == 1 && c.Account == y.Account {
+			y.gone = true
+			s.young.remove([]*Young{y})
 		}
 	}
 	return nil
-}
-
-func (s *State) rebuildWithout(id delivery.ID) {
-	if y := s.young.byID[id]; y != nil {
-		y.gone = true
-		s.young.remove([]*Young{y})
-	}
-}
-
-// hasLeft reports whether Pebble has a delivery that was young: as one that has
-// ended, or that was replayed after that.
-func (s *State) hasLeft(c *command.Control, id delivery.ID) (bool, error) {
-	_, err := findAt(s.db, place{account: c.Account, status: delivery.Retrying, id: id})
-	if err == nil || !errors.Is(err, pebble.ErrNotFound) {
-		return err == nil, err
-	}
-	_, stored, err := s.finished(c, id)
-	return stored, err
 }

@@ -168,6 +168,7 @@ func (s *State) cancel(b *applying, c *command.Control, id delivery.ID, effect *
 		w, body := y.row(s.opts.InlineBodyBytes)
 		w.UpdatedAt = c.At
 		b.leave(y)
+		b.storeThrough = max(b.storeThrough, y.index)
 		effect.Canceled = append(effect.Canceled, Requeued{y.Lane(), Position{Due: y.Due, ID: id, Attempt: 1}})
 		return true, s.putCanceled(b, c, id, &w, body)
 	}

@@ -21,8 +21,10 @@
 // Applied, the last index it holds, and Low, the index of the oldest young
 // delivery; the young at Applied are the accepts in [Low, Applied] whose first
 // attempt has not been recorded in there, since they leave strictly in log
-// order unless they finish. Rebuild collects them without touching Pebble. The
-// log must therefore keep everything from Low on, see [Options.Durable].
+// order unless they finish. One that is cancelled takes all before it along into
+// the disk queue, so that it leaves in log order too. Rebuild collects the young
+// without touching Pebble. The log must therefore keep everything from Low on,
+// see [Options.Durable].
 //
 // Where a young delivery is written does not depend on how the log was cut
 // into batches, only when; two states that have applied the same log are equal

@@ -95,11 +95,13 @@ func getFrom(r pebble.Reader, key []byte) ([]byte, error) {
 
 // Body returns the body of what Find found. It is [ErrNotFound] when the
 // delivery has moved since, or lost its body to retention.
-func (s *State) Body(f *Stored) ([]byte, error) {
+func (s *State) Body(f *Stored) ([]byte, error) { return bodyOf(s.db, f) }
+
+func bodyOf(r pebble.Reader, f *Stored) ([]byte, error) {
 	if f.Row.HasBody {
 		return f.Row.Body, nil
 	}
-	b, err := getFrom(s.db, f.place.appendBody(nil))
+	b, err := getFrom(r, f.place.appendBody(nil))
 	if errors.Is(err, pebble.ErrNotFound) {
 		err = ErrNotFound
 	}
@@ -118,14 +120,30 @@ func (s *State) FindPending(a account.ID, id delivery.ID, n uint32) (Stored, []b
 			}, body, nil
 		}
 	}
+	f, body, err := findPending(s.db, a, id, n)
+	if !errors.Is(err, errNoBody) {
+		return f, body, err
+	}
+	// Cancelled between the two reads, or damaged: a snapshot tells. Every attempt
+	// would have to pay for one.
+	snap := s.db.NewSnapshot()
+	defer snap.Close()
+	return findPending(snap, a, id, n)
+}
+
+// errNoBody does not wrap [ErrNotFound]: where row and body were read at one
+// moment it is damage, and not a delivery that has ended.
+var errNoBody = errors.New("a pending delivery has no body")
+
+func findPending(r pebble.Reader, a account.ID, id delivery.ID, n uint32) (Stored, []byte, error) {
 	p := place{account: a, status: delivery.Retrying, id: id}
 	if n == 1 {
 		p.status = delivery.Queued
 	}
-	f, err := findAt(s.db, p)
+	f, err := findAt(r, p)
 	if n == 1 && errors.Is(err, pebble.ErrNotFound) { // cancelled before it, and replayed
 		p.status = delivery.Retrying
-		f, err = findAt(s.db, p)
+		f, err = findAt(r, p)
 	}
 	if errors.Is(err, pebble.ErrNotFound) || err == nil && f.Row.Count != int(n)-1 {
 		return Stored{}, nil, ErrNotFound
@@ -133,10 +151,9 @@ func (s *State) FindPending(a account.ID, id delivery.ID, n uint32) (Stored, []b
 	if err != nil {
 		return Stored{}, nil, err
 	}
-	body, err := s.Body(&f)
+	body, err := bodyOf(r, &f)
 	if errors.Is(err, ErrNotFound) {
-		// Not wrapped: this is damage, and not a delivery that has ended.
-		err = fmt.Errorf("state: pending delivery %s has no body", id)
+		err = fmt.Errorf("state: %s: %w", id, errNoBody)
 	}
 	return f, body, err
 }

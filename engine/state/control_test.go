@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"sync"
 	"testing"
 
@@ -8,6 +9,31 @@ import (
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/job"
 )
+
+// A worker that is about to make an attempt meets the cancellation of its
+// delivery: it has ended, and is not damaged.
+func TestAPendingDeliveryIsCancelledWhileItIsRead(t *testing.T) {
+	e := newEnded(t, Options{InlineBodyBytes: 100}) // the body is beside the row
+	for range 2000 {
+		id := e.add(delivery.Retrying, false, 2000)
+		at := delivery.Attempt{Number: 1, Outcome: delivery.OutcomeFailed, HTTPStatus: 500, StartedAt: epoch, CreatedAt: epoch, NextAttemptAt: epoch}
+		c := command.Attempt{Account: 1, ID: id, Number: 1, Status: delivery.Retrying, UpdatedAt: id.UnixMilli(), NextDue: epoch.UnixMilli()}
+		e.apply(command.AppendAttempt(nil, &c, &at))
+		ended := make(chan error, 1)
+		go func() {
+			for {
+				if _, _, err := e.state.FindPending(1, id, 2); err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
+		e.apply(command.AppendControl(nil, &command.Control{Kind: job.Cancel, Account: 1, At: epoch.UnixMilli(), IDs: []delivery.ID{id}}))
+		if err := <-ended; !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+}
 
 // Who sees that a job has ended sees what it did, too.
 func TestAJobIsSeenToEndAfterItsDeliveries(t *testing.T) {
