@@ -46,7 +46,11 @@ func (e *Engine) CreateAccount(ctx context.Context, name string) (NewAccount, er
 		if err := e.addDataKey(ctx, a.ID); err != nil {
 			return NewAccount{}, err
 		}
-		a.Secrets = []Secret{e.sealSecret(a.ID, a.Secrets[0])}
+		kept, err := e.sealSecret(a.ID, a.Secrets[0])
+		if err != nil {
+			return NewAccount{}, err
+		}
+		a.Secrets = []Secret{kept}
 	}
 	if err := e.propose(ctx, command.AppendCreateAccount(nil, &a, &k)); err != nil {
 		return NewAccount{}, err

@@ -29,7 +29,11 @@ func (e *Engine) RotateSigningSecret(ctx context.Context, a AccountID, overlap t
 		return Rotation{}, err
 	}
 	_, err = e.changeAccount(ctx, a, func(owner Account) (Account, error) {
-		changed, err := owner.WithSecret(e.sealSecret(a, secret), overlap, now)
+		kept, err := e.sealSecret(a, secret)
+		if err != nil {
+			return owner, err
+		}
+		changed, err := owner.WithSecret(kept, overlap, now)
 		if errors.Is(err, account.ErrTooManySecrets) {
 			err = fmt.Errorf("%w: an account has at most %d live signing secrets; an overlap of 0 ends the earlier ones", ErrTooMany, account.MostSecrets)
 		}

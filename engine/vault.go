@@ -40,7 +40,8 @@ func (v *vault) unlock(dir *state.Directory) error {
 	return nil
 }
 
-// box is the account's, nil when nothing is sealed.
+// box is the account's; nil when nothing is sealed, and when the account was
+// swept this moment.
 func (v *vault) box(a AccountID) *seal.Box {
 	if v.keys == nil {
 		return nil
@@ -117,12 +118,23 @@ func (e *Engine) addDataKey(ctx context.Context, a AccountID) error {
 	return nil
 }
 
+// toWrite is the account's box for what is written, nil when nothing is sealed:
+// nothing goes into the log in clear text for want of a key. ErrUnauthorized: the
+// account was deleted and swept while the caller waited, for DNS for one.
+func (v *vault) toWrite(a AccountID) (*seal.Box, error) {
+	box := v.box(a)
+	if box == nil && v.keys != nil {
+		return nil, ErrUnauthorized
+	}
+	return box, nil
+}
+
 // sealSend seals what a record carries, and returns the body as it is stored.
 // The record's headers are gone from it afterwards.
 func (e *Engine) sealSend(a AccountID, rec *delivery.Record, body []byte) ([]byte, error) {
-	box := e.vault.box(a)
-	if box == nil {
-		return body, nil
+	box, err := e.vault.toWrite(a)
+	if err != nil || box == nil {
+		return body, err
 	}
 	d, err := box.Delivery(rec.ID)
 	if err != nil {
@@ -173,11 +185,12 @@ func (e *Engine) openView(a AccountID, v *Delivery, w *delivery.Row, payload boo
 }
 
 // sealSecret is a signing secret as it is kept.
-func (e *Engine) sealSecret(a AccountID, secret Secret) Secret {
-	if box := e.vault.box(a); box != nil {
+func (e *Engine) sealSecret(a AccountID, secret Secret) (Secret, error) {
+	box, err := e.vault.toWrite(a)
+	if err == nil && box != nil {
 		secret.Text = box.SealText(secret.Text)
 	}
-	return secret
+	return secret, err
 }
 
 // openSecret is a signing secret as it is used. One from before encryption was

@@ -208,7 +208,7 @@ func openInput(sh *shell, file string) (io.ReadCloser, error) {
 func unpackBackup(from io.Reader, dir string) (backup.Summary, error) {
 	subs := []string{filepath.Join(dir, backup.StateDir), filepath.Join(dir, backup.LogDir)}
 	for _, sub := range subs {
-		if err := os.MkdirAll(sub, 0o700); err != nil {
+		if err := makeDir(sub); err != nil {
 			return backup.Summary{}, err
 		}
 	}

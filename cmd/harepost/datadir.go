@@ -31,8 +31,8 @@ func prepareDataDir(dir string) error {
 		if _, err := os.Stat(sub); !errors.Is(err, fs.ErrNotExist) {
 			continue // the engine tells what is wrong with it
 		}
-		if err := makeDataDir(sub); err != nil {
-			return err
+		if err := makeDir(sub); err != nil {
+			return fmt.Errorf("--data-dir: %w", err)
 		}
 	}
 	return nil
@@ -63,24 +63,21 @@ func checkDataDir(dir string) error {
 	return nil
 }
 
-// makeDataDir makes dir and its parents. Payloads will stand there, so only
+// makeDir makes dir and its parents. Payloads will stand there, so only
 // the owner may look in. Each new name is synced into its parent: a power cut
 // must not take the directory away from under what was acknowledged.
-func makeDataDir(dir string) error {
+func makeDir(dir string) error {
 	dir = filepath.Clean(dir)
 	parent := filepath.Dir(dir)
 	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) && parent != dir {
-		if err := makeDataDir(parent); err != nil {
+		if err := makeDir(parent); err != nil {
 			return err
 		}
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return fmt.Errorf("--data-dir: %w", err)
+		return err
 	}
-	if err := syncDir(parent); err != nil {
-		return fmt.Errorf("--data-dir: %w", err)
-	}
-	return nil
+	return syncDir(parent)
 }
 
 // lockDataDir locks the directory itself until the file is closed or the

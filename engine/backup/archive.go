@@ -251,24 +251,20 @@ func (r *reader) file(h *tar.Header) error {
 }
 
 func (r *reader) copy(h *tar.Header, sum io.Writer) (err error) {
-	to := sum
+	out := &outlet{w: io.Discard}
 	if r.create != nil {
-		f, err := r.create(h.Name)
-		if err != nil {
-			return err
+		f, createErr := r.create(h.Name)
+		if createErr != nil {
+			return createErr
 		}
-		out := &outlet{w: f}
+		// Close is where a restored file is synced.
 		defer func() { err = errors.Join(err, f.Close()) }()
-		to = io.MultiWriter(sum, out) // the sum first: not every Write leaves its argument alone
-		if _, err := io.Copy(to, r.tar); err != nil {
-			if out.err != nil {
-				return out.err
-			}
-			return readError("in "+h.Name, err)
-		}
-		return nil
+		out.w = f
 	}
-	if _, err := io.Copy(to, r.tar); err != nil {
+	// The sum first: not every Write leaves its argument alone.
+	if _, err := io.Copy(io.MultiWriter(sum, out), r.tar); out.err != nil {
+		return out.err
+	} else if err != nil {
 		return readError("in "+h.Name, err)
 	}
 	return nil

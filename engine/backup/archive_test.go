@@ -53,6 +53,20 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	}
 }
 
+type unsynced struct{ bytes.Buffer }
+
+var errUnsynced = errors.New("sync: input/output error")
+
+func (*unsynced) Close() error { return errUnsynced }
+
+// A file that cannot be closed, which is when it is synced, was not restored.
+func TestAFailedCloseIsAFailedRead(t *testing.T) {
+	_, err := Read(bytes.NewReader(sample(t)), func(string) (io.WriteCloser, error) { return new(unsynced), nil })
+	if !errors.Is(err, errUnsynced) {
+		t.Errorf("%v", err)
+	}
+}
+
 // Wherever a backup is cut off, it is noticed.
 func TestEveryCutIsFound(t *testing.T) {
 	whole := sample(t)
