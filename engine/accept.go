@@ -82,7 +82,7 @@ func (e *Engine) ratePerMinute(a AccountID) int {
 func (e *Engine) checkTarget(ctx context.Context, a AccountID, t *Target) error {
 	_, notLiteral := netip.ParseAddr(t.Host)
 	if notLiteral == nil {
-		if err := e.checkAddress(ctx, t); err != nil {
+		if err := e.checkAddress(ctx, a, t); err != nil {
 			return err
 		}
 	}
@@ -92,12 +92,23 @@ func (e *Engine) checkTarget(ctx context.Context, a AccountID, t *Target) error 
 	if notLiteral == nil {
 		return nil
 	}
-	return e.checkAddress(ctx, t)
+	return e.checkAddress(ctx, a, t)
 }
 
-func (e *Engine) checkAddress(ctx context.Context, t *Target) error {
+func (e *Engine) checkAddress(ctx context.Context, a AccountID, t *Target) error {
+	known, err := e.opts.Transport.CheckKnown(t.Host, t.Port)
+	if !known {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, checkWait)
+		defer cancel()
+		if !e.lookups.begin(ctx, a) {
+			return nil
+		}
+		defer e.lookups.end(a)
+		err = e.opts.Transport.CheckHost(ctx, t.Host, t.Port)
+	}
 	var blocked *transport.BlockedError
-	if err := e.opts.Transport.CheckHost(ctx, t.Host, t.Port); errors.As(err, &blocked) {
+	if errors.As(err, &blocked) {
 		return &AddressBlockedError{Host: t.Host}
 	}
 	return nil

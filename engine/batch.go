@@ -15,7 +15,7 @@ type SendResult struct {
 
 // checksAtOnce bounds the look-ups of targets' names that a batch has under
 // way.
-const checksAtOnce = 16
+const checksAtOnce = lookupsPerAccount
 
 // SendBatch makes deliveries of all sends that are not nil, with one append to
 // the log and one wait, and returns when every accepted one is durable.
@@ -81,8 +81,11 @@ func (b *batch) takeTokens() {
 	})
 }
 
-// checkTargets checks each host once, some at a time.
+// checkTargets checks each host once, some at a time, and all of them within
+// checkWait.
 func (b *batch) checkTargets(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, checkWait)
+	defer cancel()
 	type place struct {
 		host string
 		port uint16

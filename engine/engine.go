@@ -34,6 +34,7 @@ type Engine struct {
 	ids     idSource
 	flights flights
 	limiter limiter
+	lookups lookups
 	vault   vault
 	lastUse lastUse
 	control sync.Mutex // one decision about deliveries at a time
@@ -90,6 +91,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.limiter.rate = e.ratePerMinute
 	e.dispatcher = newDispatcher(e)
 	e.clerk.init()
+	e.lookups.init()
 	e.metrics = newEngineMetrics(e)
 	log, err := e.openStores(dir)
 	if err != nil {

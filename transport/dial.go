@@ -67,6 +67,18 @@ func (d *dialer) control(_ context.Context, _, address string, _ syscall.RawConn
 // forbidden makes the whole name forbidden: a name that points at both sides
 // of the fence is an attempt to climb it. The slice must not be written to.
 func (d *dialer) addrs(ctx context.Context, host string, port uint16) ([]netip.Addr, error) {
+	return d.addrsBy(host, port, func() ([]netip.Addr, error) { return d.resolver.addresses(ctx, host) })
+}
+
+// errNotKnown is knownAddrs' answer where only a lookup could tell.
+var errNotKnown = errors.New("not looked up yet")
+
+// knownAddrs is addrs without a lookup.
+func (d *dialer) knownAddrs(host string, port uint16) ([]netip.Addr, error) {
+	return d.addrsBy(host, port, func() ([]netip.Addr, error) { return d.resolver.known(host) })
+}
+
+func (d *dialer) addrsBy(host string, port uint16, resolve func() ([]netip.Addr, error)) ([]netip.Addr, error) {
 	if a, ok := literal(host); ok {
 		if !d.guard.allowed(a, port) {
 			return nil, faultBlocked
@@ -82,7 +94,7 @@ func (d *dialer) addrs(ctx context.Context, host string, port uint16) ([]netip.A
 	if !publicName(host) {
 		return nil, faultBlocked
 	}
-	addrs, err := d.resolver.addresses(ctx, host)
+	addrs, err := resolve()
 	if err != nil {
 		return nil, err
 	}

@@ -159,6 +159,34 @@ func TestLocalNamesAreRefused(t *testing.T) {
 	}
 }
 
+// What is known is checked as strictly without a lookup; what is not is left to
+// one, and none is made.
+func TestCheckKnown(t *testing.T) {
+	dns := serveDNS(t)
+	tr := open(t, func(o *Options) { o.EgressAllow = nil }, dns.use)
+	dns.set("a.example.com", "8.8.8.8")
+	dns.set("inside.example.com", "10.0.0.1")
+	check := func(host string, wantKnown, wantBlocked bool) {
+		t.Helper()
+		known, err := tr.CheckKnown(host, 443)
+		var blocked *BlockedError
+		if known != wantKnown || errors.As(err, &blocked) != wantBlocked || err != nil && !wantBlocked {
+			t.Errorf("CheckKnown(%q) = %t, %v", host, known, err)
+		}
+	}
+	check("8.8.8.8", true, false)
+	check("10.0.0.1", true, true)
+	check("localhost", true, true)
+	for _, host := range []string{"a.example.com", "inside.example.com"} {
+		check(host, false, false)
+		tr.CheckHost(t.Context(), host, 443)
+		check(host, true, host[0] == 'i')
+	}
+	if n := tr.Stats().Lookups; n != 2 {
+		t.Errorf("%d lookups, want those of CheckHost", n)
+	}
+}
+
 // Exceptions open what they name and nothing beside it; our own listeners
 // stay closed whatever the exceptions say.
 func TestExceptionsAndOwnListeners(t *testing.T) {

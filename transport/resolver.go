@@ -116,7 +116,7 @@ func (r *resolver) close() {
 // ctx's own when ctx ended first.
 func (r *resolver) addresses(ctx context.Context, name string) ([]netip.Addr, error) {
 	r.mu.Lock()
-	if e, ok := r.cache.get(name); ok && time.Now().Before(e.expires) {
+	if e, ok := r.cachedLocked(name); ok {
 		r.mu.Unlock()
 		return e.addrs, e.err
 	}
@@ -136,6 +136,21 @@ func (r *resolver) addresses(ctx context.Context, name string) ([]netip.Addr, er
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+func (r *resolver) cachedLocked(name string) (cached, bool) {
+	e, ok := r.cache.get(name)
+	return e, ok && time.Now().Before(e.expires)
+}
+
+// known is addresses without a lookup: errNotKnown where there would be one.
+func (r *resolver) known(name string) ([]netip.Addr, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e, ok := r.cachedLocked(name); ok {
+		return e.addrs, e.err
+	}
+	return nil, errNotKnown
 }
 
 func (r *resolver) startLocked(name string) (*lookupCall, error) {

@@ -167,6 +167,20 @@ func (t *Transport) connection(dest destination, deadline time.Time, res *Result
 // with, and cached like, those of attempts.
 func (t *Transport) CheckHost(ctx context.Context, host string, port uint16) error {
 	_, err := t.dialer.addrs(ctx, normalHost(host), port)
+	return t.checked(host, err)
+}
+
+// CheckKnown is CheckHost as far as it gets without a lookup; known is false
+// where that takes one.
+func (t *Transport) CheckKnown(host string, port uint16) (known bool, err error) {
+	_, err = t.dialer.knownAddrs(normalHost(host), port)
+	if err == errNotKnown {
+		return false, nil
+	}
+	return true, t.checked(host, err)
+}
+
+func (t *Transport) checked(host string, err error) error {
 	if errors.Is(err, faultBlocked) {
 		t.blocked.Add(1)
 		return &BlockedError{Host: host}
