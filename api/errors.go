@@ -172,6 +172,12 @@ func (s *Server) problemOf(err error) *problem {
 			detail:     "nothing was accepted; send again after the seconds in Retry-After",
 			retryAfter: s.o.OverloadedRetryAfter,
 		}
+	case errors.Is(err, engine.ErrTooLarge):
+		return &problem{
+			status:  fasthttp.StatusRequestEntityTooLarge,
+			message: "send too large",
+			detail:  "this server's disk or data limit is too small for a send of this size; nothing was accepted",
+		}
 	case errors.Is(err, engine.ErrStorageFull):
 		return &problem{
 			status:     fasthttp.StatusInsufficientStorage,

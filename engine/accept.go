@@ -23,8 +23,8 @@ const youngDelay = 2 * time.Second
 // Send makes a delivery of s and returns when it is durable. Errors: a
 // [*RateLimitedError], [*AddressBlockedError] or [*DomainNotVerifiedError]
 // says why it was refused, as does [ErrSuspended], [ErrUnauthorized] that the
-// account was deleted this moment, [ErrOverloaded] that it was not tried,
-// [ErrUnknown] that it may or may not have been accepted.
+// account was deleted this moment, [ErrTooLarge] that the log has no room for one
+// like it, [ErrOverloaded] that it was not tried, [ErrUnknown] that it may or may not have been accepted.
 func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error) {
 	if err := e.Ready(); err != nil {
 		e.metrics.notNow(err)
@@ -132,6 +132,7 @@ func isLoopback(host string) bool {
 func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
 	p, err := e.prepare(a, s, hash)
 	if err == nil {
+		e.quota.taken(len(p.cmd))
 		err = e.log.Append(p.cmd, p.cookie)
 	}
 	if err != nil {
@@ -180,6 +181,9 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte) (proposal, error)
 		c.Idempotent, c.Hash = true, *hash
 	}
 	cmd := command.AppendAccept(make([]byte, 0, len(c.Record)+len(c.Body)+48), &c)
+	if len(cmd) > e.log.MostBytes() {
+		return proposal{}, ErrTooLarge // by itself: the others of a batch are taken
+	}
 	// From here on the delivery's bytes are the command's, the engine's own.
 	bodyAt := len(cmd) - len(c.Body)
 	c.Record, c.Body = cmd[bodyAt-len(c.Record):bodyAt:bodyAt], cmd[bodyAt:]

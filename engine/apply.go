@@ -114,7 +114,7 @@ func (e *Engine) applyCommit(c *commit) error {
 // cut: small rows fill a memtable slowly, and a start replays what is not
 // flushed.
 func (e *Engine) boundLog() error {
-	if e.log.Bytes() < e.opts.LogBytes || e.flushing.Swap(true) {
+	if e.log.Bytes() < max(e.opts.LogBytes, e.flushAt.Load()) || e.flushing.Swap(true) {
 		return nil
 	}
 	return e.state.FlushSoon()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/harepost/harepost/engine/backup"
@@ -13,6 +14,9 @@ import (
 
 // backupDir is where a backup is put together, inside the engine's directory.
 const backupDir = "backup.tmp"
+
+// backupFlushWait bounds how long a backup waits for a flush.
+const backupFlushWait = 5 * time.Second
 
 // A Backup is a copy of all that the engine holds, as of one index of the log:
 // what was acknowledged before Backup was called is in it, with every attempt
@@ -80,8 +84,11 @@ func (b *Backup) collect(ctx context.Context) error {
 	}
 	e.backups.hold()
 	defer e.letGo()
-	// Not needed for the backup to be whole, but what is flushed needs no log.
-	if err := e.state.Flush(); err != nil {
+	// Not needed for the backup to be whole, but what is flushed needs no log. On
+	// a full disk it would never end.
+	flushing, cancel := context.WithTimeout(ctx, backupFlushWait)
+	defer cancel()
+	if err := e.state.FlushContext(flushing); err != nil && flushing.Err() == nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

@@ -50,13 +50,16 @@ type Engine struct {
 	started chan struct{} // closed when Open is done with the stores
 	stop    chan struct{} // closed by Close
 
-	flushing atomic.Bool // a flush was asked for because the log is long
-	noSpace  atomic.Bool // the disk is full: no sends
-	toldFull bool        // noSpace, as the keeper last logged it
+	flushing atomic.Bool  // a flush was asked for because the log is long
+	flushAt  atomic.Int64 // how long it must be for the next
+	noSpace  atomic.Bool  // the disk is full: no sends
+	toldFull bool         // noSpace, as the keeper last logged it
 
 	sweeping chan struct{} // to the keeper: a deleted account is to be swept
 	retained retention     // bounds of the last whole pass; the keeper's own
 	quota    quota
+
+	compactor compactor
 
 	failOnce  sync.Once
 	failed    chan struct{} // closed when the engine cannot go on
@@ -91,6 +94,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.limiter.rate = e.ratePerMinute
 	e.dispatcher = newDispatcher(e)
 	e.clerk.init()
+	e.compactor.init()
 	e.lookups.init()
 	e.metrics = newEngineMetrics(e)
 	log, err := e.openStores(dir)
@@ -109,6 +113,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.dispatcher.start()
 	e.keeper.Go(e.keep)
 	e.keeper.Go(e.work)
+	e.keeper.Go(e.compact)
 	if err := e.keyAccounts(context.Background()); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -124,6 +129,7 @@ func (e *Engine) openStores(dir string) (walLog, error) {
 	if err := e.removeBackup(); err != nil { // of a life that was cut short
 		return walLog{}, err
 	}
+	e.opts.fitSizes(dir)
 	so := e.opts.State
 	so.FS, so.Logger, so.Durable = e.opts.FS, e.opts.Logger, e.release
 	so.Failed = e.fail
@@ -137,6 +143,7 @@ func (e *Engine) openStores(dir string) (walLog, error) {
 	log, err := openWAL(e.opts.FS.PathJoin(dir, walDir), walOptions{
 		fs:           e.opts.FS,
 		segmentBytes: e.opts.LogSegmentBytes,
+		reserveBytes: 2 * e.opts.State.MemTableBytes, // a flush, and a compaction that makes room
 		queueBytes:   e.opts.LogQueueBytes,
 		applied:      st.Applied(),
 		committed:    e.committed,
@@ -227,7 +234,7 @@ func (e *Engine) Ready() error {
 	if e.noSpace.Load() {
 		return fmt.Errorf("%w: the disk is full", ErrOverloaded)
 	}
-	if e.quota.full.Load() {
+	if e.quota.isFull() {
 		return ErrStorageFull
 	}
 	return nil
@@ -279,7 +286,7 @@ func (e *Engine) shutdown() error {
 	close(e.commits)
 	e.applier.Wait()
 	if e.ended() == ErrClosed { // not failed
-		err = errors.Join(err, e.state.Flush())
+		err = errors.Join(err, e.flushAtClose())
 	}
 	if !drained {
 		// Their records find the log closed; the attempts are made again. What
@@ -290,6 +297,22 @@ func (e *Engine) shutdown() error {
 	e.reads.close()
 	return errors.Join(err, e.state.Close())
 }
+
+// flushAtClose spares the next start the replay. On a disk that is full and stays
+// so it is not waited for: the log has everything.
+func (e *Engine) flushAtClose() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeFlushWait)
+	defer cancel()
+	err := e.state.FlushContext(ctx)
+	if ctx.Err() != nil && e.state.NoSpace() != nil {
+		e.opts.Logger.Warn("the disk is full: the state is not flushed, the next start replays the log")
+		return nil
+	}
+	return err
+}
+
+// closeFlushWait is much longer than a flush takes where there is room.
+const closeFlushWait = 20 * time.Second
 
 // propose commits a command and waits until it is applied. The error is
 // ErrUnknown when it may or may not be.

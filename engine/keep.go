@@ -184,11 +184,13 @@ func (e *Engine) release(_, low uint64) {
 	default:
 		return // still replaying; the next flush will do it
 	}
+	if !e.backups.held(low) {
+		if err := e.log.Release(low); err != nil && e.ended() == nil {
+			e.fail(err)
+		}
+	}
+	// What a young delivery holds no flush cuts: without this every commit would
+	// ask for one.
+	e.flushAt.Store(e.log.Bytes() + e.opts.LogBytes/8)
 	e.flushing.Store(false)
-	if e.backups.held(low) {
-		return
-	}
-	if err := e.log.Release(low); err != nil && e.ended() == nil {
-		e.fail(err)
-	}
 }

@@ -38,6 +38,9 @@ type Log interface {
 	// same kind in dir, and returns the index of the last one.
 	CopyTo(dir string, from uint64) (last uint64, err error)
 
+	// MostBytes is the longest command that it takes.
+	MostBytes() int
+
 	// Bytes is the size of the log on disk.
 	Bytes() int64
 
@@ -92,6 +95,8 @@ func walError(err error) error {
 		return ErrOverloaded
 	case errors.Is(err, wal.ErrClosed):
 		return ErrClosed
+	case errors.Is(err, wal.ErrTooLarge):
+		return ErrTooLarge
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }
@@ -103,12 +108,15 @@ func (l walLog) CopyTo(dir string, from uint64) (uint64, error) {
 	return uint64(last), err
 }
 
+func (l walLog) MostBytes() int { return l.MaxEntryBytes() }
+
 func (l walLog) Bytes() int64 { return l.SizeBytes() }
 
 // walOptions are what openWAL needs to know.
 type walOptions struct {
 	fs           vfs.FS
 	segmentBytes int64
+	reserveBytes int64 // left free on the disk for the state
 	queueBytes   int64
 	applied      uint64 // what the state holds already
 	committed    func([]committed)
@@ -124,6 +132,7 @@ func openWAL(dir string, o walOptions) (walLog, error) {
 	l, err := wal.Open(dir, wal.Options{
 		FS:           o.fs,
 		SegmentBytes: o.segmentBytes,
+		ReserveBytes: o.reserveBytes,
 		QueueBytes:   o.queueBytes,
 		AppliedIndex: wal.Index(o.applied),
 		Committed: func(entries []wal.Entry) {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -72,7 +73,8 @@ type Options struct {
 	// sends get ErrOverloaded. Default 64 MiB.
 	LogQueueBytes int64
 
-	// LogSegmentBytes is the size of one file of the log. Default 64 MiB.
+	// LogSegmentBytes is the size of one file of the log. Default 64 MiB, or less
+	// where there is little room; so it is with LogBytes and the sizes in State.
 	LogSegmentBytes int64
 
 	// LogBytes is how large the log may grow before the state is flushed so
@@ -108,12 +110,6 @@ func (o *Options) withDefaults() {
 	setDefault(&o.JobsPerAccount, 16)
 	setDefault(&o.DrainTimeout, 30*time.Second)
 	setDefault(&o.LogQueueBytes, 64<<20)
-	if o.MaxDataBytes > 0 { // the log must leave the most of it to what it is for
-		setDefault(&o.LogSegmentBytes, min(max(o.MaxDataBytes/32, 1<<20), 64<<20))
-		setDefault(&o.LogBytes, min(o.MaxDataBytes/4, 512<<20))
-	}
-	setDefault(&o.LogSegmentBytes, 64<<20)
-	setDefault(&o.LogBytes, 512<<20)
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
@@ -123,6 +119,25 @@ func (o *Options) withDefaults() {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+}
+
+// fitSizes gives what was not set a size that leaves most of the room to what it
+// is for: of MaxDataBytes, or of a disk that is smaller than 2 GiB. dir exists.
+func (o *Options) fitSizes(dir string) {
+	room := int64(math.MaxInt64)
+	if o.MaxDataBytes > 0 {
+		room = o.MaxDataBytes
+	}
+	if disk, err := o.FS.GetDiskUsage(dir); err == nil { // not every file system can tell
+		room = min(room, int64(disk.TotalBytes))
+	}
+	part := min(max(room/32, 1<<20), 64<<20)
+	setDefault(&o.LogSegmentBytes, part)
+	setDefault(&o.LogBytes, min(room/4, 512<<20))
+	setDefault(&o.State.MemTableBytes, part)
+	// Or young deliveries would hold more of the log than there may be.
+	setDefault(&o.State.YoungLogBytes, min(o.LogBytes/2, 128<<20))
+	setDefault(&o.State.YoungBytes, min(o.LogBytes/4, 64<<20))
 }
 
 func setDefault[T comparable](field *T, value T) {

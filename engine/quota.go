@@ -9,20 +9,23 @@ import (
 	"time"
 
 	"github.com/harepost/harepost/engine/command"
+	"github.com/harepost/harepost/engine/state"
 )
 
 // A quota keeps the data within Options.MaxDataBytes: the oldest finished
 // deliveries go first, and when none is left, or they do not go fast enough,
 // sends are refused. Pending ones are never touched, and go on.
 //
-// It works in steps, each of which drops what was accepted in the oldest part of
-// the time that finished deliveries are from, and then waits: the state gives the
-// room back some moments later, and what one step frees must not be missed by the
-// next.
+// It works in steps, each of which drops the oldest part of what is finished, and
+// then waits: the state gives the room back some moments later, and what one step
+// frees must not be missed by the next. How much a step drops goes by bytes and
+// not by the clock, which may have leapt.
 type quota struct {
 	max int64 // 0: none
 
-	full atomic.Bool // sends are refused
+	full  atomic.Bool  // sends are refused
+	used  atomic.Int64 // when it was last looked at
+	since atomic.Int64 // taken since
 
 	mu   sync.Mutex // one look at a time
 	wait int        // seconds before the next step
@@ -30,15 +33,15 @@ type quota struct {
 }
 
 const (
-	// trimParts is into how many parts the time of finished deliveries is cut;
-	// a step drops the oldest.
-	trimParts = 16
+	// A step drops as much as there is too much, but at least a trimLeast-th and
+	// at most a trimMost-th of what is finished.
+	trimLeast, trimMost = 64, 16
+
+	// trimTries is how often the moment is halved up to which a step drops.
+	trimTries = 20
 
 	// trimPause is how many seconds a step is given to show on disk.
 	trimPause = 5
-
-	// leastTrim keeps the steps from becoming ever smaller.
-	leastTrim = time.Second
 )
 
 // crowded is how full it may become while finished deliveries are being dropped,
@@ -59,11 +62,14 @@ func (e *Engine) watchQuota() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	used := e.dataBytes()
-	if used <= q.max {
+	q.looked(used)
+	full := q.full.Load()
+	switch {
+	case used <= q.roomy():
+		e.setFull(false, used)
+		fallthrough
+	case used <= q.max && !full:
 		q.wait = 0
-		if used <= q.roomy() {
-			e.setFull(false, used)
-		}
 		return
 	}
 	left := true
@@ -74,9 +80,30 @@ func (e *Engine) watchQuota() {
 			e.opts.Logger.Error("engine: trim to --max-data-bytes; it will be tried again", "error", err)
 		}
 	}
+	if !left {
+		e.compactor.wake() // what is left of what was dropped
+	}
 	if !left || used > q.crowded() {
 		e.setFull(true, used)
 	}
+}
+
+// looked notes what is used; taken adds what was taken since. Between two looks
+// the data of a second comes in, which may be a lot.
+func (q *quota) looked(used int64) {
+	q.used.Store(used)
+	q.since.Store(0)
+}
+
+func (q *quota) taken(bytes int) {
+	if q.max > 0 {
+		q.since.Add(int64(bytes))
+	}
+}
+
+// isFull reports whether sends are refused.
+func (q *quota) isFull() bool {
+	return q.full.Load() || q.max > 0 && q.used.Load()+q.since.Load() > q.crowded()
 }
 
 func (e *Engine) setFull(full bool, used int64) {
@@ -99,12 +126,17 @@ func (e *Engine) trim(used int64) (left bool, err error) {
 	if err := e.state.FlushSoon(); err != nil {
 		return true, err
 	}
-	oldest, found, err := e.state.OldestFinished()
-	if err != nil || !found {
-		return found, err
+	finished, err := e.state.Finished()
+	if err != nil {
+		return true, err
 	}
-	now := e.opts.Now().UnixMilli()
-	until := oldest + max((now-oldest)/trimParts, leastTrim.Milliseconds())
+	if finished == nil {
+		return false, e.unpinLog()
+	}
+	until, err := trimUntil(finished, used-e.quota.max)
+	if err != nil {
+		return true, fmt.Errorf("trim: %w", err)
+	}
 	var dropped int64
 	err = e.eachSpan(func(first, last AccountID) error {
 		c := command.Trim{First: first, Last: last, Accepted: until}
@@ -120,6 +152,32 @@ func (e *Engine) trim(used int64) (left bool, err error) {
 	}
 	e.dropped(droppedForSize, dropped, time.UnixMilli(until), "bytes_before", used, "limit", e.quota.max)
 	return true, e.state.FlushSoon() // a deletion frees nothing while it is in memory only
+}
+
+// trimUntil is up to which moment a step drops what was accepted.
+func trimUntil(finished *state.Finished, tooMuch int64) (until int64, err error) {
+	after, until := finished.Oldest, finished.Newest+1
+	all, err := finished.DiskBytes(until)
+	want := min(max(tooMuch, all/trimLeast), all/trimMost)
+	for try := 0; try < trimTries && until-after > 1 && err == nil; try++ {
+		var n int64
+		middle := after + (until-after)/2
+		if n, err = finished.DiskBytes(middle); n >= want {
+			until = middle
+		} else {
+			after = middle
+		}
+	}
+	return until, err
+}
+
+// unpinLog applies a command that does nothing, if the log is what is large:
+// young deliveries that hold it leave memory for the disk queue with it.
+func (e *Engine) unpinLog() error {
+	if e.log.Bytes() <= e.opts.LogBytes {
+		return nil
+	}
+	return e.propose(context.Background(), command.AppendTrim(nil, &command.Trim{}))
 }
 
 // eachSpan calls fn with the accounts, retainAccounts at a time, so that no

@@ -141,6 +141,7 @@ var (
 	ErrFinished     = errors.New("already finished")
 	ErrPayloadGone  = errors.New("payload is no longer kept")
 
+	ErrTooLarge      = errors.New("larger than the log takes")   // nothing was accepted; see Options.LogSegmentBytes
 	ErrStorageFull   = errors.New("storage limit reached")       // nothing was accepted; see Options.MaxDataBytes
 	ErrBackupRunning = errors.New("a backup is already running") // one at a time
 )

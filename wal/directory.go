@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -54,6 +55,19 @@ func writeFull(f vfs.File, b []byte, off int64) error {
 // fillChunkBytes is written, and synced, at a time while a segment is prepared: small enough that a
 // commit beside it does not queue behind a whole segment in the disk.
 const fillChunkBytes = 1 << 20
+
+// hasRoom is ENOSPC when less than that is free. To fill the disk and then give up would take the room
+// from others again and again, from those too that are about to make some.
+func (d directory) hasRoom(bytes int64) error {
+	usage, err := d.fs.GetDiskUsage(d.dir)
+	if err != nil {
+		return nil // not every file system can tell; writing will
+	}
+	if usage.AvailBytes < uint64(bytes) {
+		return fmt.Errorf("%d bytes are free, %d are needed: %w", usage.AvailBytes, bytes, syscall.ENOSPC)
+	}
+	return nil
+}
 
 // createFilled makes a zero-filled, synced file of that size, ready to be overwritten: only blocks that
 // were written before are overwritten without the filesystem's own journal. stop is asked now and then.

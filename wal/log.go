@@ -61,6 +61,9 @@ func (l *Log) Append(e Entry) error {
 	return l.appendLocked(&e)
 }
 
+// MaxEntryBytes is the largest Ext and Data together that Append takes.
+func (l *Log) MaxEntryBytes() int { return l.o.MaxEntryBytes }
+
 // AppendBatch hands several entries to the writer as one: they are queued next to each other, or none of
 // them is, and go into as few frames as they fit in. The errors are Append's. The entries' indexes must be
 // 0; they are set.

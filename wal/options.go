@@ -57,6 +57,10 @@ type Options struct {
 	// AppliedIndex is what the state already holds. Open refuses a log that ends before it.
 	AppliedIndex Index
 
+	// ReserveBytes is what preparing a segment ahead leaves free on the disk, for what else writes to it:
+	// where there is less, NoSpace says so, and the segment is made only when it is needed. Default 0.
+	ReserveBytes int64
+
 	// Compression of new frames. Default s2.
 	Compression Compression
 
@@ -118,6 +122,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("wal: QueueBytes %d is less than one entry of MaxEntryBytes %d", o.QueueBytes, o.MaxEntryBytes)
 	case o.Spares < 0:
 		return o, fmt.Errorf("wal: Spares %d is negative", o.Spares)
+	case o.ReserveBytes < 0:
+		return o, fmt.Errorf("wal: ReserveBytes %d is negative", o.ReserveBytes)
 	case o.Compression > CompressionNone:
 		return o, fmt.Errorf("wal: compression %d is unknown", o.Compression)
 	}

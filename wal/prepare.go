@@ -162,9 +162,13 @@ func (l *Log) makeSpare() {
 		size = min(size, firstSegmentBytes)
 	}
 	p.whole, p.retryDue = true, false
+	reserve := l.o.ReserveBytes
+	if p.wanted {
+		reserve = 0
+	}
 	l.mu.Unlock()
 
-	s, err := l.openSpare(recycled, name, size)
+	s, err := l.openSpare(recycled, name, size, reserve)
 	if errors.Is(err, errStopped) {
 		return
 	}
@@ -185,13 +189,16 @@ func (l *Log) makeSpare() {
 	l.mu.Unlock()
 }
 
-func (l *Log) openSpare(recycled, name string, size int64) (*spare, error) {
+func (l *Log) openSpare(recycled, name string, size, reserve int64) (*spare, error) {
 	if recycled != "" {
 		f, err := l.d.fs.OpenReadWrite(l.d.path(recycled), vfs.WriteCategoryUnspecified)
 		if err != nil {
 			return nil, err
 		}
 		return &spare{f, recycled, size}, nil
+	}
+	if err := l.d.hasRoom(size + reserve); err != nil {
+		return nil, err
 	}
 	f, err := l.d.createFilled(name, size, l.stopping)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -73,7 +74,8 @@ func (s *State) dropRange(b *applying, lower, upper []byte) error {
 		return err
 	}
 	if b.measure != nil {
-		n, err := s.db.EstimateDiskUsage(lower, upper)
+		// What an earlier pass dropped lies before first until it is compacted.
+		n, err := s.db.EstimateDiskUsage(first, upper)
 		if err != nil {
 			return err
 		}
@@ -166,26 +168,75 @@ func (s *State) eachFinished(a account.ID, fn func(bucket []byte) error) error {
 	return nil
 }
 
-// OldestFinished is when the first of the finished deliveries was accepted, in
-// Unix milliseconds; false if there is none. It costs some seeks an account.
-func (s *State) OldestFinished() (accepted int64, found bool, err error) {
+// Finished is where an account's finished deliveries lie, as of one moment.
+type Finished struct {
+	Oldest, Newest int64 // when they were accepted, Unix milliseconds
+
+	state  *State
+	ranges []finishedRange
+}
+
+type finishedRange struct {
+	bucket []byte // what every key begins with; an id follows
+	first  []byte // the first key
+}
+
+// Finished looks for the finished deliveries of all accounts; nil if there is
+// none. It costs some seeks an account.
+func (s *State) Finished() (*Finished, error) {
+	f := &Finished{state: s, Oldest: math.MaxInt64, Newest: math.MinInt64}
 	for _, a := range s.dir.Accounts() {
 		err := s.eachFinished(a, func(bucket []byte) error {
-			key, err := s.firstKey(bucket, successor(bucket))
-			if err != nil || len(key) != len(bucket)+len(delivery.ID{}) {
+			first, last, err := s.ends(bucket, successor(bucket))
+			if err != nil || len(first) != len(bucket)+len(delivery.ID{}) || len(last) != len(first) {
 				return err
 			}
-			at := delivery.ID(key[len(bucket):]).UnixMilli()
-			if !found || at < accepted {
-				accepted, found = at, true
-			}
+			f.ranges = append(f.ranges, finishedRange{bucket, first})
+			f.Oldest = min(f.Oldest, delivery.ID(first[len(bucket):]).UnixMilli())
+			f.Newest = max(f.Newest, delivery.ID(last[len(bucket):]).UnixMilli())
 			return nil
 		})
 		if err != nil {
-			return 0, false, fmt.Errorf("state: oldest finished delivery of %s: %w", a, err)
+			return nil, fmt.Errorf("state: finished deliveries of %s: %w", a, err)
 		}
 	}
-	return accepted, found, nil
+	if len(f.ranges) == 0 {
+		return nil, nil
+	}
+	return f, nil
+}
+
+// DiskBytes is about how much those take on disk that were accepted before a
+// moment.
+func (f *Finished) DiskBytes(until int64) (sum int64, err error) {
+	cut := delivery.FirstID(time.UnixMilli(until))
+	for _, r := range f.ranges {
+		upper := append(bytes.Clone(r.bucket), cut[:]...)
+		if bytes.Compare(r.first, upper) >= 0 {
+			continue
+		}
+		n, err := f.state.db.EstimateDiskUsage(r.first, upper)
+		if err != nil {
+			return 0, fmt.Errorf("state: size of what is finished: %w", err)
+		}
+		sum += int64(n)
+	}
+	return sum, nil
+}
+
+// ends are the first and the last key in [lower, upper), nil if there is none.
+func (s *State) ends(lower, upper []byte) (first, last []byte, err error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, nil, err
+	}
+	if it.First() {
+		first = bytes.Clone(it.Key())
+		if it.Last() {
+			last = bytes.Clone(it.Key())
+		}
+	}
+	return first, last, errors.Join(it.Error(), it.Close())
 }
 
 // DiskBytes is what the state takes on disk, also what it is about to give back.

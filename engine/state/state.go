@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -92,7 +93,11 @@ func (s *State) Close() error {
 
 // Flush makes all that is applied durable; when others apply at the same time,
 // what was applied before it was called.
-func (s *State) Flush() error {
+func (s *State) Flush() error { return s.FlushContext(context.Background()) }
+
+// FlushContext is Flush, and gives up waiting when ctx ends: the flush goes on. On
+// a full disk it would wait until there is room.
+func (s *State) FlushContext(ctx context.Context) error {
 	done, err := s.db.AsyncFlush()
 	if err != nil {
 		return fmt.Errorf("state: flush: %w", err)
@@ -102,6 +107,8 @@ func (s *State) Flush() error {
 		return nil
 	case <-s.broken:
 		return ErrBroken
+	case <-ctx.Done():
+		return fmt.Errorf("state: flush: %w", ctx.Err())
 	}
 }
 
