@@ -132,7 +132,7 @@ func isLoopback(host string) bool {
 func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
 	p, err := e.prepare(a, s, hash)
 	if err == nil {
-		e.quota.taken(len(p.cmd))
+		e.take(p)
 		err = e.log.Append(p.cmd, p.cookie)
 	}
 	if err != nil {
@@ -191,6 +191,12 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte) (proposal, error)
 	t := tickets.Get().(*ticket)
 	t.young = state.NewYoung(id, a, due, c)
 	return proposal{cmd, t}, nil
+}
+
+// take counts a send that is about to be taken against the room that there is.
+func (e *Engine) take(p proposal) {
+	e.space.taken(len(p.cmd))
+	e.quota.taken(len(p.cmd))
 }
 
 // receipt waits until a delivery is durable. The ticket is used up.

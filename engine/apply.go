@@ -51,7 +51,7 @@ func (e *Engine) committed(batch []committed) {
 	// The keeper looks once a second, in which a fast sender can fill what is
 	// left of a segment.
 	if e.log.NoSpace() != nil {
-		e.noSpace.Store(true)
+		e.space.short.Store(true)
 	}
 	e.commits <- c
 }

@@ -155,7 +155,7 @@ func (b *batch) propose(i int, s *Send, hash *[16]byte, f *flight, key flightKey
 		}
 		return
 	}
-	b.engine.quota.taken(len(p.cmd))
+	b.engine.take(p)
 	b.proposals = append(b.proposals, p)
 	b.at = append(b.at, i)
 	b.flights = append(b.flights, f)

@@ -327,7 +327,7 @@ func TestFullDiskRefusesSendsAndDelivers(t *testing.T) {
 	}
 	full.Store(false)
 	// The flush that the engine asked for cuts the log, which frees a segment.
-	for e.noSpace.Load() {
+	for e.space.short.Load() {
 		if err := e.state.Flush(); err != nil {
 			t.Fatal(err)
 		}

@@ -52,8 +52,7 @@ type Engine struct {
 
 	flushing atomic.Bool  // a flush was asked for because the log is long
 	flushAt  atomic.Int64 // how long it must be for the next
-	noSpace  atomic.Bool  // the disk is full: no sends
-	toldFull bool         // noSpace, as the keeper last logged it
+	space    diskSpace
 
 	sweeping chan struct{} // to the keeper: a deleted account is to be swept
 	retained retention     // bounds of the last whole pass; the keeper's own
@@ -95,6 +94,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.dispatcher = newDispatcher(e)
 	e.clerk.init()
 	e.compactor.init()
+	e.space.init()
 	e.lookups.init()
 	e.metrics = newEngineMetrics(e)
 	log, err := e.openStores(dir)
@@ -129,7 +129,7 @@ func (e *Engine) openStores(dir string) (walLog, error) {
 	if err := e.removeBackup(); err != nil { // of a life that was cut short
 		return walLog{}, err
 	}
-	e.opts.fitSizes(dir)
+	e.space.reserve = e.opts.fitSizes(dir)
 	so := e.opts.State
 	so.FS, so.Logger, so.Durable = e.opts.FS, e.opts.Logger, e.release
 	so.Failed = e.fail
@@ -143,7 +143,7 @@ func (e *Engine) openStores(dir string) (walLog, error) {
 	log, err := openWAL(e.opts.FS.PathJoin(dir, walDir), walOptions{
 		fs:           e.opts.FS,
 		segmentBytes: e.opts.LogSegmentBytes,
-		reserveBytes: 2 * e.opts.State.MemTableBytes, // a flush, and a compaction that makes room
+		reserveBytes: e.space.reserve,
 		queueBytes:   e.opts.LogQueueBytes,
 		applied:      st.Applied(),
 		committed:    e.committed,
@@ -231,7 +231,7 @@ func (e *Engine) Ready() error {
 	if err := e.ended(); err != nil {
 		return err
 	}
-	if e.noSpace.Load() {
+	if e.space.isShort() {
 		return fmt.Errorf("%w: the disk is full", ErrOverloaded)
 	}
 	if e.quota.isFull() {

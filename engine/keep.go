@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/harepost/harepost/engine/command"
@@ -48,24 +47,6 @@ func (e *Engine) retainIfBelieved(g *leapGuard) {
 	}
 	if believed {
 		e.retain()
-	}
-}
-
-// watchSpace refuses sends while the disk has no room for the log to grow, and
-// takes them again when it has. A flush may give room: the log is cut after it.
-func (e *Engine) watchSpace() {
-	err := errors.Join(e.log.NoSpace(), e.state.NoSpace())
-	e.noSpace.Store(err != nil)
-	if was := e.toldFull; was != (err != nil) {
-		e.toldFull = !was
-		if err == nil {
-			e.opts.Logger.Info("the disk has room again: sends are accepted")
-			return
-		}
-		e.opts.Logger.Error("the disk is full: sends are refused, deliveries go on", "error", err)
-		if err := e.state.FlushSoon(); err != nil {
-			e.opts.Logger.Error("engine: flush to free the log", "error", err)
-		}
 	}
 }
 

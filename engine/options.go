@@ -122,14 +122,16 @@ func (o *Options) withDefaults() {
 }
 
 // fitSizes gives what was not set a size that leaves most of the room to what it
-// is for: of MaxDataBytes, or of a disk that is smaller than 2 GiB. dir exists.
-func (o *Options) fitSizes(dir string) {
+// is for: of MaxDataBytes, or of a disk that is smaller than 2 GiB. It returns how
+// much of the disk is to be kept free. dir exists.
+func (o *Options) fitSizes(dir string) (reserve int64) {
 	room := int64(math.MaxInt64)
 	if o.MaxDataBytes > 0 {
 		room = o.MaxDataBytes
 	}
 	if disk, err := o.FS.GetDiskUsage(dir); err == nil { // not every file system can tell
 		room = min(room, int64(disk.TotalBytes))
+		reserve = min(int64(disk.TotalBytes/reservePart), mostReserve)
 	}
 	part := min(max(room/32, 1<<20), 64<<20)
 	setDefault(&o.LogSegmentBytes, part)
@@ -138,6 +140,7 @@ func (o *Options) fitSizes(dir string) {
 	// Or young deliveries would hold more of the log than there may be.
 	setDefault(&o.State.YoungLogBytes, min(o.LogBytes/2, 128<<20))
 	setDefault(&o.State.YoungBytes, min(o.LogBytes/4, 64<<20))
+	return reserve
 }
 
 func setDefault[T comparable](field *T, value T) {

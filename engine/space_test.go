@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// A disk says how large it is and what is free, whatever is written to it.
+type disk struct {
+	vfs.FS
+	total uint64
+	free  atomic.Uint64
+}
+
+func (d *disk) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	free := d.free.Load()
+	return vfs.DiskUsage{AvailBytes: free, TotalBytes: d.total, UsedBytes: d.total - free}, nil
+}
+
+// Sends are refused before the disk is full, so that what is dropped can become
+// room again, and for as long as it takes to have some to spare.
+func TestAPartOfTheDiskIsKeptFree(t *testing.T) {
+	d := &disk{FS: vfs.NewMem(), total: 1 << 30}
+	d.free.Store(1 << 29)
+	e := openEngine(t, testOptions(t, d))
+	a, ctx := newAccount(t, e), context.Background()
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	sends := func(free uint64, taken bool) {
+		t.Helper()
+		d.free.Store(free)
+		e.watchSpace()
+		r, err := e.Send(ctx, a, sendTo(target, "x"))
+		if !taken && !errors.Is(err, ErrOverloaded) || taken && err != nil {
+			t.Errorf("with %d bytes free: %v", free, err)
+		}
+		if err == nil {
+			await(t, e, a, r.ID) // deliveries go on
+		}
+	}
+	part := d.total / reservePart
+	sends(part+1<<20, true)
+	sends(part-1, false)
+	sends(part+1<<20, false) // or it would be refused and taken in turns
+	sends(part+part/4+1<<20, true)
+	sends(0, false)
+	sends(1<<29, true)
+}
+
+// What comes in between two looks at the disk is counted.
+func TestABurstDoesNotFillTheDisk(t *testing.T) {
+	d := &disk{FS: vfs.NewMem(), total: 1 << 30}
+	part := d.total / reservePart
+	d.free.Store(part + 6<<20)
+	e := openEngine(t, testOptions(t, d))
+	a, ctx := newAccount(t, e), context.Background()
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	e.watchSpace()
+	var taken int
+	for ; taken < 100; taken++ {
+		if _, err := e.Send(ctx, a, sendTo(target, noise(taken, 100_000))); errors.Is(err, ErrOverloaded) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if most := 6 << 20 / writtenAs / 100_000; taken == 0 || taken > most+1 {
+		t.Errorf("%d sends of 100 KB were taken with 6 MiB to spare, want up to %d", taken, most+1)
+	}
+}
+
+// The sizes of the log and of memtables leave a small disk to the data.
+func TestSizesFollowASmallDisk(t *testing.T) {
+	sizes := func(total uint64, limit, segment, logBytes, reserve int64) {
+		t.Helper()
+		o := Options{FS: &disk{FS: vfs.NewMem(), total: total}, MaxDataBytes: limit}
+		if got := o.fitSizes("data"); got != reserve || o.LogSegmentBytes != segment || o.LogBytes != logBytes || o.State.MemTableBytes != segment ||
+			o.State.YoungLogBytes > logBytes/2 {
+			t.Errorf("disk of %d, limit %d: reserve %d, segments %d, log %d, %+v", total, limit, got, o.LogSegmentBytes, o.LogBytes, o.State)
+		}
+	}
+	sizes(1<<40, 0, 64<<20, 512<<20, 1<<30)
+	sizes(256<<20, 0, 8<<20, 64<<20, 256<<20/10)
+	sizes(1<<40, 256<<20, 8<<20, 64<<20, 1<<30)
+	sizes(7<<20, 0, 1<<20, 7<<20/4, 7<<20/10)
+}
