@@ -367,4 +367,5 @@ func (r *errorTour) refusedControl() {
 	r.ask(s, 409, "POST", "/v1/jobs/{id}/cancel", job, key, "")
 	s.do("PATCH", "/v1/accounts/"+made["account_id"].(string), adminToken, `{"suspended":true}`).want(200)
 	r.ask(s, 403, "POST", "/v1/deliveries/{id}/replay", done, key, "")
+	r.ask(s, 403, "POST", "/v1/dead-letters/replay", "", key, `{"filter":{}}`)
 }
