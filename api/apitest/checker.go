@@ -10,8 +10,8 @@
 // taken to have no others: an undocumented field is an error.
 //
 // An answer to a path or method that is not in the document must be an error of
-// the common shape, 404 or 405. A Checker has no goroutines and may be used by
-// several.
+// the common shape, 404 or 405. [Checker.Gaps] tells what the document itself
+// lacks. A Checker has no goroutines and may be used by several.
 package apitest
 
 import (

@@ -48,18 +48,20 @@ func (d *document) tag(tag *object) {
 		item := paths.get(path)
 		for _, method := range item.names {
 			if op := item.get(method); op.has("tags", tag.text("name")) {
-				d.operation(path, strings.ToUpper(method), item, op)
+				d.operation(path, strings.ToUpper(method), op)
 			}
 		}
 	}
 }
 
-func (d *document) operation(path, method string, item, op *object) {
+// operation leaves out the parameters of the path: they are those of every
+// request, which the introduction has.
+func (d *document) operation(path, method string, op *object) {
 	d.printf("### %s %s\n\n%s%s.\n\n", method, path, op.text("summary"), access(op))
 	if text := op.text("description"); text != "" {
 		d.printf("%s\n\n", text)
 	}
-	d.parameters(append(item.list("parameters"), op.list("parameters")...))
+	d.parameters(op.list("parameters"))
 	body, _ := d.target(op.get("requestBody"))
 	content := body.get("content")
 	for _, kind := range content.names {
@@ -185,16 +187,25 @@ func (d *document) kind(schema *object) string {
 			return strings.Join(words, " or ")
 		}
 	}
-	word := strings.NewReplacer(`"`, "", "[", "", "]", "", ",", " or ").Replace(schema.text("type"))
+	word := listed(schema.text("type"), " or ")
 	if items := schema.get("items"); len(items.names) > 0 {
 		word += " of " + d.kind(items)
 	}
 	for _, b := range bounds {
-		if text := schema.text(b.name); text != "" {
-			word += ", " + fmt.Sprintf(b.format, strings.NewReplacer(`"`, "", "[", "", "]", "", ",", ", ").Replace(text))
+		text := schema.text(b.name)
+		if b.name == "enum" {
+			text = listed(text, ", ")
+		}
+		if text != "" {
+			word += ", " + fmt.Sprintf(b.format, text)
 		}
 	}
 	return strings.TrimPrefix(word, ", ")
+}
+
+// listed are the elements of an array of strings, or the text that is none.
+func listed(text, between string) string {
+	return strings.NewReplacer(`"`, "", "[", "", "]", "", ", ", between, ",", between).Replace(text)
 }
 
 // cell keeps text inside its cell of a table.
