@@ -200,7 +200,7 @@ func TestRotateSigningSecret(t *testing.T) {
 }
 
 // refusedAdmin makes the errors of the admin routes.
-func (r *errorTour) refusedAdmin(s, closed *testServer) {
+func (r *tour) refusedAdmin(s, closed *testServer) {
 	made := s.do("POST", "/v1/accounts", adminToken, `{"name":"x"}`).want(http.StatusCreated)
 	for _, operation := range []string{"GET /v1/accounts", "GET /v1/accounts/{id}", "PATCH /v1/accounts/{id}", "DELETE /v1/accounts/{id}"} {
 		method, path, _ := strings.Cut(operation, " ")

@@ -346,7 +346,7 @@ func TestFilterComesBack(t *testing.T) {
 }
 
 // refusedControl makes the errors of dead letters and control.
-func (r *errorTour) refusedControl() {
+func (r *tour) refusedControl() {
 	s := startServer(r.t, Options{Dev: true}, nil)
 	made := s.do("POST", "/v1/accounts", adminToken, `{"name":"x"}`).want(201)
 	key := made["api_key"].(string)
