@@ -24,6 +24,7 @@ func (s *testServer) askBackup() (*http.Response, io.Closer) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	documented(s.t, "GET", "/v1/backup", resp, nil)
 	return resp, conn
 }
 

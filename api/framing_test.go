@@ -83,8 +83,8 @@ func TestFraming(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := bufio.NewReader(c)
-		first, _ := statusOf(t, r)
-		second, body := statusOf(t, r)
+		first, _ := statusOf(t, request, r)
+		second, body := statusOf(t, next, r)
 		if first.StatusCode != status || second.StatusCode != 200 || !strings.Contains(body, "ready") {
 			t.Errorf("%s: %d, then %d %s", what, first.StatusCode, second.StatusCode, body)
 		}

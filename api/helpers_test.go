@@ -157,7 +157,11 @@ func (s *testServer) raw(request string) string {
 	if _, err := io.WriteString(c, request); err != nil {
 		s.t.Fatal(err)
 	}
-	return readAll(c, 300*time.Millisecond)
+	got := readAll(c, 300*time.Millisecond)
+	if got != "" {
+		statusOf(s.t, request, bufio.NewReader(strings.NewReader(got)))
+	}
+	return got
 }
 
 func (s *testServer) dial() net.Conn {
@@ -182,10 +186,12 @@ func readAll(c net.Conn, silence time.Duration) string {
 	}
 }
 
-// statusOf reads one response off a raw connection.
-func statusOf(t testing.TB, r *bufio.Reader) (*http.Response, string) {
+// statusOf reads the response to a request off a raw connection. Of the request
+// only the first line matters.
+func statusOf(t testing.TB, request string, r *bufio.Reader) (*http.Response, string) {
 	t.Helper()
-	resp, err := http.ReadResponse(r, nil)
+	method, target := requestLine(request)
+	resp, err := http.ReadResponse(r, &http.Request{Method: method})
 	if err != nil {
 		t.Fatalf("read a response: %v", err)
 	}
@@ -194,7 +200,24 @@ func statusOf(t testing.TB, r *bufio.Reader) (*http.Response, string) {
 	if err != nil {
 		t.Fatalf("read a response's body: %v", err)
 	}
+	if resp.StatusCode != http.StatusContinue {
+		documented(t, method, target, resp, b)
+	}
 	return resp, string(b)
+}
+
+// requestLine takes the first line of a request apart, also where it is none: a
+// target that cannot be made out is no path of ours.
+func requestLine(request string) (method, target string) {
+	line, _, _ := strings.Cut(strings.TrimLeft(request, "\r\n"), "\n")
+	words := append(strings.Fields(line), "GET", "")
+	method, target = words[0], words[1]
+	if after, absolute := strings.CutPrefix(target, "http://"); absolute {
+		_, path, _ := strings.Cut(after, "/")
+		target = "/" + path
+	}
+	target, _, _ = strings.Cut(target, "#")
+	return method, target
 }
 
 // logBuffer is what a server logged.

@@ -26,7 +26,7 @@ func TestRequestLimits(t *testing.T) {
 		c := s.dial()
 		defer c.Close()
 		go io.WriteString(c, head+"\r\n\r\n"+body) // fails when refused early
-		return statusOf(t, bufio.NewReader(c))
+		return statusOf(t, head, bufio.NewReader(c))
 	}
 	check := func(what string, resp *http.Response, body string, status int, words ...string) {
 		t.Helper()
@@ -74,7 +74,7 @@ func TestRequestLimits(t *testing.T) {
 	c := s.dial()
 	defer c.Close()
 	io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost")
-	resp, body = statusOf(t, bufio.NewReader(c))
+	resp, body = statusOf(t, "GET /healthz", bufio.NewReader(c))
 	check("head too slow", resp, body, 408)
 }
 
@@ -86,7 +86,7 @@ func TestRefusalLingers(t *testing.T) {
 	defer c.Close()
 	fmt.Fprintf(c, "POST /v1/domains HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
 	r := bufio.NewReader(c)
-	if resp, body := statusOf(t, r); resp.StatusCode != 413 {
+	if resp, body := statusOf(t, "POST /v1/domains", r); resp.StatusCode != 413 {
 		t.Fatalf("%d %s", resp.StatusCode, body)
 	}
 	if _, err := r.ReadByte(); err != io.EOF {
@@ -111,14 +111,14 @@ func TestConnectionLimit(t *testing.T) {
 		defer c.Close()
 		held = append(held, c)
 		fmt.Fprintf(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		if resp, _ := statusOf(t, bufio.NewReader(c)); resp.StatusCode != 200 {
+		if resp, _ := statusOf(t, "GET /healthz", bufio.NewReader(c)); resp.StatusCode != 200 {
 			t.Fatalf("status %d", resp.StatusCode)
 		}
 	}
 	c := s.dial()
 	defer c.Close()
 	fmt.Fprintf(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-	resp, body := statusOf(t, bufio.NewReader(c))
+	resp, body := statusOf(t, "GET /healthz", bufio.NewReader(c))
 	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "1" || !strings.Contains(body, `"error":"overloaded"`) {
 		t.Errorf("one too many: %d %v %s", resp.StatusCode, resp.Header, body)
 	}
@@ -188,12 +188,12 @@ func TestExpectContinue(t *testing.T) {
 		defer c.Close()
 		fmt.Fprintf(c, "POST /v1/send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", key, length)
 		r := bufio.NewReader(c)
-		resp, _ := statusOf(t, r)
+		resp, _ := statusOf(t, "POST /v1/send", r)
 		if resp.StatusCode != 100 {
 			t.Fatalf("%d bytes: %d, want 100", length, resp.StatusCode)
 		}
 		go io.WriteString(c, strings.Repeat(" ", length)) // fails when refused early
-		if resp, body := statusOf(t, r); resp.StatusCode != want {
+		if resp, body := statusOf(t, "POST /v1/send", r); resp.StatusCode != want {
 			t.Errorf("%d bytes: %d %s, want %d", length, resp.StatusCode, body, want)
 		}
 	}

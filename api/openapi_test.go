@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -93,12 +92,10 @@ type tour struct {
 	left map[string]bool // "METHOD /path status" that was not seen yet
 }
 
-// saw notes an answer; path is as documented.
-func (r *tour) saw(method, path string, resp *http.Response, body string) {
-	r.t.Helper()
-	target := strings.NewReplacer("{id}", "x", "{domain}", "x").Replace(path)
-	documented(r.t, method, target, resp, []byte(body))
-	delete(r.left, fmt.Sprintf("%s %s %d", method, path, resp.StatusCode))
+// saw notes an answer, which has been held against the document; path is as
+// documented.
+func (r *tour) saw(method, path string, status int) {
+	delete(r.left, fmt.Sprintf("%s %s %d", method, path, status))
 }
 
 // Every status that any operation documents is answered by it in this test, as
@@ -129,7 +126,7 @@ func (r *tour) general(operations []string) {
 	held := full.dial()
 	defer held.Close()
 	fmt.Fprint(held, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp, _ := statusOf(r.t, bufio.NewReader(held)); resp.StatusCode != 200 {
+	if resp, _ := statusOf(r.t, "GET /healthz", bufio.NewReader(held)); resp.StatusCode != 200 {
 		r.t.Fatal(resp.Status)
 	}
 	broken := startServer(r.t, Options{}, nil)
@@ -147,8 +144,8 @@ func (r *tour) general(operations []string) {
 			conn := s.dial()
 			defer conn.Close()
 			go io.WriteString(conn, line+rest) // fails when refused early
-			resp, body := statusOf(r.t, bufio.NewReader(conn))
-			r.saw(method, path, resp, body)
+			resp, _ := statusOf(r.t, line, bufio.NewReader(conn))
+			r.saw(method, path, resp.StatusCode)
 		}
 		const head = " HTTP/1.1\r\nHost: x\r\n"
 		try(s, head+" folded: line\r\n\r\n")                      // 400
@@ -178,7 +175,7 @@ func (r *tour) ask(s *testServer, status int, method, path, param, key, body str
 		a.refused(status)
 	}
 	path, _, _ = strings.Cut(path, "?")
-	r.saw(method, path, &http.Response{StatusCode: a.status, Header: a.header}, a.body)
+	r.saw(method, path, a.status)
 	return a
 }
 

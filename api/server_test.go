@@ -35,7 +35,7 @@ func TestShutdownAnswersWhatIsUnderWay(t *testing.T) {
 	default:
 	}
 	close(leave)
-	resp, _ := statusOf(t, bufio.NewReader(c))
+	resp, _ := statusOf(t, "GET /metrics", bufio.NewReader(c))
 	if resp.StatusCode != 200 || !resp.Close {
 		t.Errorf("status %d, close %v", resp.StatusCode, resp.Close)
 	}

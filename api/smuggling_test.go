@@ -104,7 +104,7 @@ func TestSmugglingCorpus(t *testing.T) {
 			if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 				t.Fatalf("the connection stays open after %q: %v", all, err)
 			}
-			method, _, _ := strings.Cut(request, " ")
+			method, target := requestLine(request)
 			r := bufio.NewReader(bytes.NewReader(all))
 			for i := 0; ; i++ {
 				if _, err := r.Peek(1); err == io.EOF {
@@ -119,7 +119,11 @@ func TestSmugglingCorpus(t *testing.T) {
 				if err != nil || resp.StatusCode >= 500 {
 					t.Fatalf("answer %d of %q: %s, %v", i, all, resp.Status, err)
 				}
+				if i == 0 && resp.StatusCode != 100 {
+					documented(t, method, target, resp, body)
+				}
 				if resp.Header.Get(headerRequestID) == "the-next-request" {
+					documented(t, "GET", "/readyz", resp, body)
 					rest, _ := io.ReadAll(r)
 					if resp.StatusCode != 200 || !bytes.Contains(body, []byte("ready")) || len(rest) > 0 {
 						t.Fatalf("the next request was answered %d %s, and then %q", resp.StatusCode, body, rest)

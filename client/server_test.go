@@ -4,31 +4,38 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
 	"testing"
 
+	"github.com/harepost/harepost/api"
+	"github.com/harepost/harepost/api/apitest"
 	"github.com/harepost/harepost/client"
 	"github.com/harepost/harepost/client/internal/live"
 	"github.com/harepost/harepost/engine/backup"
 )
 
 // TestARealServerUnderstandsEveryCall goes through all of them once: that the
-// answers of the other tests are those of a server.
+// answers of the other tests are those of a server, and as documented.
 func TestARealServerUnderstandsEveryCall(t *testing.T) {
-	operator, err := client.New(theServer().URL, "", client.Options{AdminToken: live.AdminToken})
+	document, err := apitest.New(api.OpenAPI())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(operator.CloseIdleConnections)
+	checked := &http.Client{Transport: document.Transport(http.DefaultTransport.(*http.Transport).Clone(), func(err error) { t.Error(err) })}
+	t.Cleanup(checked.CloseIdleConnections)
+	operator, err := client.New(theServer().URL, "", client.Options{AdminToken: live.AdminToken, HTTPClient: checked})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx := t.Context()
 	made, err := operator.CreateAccount(ctx, "every call")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(theServer().URL, made.APIKey, client.Options{})
+	c, err := client.New(theServer().URL, made.APIKey, client.Options{HTTPClient: checked})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.CloseIdleConnections)
 
 	t.Run("secret and keys", func(t *testing.T) { checkSecrets(t, c, made) })
 	t.Run("domains", func(t *testing.T) { checkDomains(t, c) })

@@ -14,6 +14,10 @@
 // request could not even be read. Headers are held to the document as bodies
 // are, also those of answers without a body.
 //
+// Where a test has an http.Client, its transport can do it, with all answers:
+//
+//	client.Transport = c.Transport(client.Transport, func(err error) { t.Error(err) })
+//
 // [Checker.Gaps] tells what the document itself lacks. A Checker has no
 // goroutines and may be used by several.
 package apitest

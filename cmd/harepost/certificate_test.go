@@ -232,6 +232,7 @@ func (u user) get(ca *authority, url string) string {
 	if err != nil {
 		u.t.Fatal(err)
 	}
+	documented(u.t, http.MethodGet, resp.Request.URL.RequestURI(), resp, text)
 	return string(text)
 }
 
@@ -260,7 +261,12 @@ func TestTLSConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	text, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented(t, http.MethodGet, "/healthz", resp, text)
 	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("above the bound: %d, Retry-After %q", resp.StatusCode, resp.Header.Get("Retry-After"))
 	}

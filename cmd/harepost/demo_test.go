@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -82,7 +83,12 @@ func TestDemoStaysUpUntilCtrlC(t *testing.T) {
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("the line that may be pasted: %v, %v", resp, err)
 	}
+	text, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented(t, http.MethodGet, "/v1/deliveries", resp, text)
 
 	cmd.Process.Signal(os.Interrupt)
 	select {

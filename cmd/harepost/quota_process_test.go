@@ -48,6 +48,7 @@ func TestMaxDataBytes(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusAccepted {
 			t.Fatalf("%s %s %v", resp.Status, answer, err)
 		}
+		documented(t, http.MethodPost, "/v1/send/batch", resp, answer)
 		if i := strings.Index(string(answer), `"storage limit reached"`); i >= 0 {
 			refusal = string(answer[i:min(i+200, len(answer))])
 		}

@@ -36,6 +36,7 @@ func (s *serverProcess) request(method, path, key, body string) (int, string) {
 	if err != nil {
 		return 0, err.Error()
 	}
+	documented(s.t, method, path, resp, text)
 	return resp.StatusCode, string(text)
 }
 
