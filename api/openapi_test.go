@@ -211,6 +211,7 @@ func (r *tour) refusedStorage() {
 	eventually(r.t, "the limit is noticed", func() bool { return s.do("GET", "/readyz", "", "").status == 503 })
 	r.ask(s, 507, "POST", "/v1/send", "", key, `{"target":"http://localhost:19999/"}`)
 	r.ask(s, 507, "POST", "/v1/deliveries/{id}/replay", "hr_06h0nb0n4r000ey7c6ak1gjkk8", key, "")
+	r.ask(s, 507, "POST", "/v1/dead-letters/replay", "", key, `{"filter":{}}`)
 }
 
 func (r *tour) refusedBackup(s, closed *testServer) {
