@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -67,6 +68,49 @@ func TestOpenAPIIsComplete(t *testing.T) {
 	for _, gap := range c.Gaps(unbounded) {
 		t.Error(gap)
 	}
+}
+
+// The document's numbers are the code's.
+func TestDocumentedBounds(t *testing.T) {
+	var doc struct {
+		Components struct{ Schemas map[string]any }
+	}
+	if err := json.Unmarshal(OpenAPI(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	f := func(want int, places ...string) {
+		t.Helper()
+		for _, place := range places {
+			var at any = doc.Components.Schemas
+			for name := range strings.SplitSeq(place, " ") {
+				object, _ := at.(map[string]any)
+				at = object[name]
+			}
+			if at != float64(want) {
+				t.Errorf("%s is %v, want %d", place, at, want)
+			}
+		}
+	}
+	o := Options{}.withDefaults()
+	f(o.URLChars, "Send properties target maxLength")
+	f(o.Headers, "Send properties headers maxProperties")
+	f(o.HeadersBytes, "Send properties headers additionalProperties maxLength")
+	f(o.IdempotencyKeyChars, "Send properties idempotency_key maxLength", "Receipt properties idempotency_key maxLength",
+		"Delivery properties idempotency_key maxLength", "DeliveryItem properties idempotency_key maxLength")
+	f(o.Labels, "Send properties labels maxItems", "Delivery properties labels maxItems")
+	f(o.LabelChars, "Send properties labels items maxLength", "Delivery properties labels items maxLength")
+	f(int(o.MaxDelay.Milliseconds()), "Send properties delay_ms maximum")
+	f(o.BatchSends, "BatchResults properties results maxItems")
+	f(o.Warnings+1, "Warnings maxItems") // the last says how many more there were
+	f(maxAttempts, "Delivery properties max_attempts maximum")
+	f(maxPage, "DeliveryPage properties data maxItems", "AccountPage properties data maxItems")
+	f(maxRatePerSecond, "Bulk properties rate_per_second maximum", "Job properties rate_per_second maximum")
+	f(maxAccountNameChars, "AccountName properties name maxLength", "AccountChange properties name maxLength",
+		"Account properties name maxLength", "NewAccount properties name maxLength")
+	f(int(maxOverlap.Seconds()), "SecretRotate properties overlap_seconds maximum")
+	f(engine.MaxRatePerMinute, "AccountChange properties rate_limit_per_minute maximum", "Account properties rate_limit_per_minute maximum")
+	f(maxHostBytes, "DomainName properties domain maxLength", "Filter properties host maxLength")
+	f(maxHostBytes-len(engine.ChallengeLabel), "Domain properties domain maxLength", "DomainItem properties domain maxLength")
 }
 
 func TestOpenAPIRoute(t *testing.T) {
