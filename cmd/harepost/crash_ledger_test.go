@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -121,39 +120,16 @@ func answerTime(mark string) time.Duration {
 func failsFirst(mark string) bool { return crc32.ChecksumIEEE([]byte(mark))%8 == 0 }
 
 // A recorder is a target over http that writes what it gets into a ledger.
-type recorder struct {
-	t    testing.TB
-	url  string
-	open atomic.Int32 // connections
-}
+type recorder struct{ *countedTarget }
 
 func startRecorder(t testing.TB, l *ledger) *recorder {
 	t.Helper()
-	r := &recorder{t: t}
-	ln := listenLoopback(t, "127.0.0.1:0")
-	r.url = "http://" + ln.Addr().String()
-	srv := &http.Server{
-		Handler: http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) { r.take(l, rw, req) }),
-		ConnState: func(_ net.Conn, s http.ConnState) {
-			switch s {
-			case http.StateNew:
-				r.open.Add(1)
-			case http.StateClosed, http.StateHijacked:
-				r.open.Add(-1)
-			}
-		},
-	}
-	var done sync.WaitGroup
-	done.Go(func() { srv.Serve(ln) })
-	t.Cleanup(func() { srv.Close(); done.Wait() })
+	r := new(recorder)
+	r.countedTarget = startCountedTarget(t, func(rw http.ResponseWriter, req *http.Request) { r.take(l, rw, req) })
 	return r
 }
 
 func (r *recorder) take(l *ledger, rw http.ResponseWriter, req *http.Request) {
-	if req.URL.Path == "/probe" {
-		rw.Header().Set("Connection", "close")
-		return
-	}
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		return // the server was killed while it wrote: nothing arrived
@@ -171,22 +147,6 @@ func (r *recorder) take(l *ledger, rw http.ResponseWriter, req *http.Request) {
 	case n == 1 && failsFirst(mark):
 		rw.WriteHeader(http.StatusServiceUnavailable)
 	}
-}
-
-// settle waits until what a dead server has sent is in the ledger. Connections
-// are accepted in order: once a later one is answered, all of the dead one's
-// were accepted; and each is closed only after its requests were taken.
-func (r *recorder) settle() {
-	r.t.Helper()
-	resp, err := http.Get(r.url + "/probe")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	resp.Body.Close()
-	until(r.t, "the dead server's connections are closed", func() (bool, string) {
-		n := r.open.Load()
-		return n == 0, fmt.Sprintf("%d are open", n)
-	})
 }
 
 // A balance is what the ledger adds up to.
