@@ -1,348 +1,291 @@
 package main
 
 import (
-	"bytes"
-	cryptorand "crypto/rand"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
-	"path/filepath"
+	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// A casualty is a server that is killed in the middle of operations, and started
-// again on the same directory and port.
-type casualty struct {
-	t      *testing.T
-	random *rand.Rand
-	flags  []string
-	url    string
-	key    string
-	api    *http.Client
-	server *serverProcess
-
-	broken   atomic.Bool // the target rejects
-	mu       sync.Mutex
-	arrivals map[string]int // deliveries that were taken, by id
-	target   string
-}
-
-func startCasualty(t *testing.T) *casualty {
-	t.Helper()
-	address := reservedAddress(t)
-	w := &casualty{t: t, random: crashSeed(t), url: "http://" + address, api: newAPIClient(t), arrivals: map[string]int{}}
-	w.flags = []string{"--dev", "--listen", address, "--data-dir", filepath.Join(t.TempDir(), "data")}
-	target := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
-		if w.broken.Load() {
-			rw.WriteHeader(http.StatusGone)
-			return
-		}
-		w.mu.Lock()
-		w.arrivals[r.Header.Get("X-Harepost-Delivery")]++
-		w.mu.Unlock()
-	}))
-	t.Cleanup(target.Close)
-	w.target = target.URL + "/hook"
-	w.server = startServer(t, w.flags...)
-	w.key = w.server.devKey()
-	return w
-}
-
-// crash kills the server after a while and starts it again.
-func (w *casualty) crash(most time.Duration) {
+// begun begins a bulk operation that is to work on so many.
+func (w *casualty) begun(method, path, body string) *bulkWork {
 	w.t.Helper()
-	<-time.After(time.Duration(w.random.Int64N(int64(most)))) // the moment is the experiment
-	w.server.kill9()
-	w.server = startServer(w.t, w.flags...)
+	j := w.until(method, path, body, func(code int, _ map[string]any) bool { return code == http.StatusAccepted })
+	return &bulkWork{w: w, path: "/v1/jobs/" + j["job_id"].(string), id: j["job_id"].(string)}
 }
 
-// call makes one request. Without an answer the status is 0.
-func (w *casualty) call(method, path, body string) (status int, answer map[string]any) {
-	req, err := http.NewRequest(method, w.url+path, strings.NewReader(body))
-	if err != nil {
-		w.t.Error(err)
-		return 0, nil
-	}
-	req.Header.Set("Authorization", "Bearer "+w.key)
-	if strings.HasPrefix(path, "/v1/send/batch") {
-		req.Header.Set("Content-Type", "application/x-ndjson")
-	}
-	resp, err := w.api.Do(req)
-	if err != nil {
-		return 0, nil
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil || json.Unmarshal(b, &answer) != nil {
-		return 0, nil
-	}
-	return resp.StatusCode, answer
+// bulkWork is a bulk operation that is under way, as the API shows it.
+type bulkWork struct {
+	w        *casualty
+	id, path string
+	done     float64 // as last seen
 }
 
-// until repeats a request until it is answered as wanted.
-func (w *casualty) until(method, path, body string, ok func(status int, answer map[string]any) bool) map[string]any {
-	w.t.Helper()
+// under waits until the operation has done more than was seen before, and
+// reports whether it is still under way then.
+func (b *bulkWork) under() bool {
+	b.w.t.Helper()
 	give := time.Now().Add(processPatience)
-	for {
-		status, answer := w.call(method, path, body)
-		if status != 0 && ok(status, answer) {
-			return answer
+	for time.Now().Before(give) {
+		code, j := b.w.call("GET", b.path, "")
+		if code != http.StatusOK {
+			continue
 		}
-		if time.Now().After(give) {
-			w.t.Fatalf("%s %s: still %d %v\n%s", method, path, status, answer, w.server.stderr.String())
+		if j["status"] != "running" {
+			return false
 		}
-		<-time.After(5 * time.Millisecond) // the server is another process
+		done, matched := j["done"].(float64), j["matched"]
+		if matched != nil && done > b.done && done < matched.(float64) {
+			b.done = done
+			return true
+		}
+	}
+	b.w.t.Fatalf("%s does not go on from %v", b.id, b.done)
+	return false
+}
+
+// survived looks after a restart: what was seen as done stays done.
+func (b *bulkWork) survived() {
+	b.w.t.Helper()
+	if done := b.w.get(b.path)["done"].(float64); done < b.done {
+		b.w.t.Errorf("%s had done %v before the kill, and %v after it", b.id, b.done, done)
 	}
 }
 
-// batch is n lines, each with a key of its own.
-func (w *casualty) batch(name string, n int) string {
-	var b bytes.Buffer
-	for i := range n {
-		fmt.Fprintf(&b, `{"target":%q,"idempotency_key":"%s-%d","body":{"n":%d},"delivery":{"max_attempts":1}}`+"\n", w.target, name, i, i)
-	}
-	return b.String()
+// killed kills the server once the operation has gone on, restarts it, and
+// reports whether the operation was cut off: it had begun, and the dead
+// server's log does not tell of its end.
+func (b *bulkWork) killed(most time.Duration) (inside bool) {
+	b.w.t.Helper()
+	inside = b.under()
+	b.w.moment(most)
+	b.w.kill()
+	inside = inside && !b.saidEnd()
+	b.w.start()
+	b.survived()
+	return inside
 }
 
-// sent sends a batch that must be taken whole, and returns the ids.
-func (w *casualty) sent(name string, n int) (ids []string) {
-	w.t.Helper()
-	answer := w.until("POST", "/v1/send/batch", w.batch(name, n), func(status int, _ map[string]any) bool { return status == 202 })
-	for _, r := range answer["results"].([]any) {
-		id, ok := r.(map[string]any)["queue_id"].(string)
-		if !ok {
-			w.t.Fatalf("%v", r)
+// saidEnd tells whether this life's log tells of the end.
+func (b *bulkWork) saidEnd() bool {
+	for line := range strings.Lines(b.w.server.stderr.String()) {
+		if strings.Contains(line, `"job ended"`) && strings.Contains(line, b.id) {
+			return true
 		}
-		ids = append(ids, id)
 	}
-	return ids
+	return false
 }
 
-// A kill in the middle of batches: every item that was acknowledged is delivered,
-// and a batch that is sent again, because nobody knows what became of it, makes
-// no item twice.
-func TestKillDuringBatches(t *testing.T) {
-	t.Parallel()
-	w := startCasualty(t)
-	const batches, items = 8, 200
-	rounds := max(crashRuns(t, 3), 1)
-	ids := make(map[string]string) // by key
-	var mu sync.Mutex
-	for round := range rounds {
-		var load sync.WaitGroup
-		for b := range batches {
-			load.Go(func() {
-				name := fmt.Sprintf("r%d-b%d", round, b)
-				w.call("POST", "/v1/send/batch", w.batch(name, items)) // may be cut off
-				for try := range 2 {
-					for i, id := range w.sent(name, items) {
-						key := fmt.Sprintf("%s-%d", name, i)
-						mu.Lock()
-						if known := ids[key]; known != "" && known != id {
-							t.Errorf("%s is %s and, in try %d, %s", key, known, try, id)
-						}
-						ids[key] = id
-						mu.Unlock()
-					}
+// ended waits for the end: all was done, and nothing was passed over.
+func (b *bulkWork) ended(matched int) {
+	b.w.t.Helper()
+	j := b.w.until("GET", b.path, "", func(code int, j map[string]any) bool { return code == http.StatusOK && j["status"] != "running" })
+	if want := float64(matched); j["status"] != "done" || j["matched"] != want || j["done"] != want || j["skipped"] != 0.0 {
+		b.w.t.Errorf("of %d: %v", matched, j)
+	}
+}
+
+// freshSends sends one delivery after the other to target until stop is called,
+// which returns the ids that were acknowledged.
+func (w *casualty) freshSends(senders int, path string) (stop func() []string) {
+	var (
+		mu      sync.Mutex
+		ids     []string
+		sending sync.WaitGroup
+	)
+	ended := make(chan struct{})
+	for i := range senders {
+		sending.Go(func() {
+			for n := 0; ; n++ {
+				c := w.trace("POST", "/v1/send", w.key, sendBody(w.target(path), fmt.Sprintf(`"body":"fresh %d-%d"`, i, n)), nil)
+				switch {
+				case c.status == http.StatusAccepted:
+					mu.Lock()
+					ids = append(ids, c.answer["queue_id"].(string))
+					mu.Unlock()
+				case c.status != 0:
+					w.t.Errorf("a fresh send: %d %v", c.status, c.answer)
 				}
-			})
-		}
-		w.crash(150 * time.Millisecond)
-		load.Wait()
-	}
-	if len(ids) != rounds*batches*items {
-		t.Fatalf("%d deliveries of %d", len(ids), rounds*batches*items)
-	}
-	w.drained()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	known, twice := make(map[string]bool, len(ids)), 0
-	for key, id := range ids {
-		known[id] = true
-		if w.arrivals[id] == 0 {
-			t.Errorf("%s, acknowledged as %s, never arrived", key, id)
-		}
-		twice += max(w.arrivals[id]-1, 0)
-	}
-	for id := range w.arrivals {
-		if !known[id] {
-			t.Errorf("%s arrived, and no key has it: an item was made twice", id)
-		}
-	}
-	t.Logf("%d items in %d rounds, %d attempts repeated after a kill", len(ids), rounds, twice)
-}
-
-// drained waits until nothing is pending.
-func (w *casualty) drained() {
-	w.t.Helper()
-	for _, status := range []string{"queued", "retrying"} {
-		w.until("GET", "/v1/deliveries?limit=1&status="+status, "", func(code int, page map[string]any) bool {
-			return code == 200 && len(page["data"].([]any)) == 0
-		})
-	}
-}
-
-// ended waits for a bulk operation, and checks that its counts add up.
-func (w *casualty) ended(id any, matched int) map[string]any {
-	w.t.Helper()
-	j := w.until("GET", fmt.Sprintf("/v1/jobs/%v", id), "", func(code int, j map[string]any) bool {
-		return code == 200 && j["status"] != "running"
-	})
-	if j["status"] != "done" || j["matched"] != float64(matched) || j["done"].(float64)+j["skipped"].(float64) != float64(matched) {
-		w.t.Errorf("of %d: %v", matched, j)
-	}
-	return j
-}
-
-// A kill in the middle of a bulk replay: it goes on where it was, and each of the
-// deliveries is replayed once.
-func TestKillDuringABulkReplay(t *testing.T) {
-	t.Parallel()
-	w := startCasualty(t)
-	const n = 600
-	w.broken.Store(true)
-	ids := w.sent("dead", n)
-	w.drained()
-	w.broken.Store(false)
-	job := w.until("POST", "/v1/dead-letters/replay", `{"filter":{},"rate_per_second":400}`, func(code int, _ map[string]any) bool { return code == 202 })
-	for range max(crashRuns(t, 3), 1) {
-		w.crash(300 * time.Millisecond)
-	}
-	w.ended(job["job_id"], n)
-	w.drained()
-	for _, id := range ids {
-		_, d := w.call("GET", "/v1/deliveries/"+id, "")
-		attempts, _ := d["attempts"].([]any)
-		if d["status"] != "delivered" || len(attempts) != 2 {
-			t.Fatalf("%s is %v after %d attempts: one was rejected and one replayed", id, d["status"], len(attempts))
-		}
-	}
-}
-
-// A kill in the middle of a purge and of a bulk cancellation: each ends, and takes
-// what it was for and nothing else.
-func TestKillDuringAPurgeAndACancellation(t *testing.T) {
-	t.Parallel()
-	w := startCasualty(t)
-	const n = 4000
-	w.broken.Store(true)
-	w.sent("dead", n)
-	w.drained()
-	w.broken.Store(false)
-	kept := w.sent("kept", 10)
-	w.drained()
-	job := w.until("DELETE", "/v1/dead-letters?all=true", "", func(code int, _ map[string]any) bool { return code == 202 })
-	w.crash(40 * time.Millisecond)
-	w.ended(job["job_id"], n)
-	w.until("GET", "/v1/dead-letters", "", func(code int, page map[string]any) bool {
-		if code == 200 && len(page["data"].([]any)) > 0 {
-			t.Fatalf("left after a purge: %v", page["data"].([]any)[0])
-		}
-		return code == 200
-	})
-	for _, id := range kept {
-		if code, d := w.call("GET", "/v1/deliveries/"+id, ""); code != 200 || d["status"] != "delivered" {
-			t.Errorf("%s: %d %v", id, code, d)
-		}
-	}
-
-	var lines strings.Builder
-	for i := range n {
-		fmt.Fprintf(&lines, `{"target":%q,"idempotency_key":"later-%d","delay_ms":3600000}`+"\n", w.target, i)
-	}
-	w.until("POST", "/v1/send/batch", lines.String(), func(code int, _ map[string]any) bool { return code == 202 })
-	job = w.until("POST", "/v1/deliveries/cancel", `{"filter":{}}`, func(code int, _ map[string]any) bool { return code == 202 })
-	w.crash(40 * time.Millisecond)
-	w.ended(job["job_id"], n)
-	w.drained()
-}
-
-// A kill in the middle of a rotation: the secret that was answered with is the one
-// that is in force; without an answer it is a new one or the one before.
-func TestKillDuringARotation(t *testing.T) {
-	t.Parallel()
-	w := startCasualty(t)
-	current := func() string {
-		return w.until("GET", "/v1/signing-secret", "", func(code int, _ map[string]any) bool { return code == 200 })["signing_secret"].(string)
-	}
-	answered := current()
-	for range max(crashRuns(t, 3), 2) {
-		before := answered
-		done := make(chan string, 1)
-		go func() {
-			_, a := w.call("POST", "/v1/signing-secret/rotate", `{"overlap_seconds":1}`)
-			secret, _ := a["signing_secret"].(string)
-			done <- secret
-		}()
-		w.crash(8 * time.Millisecond)
-		secret := <-done
-		now := current()
-		if secret != "" && now != secret {
-			t.Fatalf("answered with one secret, in force is another")
-		}
-		if secret == "" && now == "" {
-			t.Fatalf("no secret is left of %d characters", len(before))
-		}
-		answered = now
-		<-time.After(1100 * time.Millisecond) // or four would be live
-	}
-}
-
-// Kills while the data is at its limit and the oldest finished deliveries are
-// being dropped: what is pending stays, and the directory is sound.
-func TestKillDuringRetention(t *testing.T) {
-	t.Parallel()
-	w := startCasualty(t)
-	w.flags = append(w.flags, "--max-data-bytes", fmt.Sprint(leastDataBytes))
-	w.server.kill9()
-	w.server = startServer(t, w.flags...)
-	var lines strings.Builder
-	const pending = 50
-	for i := range pending {
-		fmt.Fprintf(&lines, `{"target":%q,"labels":["pending"],"delay_ms":3600000}`+"\n", w.target+fmt.Sprint("/", i))
-	}
-	w.until("POST", "/v1/send/batch", lines.String(), func(code int, _ map[string]any) bool { return code == 202 })
-	noise := make([]byte, 45<<10)
-	for range max(crashRuns(t, 3), 1) {
-		stop := make(chan struct{})
-		var load sync.WaitGroup
-		load.Go(func() { // 6 MB a batch that do not compress, until the crash is over
-			for {
-				var b strings.Builder
-				for i := range 100 {
-					cryptorand.Read(noise)
-					fmt.Fprintf(&b, `{"target":%q,"body":"%d %s"}`+"\n", w.target, i, base64.StdEncoding.EncodeToString(noise))
-				}
-				w.call("POST", "/v1/send/batch", b.String())
 				select {
-				case <-stop:
+				case <-time.After(5 * time.Millisecond):
+				case <-ended:
 					return
-				default:
 				}
 			}
 		})
-		for !strings.Contains(w.server.stderr.String(), "for their size") {
-			<-time.After(20 * time.Millisecond) // the keeper is in another process
+	}
+	return sync.OnceValue(func() []string {
+		close(ended)
+		sending.Wait()
+		return ids
+	})
+}
+
+// Kills in the middle of a bulk replay: it goes on where it was, each of the
+// deliveries is replayed once, with a budget of its own, and what is sent beside
+// it arrives.
+func TestKillDuringABulkReplay(t *testing.T) {
+	t.Parallel()
+	const budget, attempts = 3, 5 // the first budget is used up, and one attempt of the second
+	w := startCasualtyFor(t, startWitness(t, func(s sighting) int {
+		if s.path == "/replayed" && s.attempt < attempts {
+			return http.StatusServiceUnavailable
 		}
-		w.crash(1500 * time.Millisecond)
-		close(stop)
-		load.Wait()
+		return http.StatusOK
+	}))
+	kills := crashRuns(t, 3)
+	n := max(600, 120*kills) // three steps for each kill
+	ids := w.sent(batchOf(n, w.target("/replayed"), func(i int) string {
+		return fmt.Sprintf(`"body":"%d","delivery":{"max_attempts":%d,"backoff":"fixed","jitter":"none","base_delay_ms":100}`, i, budget)
+	}))
+	w.drained()
+	stop := w.freshSends(4, "/fresh")
+	defer stop()
+	unwatch := w.watch()
+	defer unwatch()
+	job := w.begun("POST", "/v1/dead-letters/replay", `{"filter":{},"rate_per_second":400}`)
+	hits := 0
+	for hits < kills && job.killed(50*time.Millisecond) {
+		hits++
 	}
-	page := w.until("GET", "/v1/deliveries?label=pending&limit=100", "", func(code int, _ map[string]any) bool { return code == 200 })
-	if n := len(page["data"].([]any)); n != pending {
-		t.Errorf("%d of %d pending deliveries are left", n, pending)
+	t.Logf("%d kills fell inside one replay of %d", hits, n)
+	if hits == 0 {
+		t.Error("no kill fell inside the replay, this proves nothing")
 	}
-	if status := w.server.stop(); status != exitOK {
-		t.Errorf("status %d", status)
+	job.ended(n)
+	fresh := stop()
+	w.drained()
+	unwatch()
+	w.checkRepeats(t)
+	w.checkArrived(t, "sent beside the replay", fresh)
+	for _, id := range ids {
+		d := w.get("/v1/deliveries/" + id)
+		if made, _ := d["attempts"].([]any); d["status"] != "delivered" || len(made) != attempts {
+			t.Fatalf("%s is %v after %d attempts, want delivered after %d", id, d["status"], len(made), attempts)
+		}
+		came := map[int]bool{}
+		for _, s := range w.arrivals(id) {
+			came[s.attempt] = true
+		}
+		if len(came) != attempts {
+			t.Errorf("%s: of %d attempts these arrived: %v", id, attempts, came)
+		}
 	}
-	newUser(t, w.url, w.key).prints("sound", exitOK, "check", w.server.DataDir)
+	for _, id := range fresh {
+		if d := w.get("/v1/deliveries/" + id); d["status"] != "delivered" {
+			t.Errorf("sent beside the replay: %v", d)
+		}
+	}
+	w.endsSound()
+}
+
+// some is at most n of the ids, drawn.
+func some(random *rand.Rand, ids []string, n int) (drawn []string) {
+	for _, i := range random.Perm(len(ids))[:min(n, len(ids))] {
+		drawn = append(drawn, ids[i])
+	}
+	return drawn
+}
+
+// A kill in the middle of a purge: it ends, and takes what it was for and
+// nothing else.
+func TestKillDuringAPurge(t *testing.T) {
+	t.Parallel()
+	w := startCasualty(t)
+	const n = 4000
+	spared, kept := map[string]bool{}, []string{}
+	w.kills("a purge", 3, func(round int) bool {
+		// Every fiftieth is another's, in between.
+		ids := w.sent(batchOf(n, w.target("/dead"), func(i int) string {
+			label := fmt.Sprintf("round-%d", round)
+			if i%50 == 0 {
+				label = "spared"
+			}
+			return fmt.Sprintf(`"body":"%d","labels":[%q]`, i, label)
+		}))
+		kept = append(kept, w.sent(batchOf(10, w.target("/kept"), func(i int) string { return fmt.Sprintf(`"body":"%d"`, i) }))...)
+		w.drained()
+		var gone []string
+		for i, id := range ids {
+			if i%50 == 0 {
+				spared[id] = true
+			} else {
+				gone = append(gone, id)
+			}
+		}
+		query, matched := fmt.Sprintf("label=round-%d", round), len(gone)
+		if all := round%2 == 1; all { // then nothing is spared
+			query, matched = "all=true", matched+len(spared)
+			for id := range spared {
+				gone = append(gone, id)
+			}
+			clear(spared)
+		}
+		job := w.begun("DELETE", "/v1/dead-letters?"+query, "")
+		inside := job.killed(3 * time.Millisecond)
+		job.ended(matched)
+		for _, id := range some(w.random, gone, 100) {
+			if code, d := w.call("GET", "/v1/deliveries/"+id, ""); code != http.StatusNotFound {
+				t.Errorf("purged, and still there: %d %v", code, d)
+			}
+		}
+		left := w.listed(url.Values{"status": {"rejected"}})
+		for _, id := range left {
+			if !spared[id] {
+				t.Errorf("left after a purge of %s: %s", query, id)
+			}
+		}
+		if len(left) != len(spared) {
+			t.Errorf("%d are left after a purge of %s that was to spare %d", len(left), query, len(spared))
+		}
+		return inside
+	})
+	for _, id := range kept {
+		if d := w.get("/v1/deliveries/" + id); d["status"] != "delivered" {
+			t.Errorf("delivered before the purge, and now %v", d)
+		}
+	}
+	w.endsSound()
+}
+
+// A kill in the middle of a bulk cancellation: it ends, nothing that it was for
+// is ever sent, and the rest stays as it is.
+func TestKillDuringACancellation(t *testing.T) {
+	t.Parallel()
+	w := startCasualty(t)
+	const n, stay = 4000, 20
+	var staying []string
+	w.kills("a cancellation", 3, func(round int) bool {
+		label := fmt.Sprintf("round-%d", round)
+		later := func(label string) func(int) string {
+			return func(i int) string { return fmt.Sprintf(`"body":"%d","labels":[%q],"delay_ms":3600000`, i, label) }
+		}
+		staying = append(staying, w.sent(batchOf(stay, w.target("/stays"), later("stays")))...)
+		w.sent(batchOf(n, w.target("/cancelled"), later(label)))
+		staying = append(staying, w.sent(batchOf(stay, w.target("/stays"), later("stays")))...)
+
+		job := w.begun("POST", "/v1/deliveries/cancel", fmt.Sprintf(`{"filter":{"label":%q}}`, label))
+		inside := job.killed(3 * time.Millisecond)
+		job.ended(n)
+		if got := len(w.listed(url.Values{"status": {"canceled"}, "label": {label}})); got != n {
+			t.Errorf("%d of %d are canceled", got, n)
+		}
+		w.drained(label)
+		return inside
+	})
+	for _, id := range staying {
+		if d := w.get("/v1/deliveries/" + id); d["status"] != "queued" {
+			t.Errorf("not meant by the cancellation: %v", d)
+		}
+	}
+	w.mu.Lock()
+	if n := len(w.seen); n > 0 {
+		t.Errorf("%d deliveries were sent that are cancelled or due in an hour", n)
+	}
+	w.mu.Unlock()
+	w.endsSound()
 }
