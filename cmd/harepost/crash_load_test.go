@@ -123,22 +123,30 @@ func (s *siege) kill() {
 func (s *siege) upAndKill(after time.Duration) {
 	s.t.Helper()
 	s.ledger.life.Add(1)
-	var logs bytes.Buffer
-	cmd := exec.Command(harepostBinary(s.t), append([]string{"serve"}, s.flags...)...)
+	killedStart(s.t, s.flags, after)
+	s.killed++
+	s.settle()
+}
+
+// killedStart starts a server and kills it after a while, and returns what it had
+// logged. It must not have ended by itself.
+func killedStart(t testing.TB, flags []string, after time.Duration) (logs []byte) {
+	t.Helper()
+	var text bytes.Buffer
+	cmd := exec.Command(harepostBinary(t), append([]string{"serve"}, flags...)...)
 	cmd.Env = cleanEnvironment()
-	cmd.Stderr = &logs
+	cmd.Stderr = &text
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
 	defer timer.Stop()
 	cmd.Wait() // its error is the status, looked at below
 	if status := cmd.ProcessState.ExitCode(); status != -1 {
-		s.t.Fatalf("a start after a kill ended by itself with status %d:\n%s", status, logs.String())
+		t.Fatalf("a start after a kill ended by itself with status %d:\n%s", status, text.String())
 	}
-	s.killed++
-	s.settle()
+	return text.Bytes()
 }
 
 // settle waits until the dead life's last words are in the ledger.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -121,6 +122,11 @@ func (v *witness) checkArrived(t *testing.T, what string, ids []string) {
 	}
 }
 
-func (s sighting) String() string {
-	return fmt.Sprintf("%s attempt %d in life %d", s.id, s.attempt, s.life)
+// awaited waits until every one of the deliveries has come.
+func (v *witness) awaited(what string, ids []string) {
+	v.t.Helper()
+	until(v.t, what+" arrives", func() (bool, string) {
+		missing := slices.ContainsFunc(ids, func(id string) bool { return len(v.arrivals(id)) == 0 })
+		return !missing, fmt.Sprintf("of %d", len(ids))
+	})
 }
