@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -88,14 +86,13 @@ func TestKillDuringABackup(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "--dev", "--admin-token", testAdminToken)
 	u := newUser(t, s.URL, s.devKey())
-	noise := make([]byte, 500_000) // the state cannot compress it: in all more than the sockets hold
-	rand.Read(noise)
+	body := noise(800_000) // in all more than the sockets hold, and it must not compress
 	file := filepath.Join(t.TempDir(), "body")
-	if err := os.WriteFile(file, []byte(hex.EncodeToString(noise)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var ids []string
-	for i := range 12 {
+	for i := range 20 {
 		ids = append(ids, u.sent(exitOK, fmt.Sprintf("http://127.0.0.1:19999/%d", i), "--delay", "1h", "-d", "@"+file))
 	}
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
@@ -113,7 +110,7 @@ func TestKillDuringABackup(t *testing.T) {
 	if _, err := io.ReadFull(resp.Body, first); err != nil {
 		t.Fatal(err)
 	}
-	unfinished := filepath.Join(s.DataDir, "backup.tmp")
+	unfinished := filepath.Join(s.DataDir, backupTemporary)
 	if _, err := os.Stat(unfinished); err != nil {
 		t.Fatalf("no backup is under way: %v", err)
 	}
