@@ -282,10 +282,8 @@ func TestKillDuringACancellation(t *testing.T) {
 			t.Errorf("not meant by the cancellation: %v", d)
 		}
 	}
-	w.mu.Lock()
-	if n := len(w.seen); n > 0 {
+	if n := w.deliveries(); n > 0 {
 		t.Errorf("%d deliveries were sent that are cancelled or due in an hour", n)
 	}
-	w.mu.Unlock()
 	w.endsSound()
 }

@@ -67,6 +67,13 @@ func (v *witness) arrivals(id string) []sighting {
 	return v.seen[id]
 }
 
+// deliveries is how many have come, however often each.
+func (v *witness) deliveries() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.seen)
+}
+
 // record notes that deliveries are shown as delivered: an attempt is shown when
 // its record is synced, so that no kill makes it be repeated any more.
 func (v *witness) record(ids []string) {
