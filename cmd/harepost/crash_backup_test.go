@@ -169,17 +169,17 @@ func TestKillDuringABackupUnderLoad(t *testing.T) {
 	w.endsSound()
 }
 
-// A processUnderKnife is the program as a child process that is to be killed.
-type processUnderKnife struct {
+// A childProcess is a command of the program that is to be killed.
+type childProcess struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	ended  chan struct{}
 	output syncBuffer
 }
 
-func startKnife(t *testing.T, env []string, stdin io.Reader, args ...string) *processUnderKnife {
+func startChild(t *testing.T, env []string, stdin io.Reader, args ...string) *childProcess {
 	t.Helper()
-	p := &processUnderKnife{t: t, cmd: exec.Command(harepostBinary(t), args...), ended: make(chan struct{})}
+	p := &childProcess{t: t, cmd: exec.Command(harepostBinary(t), args...), ended: make(chan struct{})}
 	p.cmd.Env = append(cleanEnvironment(), env...)
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, &p.output, &p.output
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -195,7 +195,7 @@ func startKnife(t *testing.T, env []string, stdin io.Reader, args ...string) *pr
 }
 
 // kill kills, and reports whether it came before the end.
-func (p *processUnderKnife) kill() (before bool) {
+func (p *childProcess) kill() (before bool) {
 	p.t.Helper()
 	p.cmd.Process.Kill()
 	<-p.ended
@@ -238,7 +238,7 @@ func TestKillOfABackupsClientLeavesNoHalf(t *testing.T) {
 	writeFile(t, old, []byte("the old one"))
 	for _, args := range [][]string{{"backup", filepath.Join(dir, "new.tar")}, {"backup", "--force", old}} {
 		base := filepath.Base(args[len(args)-1])
-		client := startKnife(t, operatorOf(t, halfway.URL).env, nil, args...)
+		client := startChild(t, operatorOf(t, halfway.URL).env, nil, args...)
 		until(t, "the client writes", func() (bool, string) {
 			for _, name := range glob(t, filepath.Join(dir, "."+base+".*")) {
 				if info, err := os.Stat(name); err == nil && info.Size() > int64(len(whole)/4) {
@@ -263,7 +263,7 @@ func TestKillOfABackupsClientLeavesNoHalf(t *testing.T) {
 	took := time.Since(began)
 	for i := range rounds {
 		file := filepath.Join(dir, fmt.Sprint("random", i))
-		client := startKnife(t, admin.env, nil, "backup", file)
+		client := startChild(t, admin.env, nil, "backup", file)
 		<-time.After(time.Duration(random.Int64N(int64(took)))) // the moment is the experiment
 		client.kill()
 		if len(glob(t, filepath.Join(dir, "."+filepath.Base(file)+".*"))) > 0 {
@@ -314,7 +314,7 @@ func TestKillOfARestoreLeavesNoHalf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	half := startKnife(t, nil, reading, "restore", "-", data)
+	half := startChild(t, nil, reading, "restore", "-", data)
 	reading.Close()
 	// When it is written, all but what the pipe holds has been read.
 	if _, err := writing.Write(whole[:len(whole)/2]); err != nil {
@@ -336,7 +336,7 @@ func TestKillOfARestoreLeavesNoHalf(t *testing.T) {
 	took := time.Since(began)
 	for i := range rounds {
 		data := filepath.Join(dir, fmt.Sprint("random", i))
-		restore := startKnife(t, nil, nil, "restore", file, data)
+		restore := startChild(t, nil, nil, "restore", file, data)
 		<-time.After(time.Duration(random.Int64N(int64(took)))) // the moment is the experiment
 		restore.kill()
 		if _, err := os.Stat(data + restoringSuffix); err == nil {

@@ -247,3 +247,54 @@ func hmacHex(secret, signed string) string {
 	m.Write([]byte(signed))
 	return hex.EncodeToString(m.Sum(nil))
 }
+
+// --delay holds the answer back. How much longer it takes is the machine's.
+func TestListenDelaysItsAnswers(t *testing.T) {
+	t.Parallel() // it mostly waits
+	const delay = 2 * time.Second
+	l := startListen(t, "--delay", delay.String())
+	began := time.Now()
+	resp := l.post(t, "/", "{}", "", 1)
+	if took := time.Since(began); resp.StatusCode != http.StatusOK || took < delay {
+		t.Errorf("answered %d after %s, want 200 after %s at least", resp.StatusCode, took, delay)
+	}
+	if status := l.end(t); status != exitOK {
+		t.Errorf("status %d", status)
+	}
+}
+
+// A person at a terminal sees at a glance what was answered; a program that
+// reads from a pipe gets no escapes.
+func TestListenColoursAtATerminalOnly(t *testing.T) {
+	const green, red = "\x1b[32m200 OK\x1b[0m", "\x1b[31m503 Service Unavailable\x1b[0m"
+	args := []string{"listen", "--addr", "127.0.0.1:0", "--fail-first", "1", "--count", "2"}
+	post := func(text func() string) {
+		t.Helper()
+		eventually(t, "end with Ctrl-C", text)
+		l := &listening{url: regexp.MustCompile(`http://[^,]+`).FindString(text())}
+		l.post(t, "/", "{}", "", 1)
+		l.post(t, "/", "{}", "", 2)
+	}
+	f := func(variable string, colours bool) {
+		t.Helper()
+		term := startAtTerminal(t, 120, []string{variable}, args...)
+		post(term.screen.String)
+		status, screen := term.end()
+		if status != exitOK || strings.Contains(screen, green) != colours || strings.Contains(screen, red) != colours || strings.Contains(screen, "\x1b[") != colours {
+			t.Errorf("%s: status %d, want colours %v\n%q", variable, status, colours, screen)
+		}
+	}
+	f("NO_COLOR=", true)
+	f("NO_COLOR=1", false)
+
+	piped := startChild(t, nil, nil, args...)
+	post(piped.output.String)
+	select {
+	case <-piped.ended:
+	case <-time.After(processPatience):
+		t.Fatal("it does not end")
+	}
+	if text := piped.output.String(); strings.Contains(text, "\x1b") || !strings.Contains(text, "503 Service Unavailable") {
+		t.Errorf("in a pipe:\n%q", text)
+	}
+}
