@@ -131,7 +131,7 @@ func TestIdempotencyWindow(t *testing.T) {
 			t.Errorf("after %s of %s another delivery was made", age, window)
 		}
 		if age := beganLater.Sub(ended); id == first && age > window+time.Millisecond {
-			t.Errorf("after %s of %s it is still a duplicate", age, window)
+			t.Fatalf("after %s of %s it is still a duplicate", age, window)
 		}
 		return id != first, "still a duplicate"
 	})
