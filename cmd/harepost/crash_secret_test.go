@@ -64,58 +64,93 @@ func (s *shop) signs() {
 	}
 }
 
-// A kill in the middle of a rotation: the secret that was answered with is the one
-// that is in force; without an answer it is a new one or the one before. Those
-// from before still sign, in either case.
+// rotates rotates the secret, and whatever comes of that is noted by found.
+func (s *shop) rotates() call {
+	return s.w.trace("POST", "/v1/signing-secret/rotate", s.key, rotation, nil)
+}
+
+// found looks which secret is in force after a rotation that ended as c: the one
+// that was answered with; without an answer a new one, or the one before. It
+// reports whether it is a new one.
+func (s *shop) found(c call) (made bool) {
+	s.w.t.Helper()
+	now := s.current()
+	made = !slices.Contains(s.secrets, now)
+	switch answered, _ := c.answer["signing_secret"].(string); {
+	case c.status == http.StatusOK && (now != answered || !made):
+		s.w.t.Errorf("%s: answered with one secret, in force is another; new: %v", s.name, made)
+	case c.status != http.StatusOK && c.status != 0:
+		s.w.t.Errorf("%s: %d %v", s.name, c.status, c.answer)
+	case c.status == 0 && !made && now != s.secrets[0]:
+		s.w.t.Errorf("%s: without an answer, an older secret than the last is in force", s.name)
+	}
+	if made {
+		s.secrets = append([]string{now}, s.secrets...)
+	}
+	return made
+}
+
+// A kill in the middle of rotations, of many accounts at once since each takes
+// only a moment: the secret that was answered with is the one that is in force;
+// without an answer it is a new one or the one before. Those from before still
+// sign, in either case.
 func TestKillDuringARotation(t *testing.T) {
 	t.Parallel()
 	w := startCasualty(t)
-	first := w.shop("unharmed")
+	shops := make([]*shop, 12)
+	for i := range shops {
+		shops[i] = w.shop(fmt.Sprint("shop ", i))
+	}
+	ended := make([]call, len(shops))
 	began := time.Now()
-	first.as("POST", "/v1/signing-secret/rotate", rotation, http.StatusOK)
-	took := max(time.Since(began), time.Millisecond)
+	race(len(shops), func(i int) { ended[i] = shops[i].rotates() })
+	took := max(time.Since(began), 2*time.Millisecond)
+	for i, s := range shops {
+		s.found(ended[i])
+	}
 
-	var s *shop
-	unanswered, kept := 0, 0
-	w.kills("a rotation", 6, func(round int) bool {
-		if s == nil || len(s.secrets) == account.MostSecrets {
-			s = w.shop(fmt.Sprint("shop ", round))
-		}
-		written, rotated := make(chan struct{}), make(chan call, 1)
-		go func() { rotated <- w.trace("POST", "/v1/signing-secret/rotate", s.key, rotation, written) }()
-		<-written
-		w.moment(took)
-		w.kill()
-		c := <-rotated
-		w.start()
-		now := s.current()
-		isNew := !slices.Contains(s.secrets, now)
-		switch answered, _ := c.answer["signing_secret"].(string); {
-		case c.status == http.StatusOK && now != answered:
-			t.Errorf("answered with one secret, in force is another; new: %v", isNew)
-		case c.status != http.StatusOK && c.status != 0:
-			t.Errorf("%d %v", c.status, c.answer)
-		case c.status == 0 && !isNew && now != s.secrets[0]:
-			t.Error("without an answer, an older secret than the last is in force")
-		}
-		if isNew {
-			s.secrets = append([]string{now}, s.secrets...)
-		}
-		if c.status == 0 {
-			unanswered++
-			if isNew {
-				kept++
+	answered, unanswered, kept := 0, 0, 0
+	w.kills("a rotation", 4, func(round int) (inside bool) {
+		for i, s := range shops {
+			if len(s.secrets) == account.MostSecrets {
+				shops[i] = w.shop(fmt.Sprint("shop ", i, " from round ", round))
 			}
 		}
-		s.signs()
-		return c.status == 0 && c.wrote
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			race(len(shops), func(i int) { ended[i] = shops[i].rotates() })
+		}()
+		w.moment(took)
+		w.kill()
+		<-done
+		w.start()
+		for i, s := range shops {
+			made := s.found(ended[i])
+			s.signs()
+			switch c := ended[i]; {
+			case c.status != 0:
+				answered++
+			case c.wrote:
+				inside = true
+				unanswered++
+				if made {
+					kept++
+				}
+			}
+		}
+		return inside
 	})
-	t.Logf("%d rotations without an answer, %d of them had been made", unanswered, kept)
+	t.Logf("%d rotations were answered before a kill, %d were not, and %d of these had been made", answered, unanswered, kept)
+
 	// As many may be live as the server says, whatever the kills did.
+	s := shops[0]
 	for len(s.secrets) < account.MostSecrets {
-		s.secrets = append([]string{s.as("POST", "/v1/signing-secret/rotate", rotation, http.StatusOK)["signing_secret"].(string)}, s.secrets...)
+		s.found(s.rotates())
 	}
-	s.as("POST", "/v1/signing-secret/rotate", rotation, http.StatusBadRequest)
+	if c := s.rotates(); c.status != http.StatusBadRequest {
+		t.Errorf("with %d live secrets another rotation gets %d", len(s.secrets), c.status)
+	}
 	s.signs()
 	w.endsSound()
 }
