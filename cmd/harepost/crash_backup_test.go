@@ -83,9 +83,10 @@ func (w *casualty) openBackup() *stream {
 	return s
 }
 
-// The server is killed at any moment of a backup, before its first byte too,
-// with load beside it. What came is no backup, or all of one; all that was
-// acknowledged is there afterwards, as it was sent; and the next backup is made.
+// The server is killed at any moment of a backup, before its first byte too, with
+// load beside it. What came can be told from a backup, unless it is one; all that
+// was acknowledged is there afterwards, as it was sent; and the next backup is
+// made.
 func TestKillDuringABackupUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := startCasualty(t, "--admin-token", testAdminToken)
@@ -148,8 +149,9 @@ func TestKillDuringABackupUnderLoad(t *testing.T) {
 				before++
 			}
 		}
-		if _, err := backup.Read(&s.got, nil); (err == nil) != (s.err == nil) {
-			t.Errorf("of the stream: %v; of the backup in it: %v", s.err, err)
+		// The stream may be cut behind the backup's own end: then all of it is there.
+		if _, err := backup.Read(&s.got, nil); err != nil && s.err == nil {
+			t.Errorf("the stream ended as if it were whole, and the backup in it: %v", err)
 		}
 		w.start()
 		absent(t, "the next life of the server", unfinished)
