@@ -83,6 +83,21 @@ func (w *casualty) openBackup() *stream {
 	return s
 }
 
+// underWay returns when the server has begun to put the backup together in a
+// directory, or its answer has come.
+func (s *stream) underWay(unfinished string) {
+	for {
+		if _, err := os.Lstat(unfinished); err == nil {
+			return
+		}
+		select {
+		case <-s.first:
+			return
+		case <-time.After(time.Millisecond): // the server is another process
+		}
+	}
+}
+
 // The server is killed at any moment of a backup, before its first byte too, with
 // load beside it. What came can be told from a backup, unless it is one; all that
 // was acknowledged is there afterwards, as it was sent; and the next backup is
@@ -136,10 +151,12 @@ func TestKillDuringABackupUnderLoad(t *testing.T) {
 	before := 0
 	w.kills("a backup", 6, func(round int) (inside bool) {
 		s := w.openBackup()
-		if round%2 == 0 {
-			w.moment(unharmed.took + time.Millisecond)
-		} else {
-			w.moment(whole)
+		if round%2 == 0 { // while it is put together
+			s.underWay(unfinished)
+			w.moment(unharmed.took / 2)
+		} else { // while it is sent
+			<-s.first
+			w.moment(whole - unharmed.took)
 		}
 		w.kill()
 		<-s.ended

@@ -71,7 +71,7 @@ func (w *casualty) kill() {
 
 // moment waits for a while, which is part of the experiment.
 func (w *casualty) moment(most time.Duration) {
-	<-time.After(time.Duration(w.random.Int64N(int64(most))))
+	<-time.After(time.Duration(w.random.Int64N(max(int64(most), 1))))
 }
 
 // A misfire is not what is tested: a kill that came before or after the
