@@ -379,3 +379,23 @@ func TestSuspendedAccountReplaysNothing(t *testing.T) {
 		t.Errorf("a cancellation: %s, %v", d.Status, err)
 	}
 }
+
+// A send that waits, for DNS for one, while its account is deleted and swept does
+// not go into the log in clear text for want of the account's key.
+func TestASendOfASweptAccountIsNotWritten(t *testing.T) {
+	fs := vfs.NewMem()
+	e := openWith(t, fs, newKeyring(t, newKeyLine(t, "k1")))
+	defer closeEngine(t, e)
+	a := newAccount(t, e)
+	s := sendTo(receiver(t, func(http.ResponseWriter, *http.Request) {}), "a very secret payload")
+	if err := errors.Join(e.admit(a), e.DeleteAccount(context.Background(), a)); err != nil {
+		t.Fatal(err)
+	}
+	swept(t, e, a)
+	if _, err := e.accept(a, s, nil); !errors.Is(err, ErrUnauthorized) {
+		t.Errorf("accepted: %v", err)
+	}
+	if found := holds(t, fs, "data", "a very secret payload"); len(found) > 0 {
+		t.Errorf("in clear text in %v", found)
+	}
+}

@@ -177,6 +177,7 @@ func (e *Engine) step(ctx context.Context, j *Job) (time.Time, error) {
 	defer e.control.Unlock()
 	now, ok := e.state.Job(j.Account, j.ID)
 	if !ok || now.Status != JobRunning {
+		e.clerk.forget(j.ID) // as when its account was deleted
 		return time.Time{}, nil
 	}
 	page, err := e.Deliveries(ctx, now.Account, now.Filter, now.After, limit)

@@ -18,7 +18,7 @@ func (e *Engine) keep() {
 	defer watch.Stop()
 	keep := time.NewTicker(keepEvery)
 	defer keep.Stop()
-	guard := leapGuard{last: e.opts.Now().Round(0)}
+	var guard leapGuard
 	for {
 		select {
 		case <-watch.C:
@@ -40,9 +40,20 @@ func (e *Engine) keep() {
 }
 
 func (e *Engine) retainIfBelieved(g *leapGuard) {
+	if g.last.IsZero() {
+		// A clock is set wrong most often while a machine starts.
+		finished, err := e.state.Finished()
+		if err != nil {
+			e.opts.Logger.Error("engine: look for the newest delivery; retention waits", "error", err)
+			return
+		}
+		if g.last = e.opts.Now(); finished != nil {
+			g.last = time.UnixMilli(min(finished.Newest, g.last.UnixMilli()))
+		}
+	}
 	believed, leapt := g.look(e.opts.Now())
 	if leapt > 0 {
-		e.opts.Logger.Error("the clock has leapt ahead: nothing is dropped for its age until it has stayed so for a while",
+		e.opts.Logger.Error("the clock has leapt ahead of what was last known: nothing is dropped for its age until it has stayed so for a while",
 			"leapt", leapt, "hold", leapHold)
 	}
 	if believed {
@@ -132,7 +143,7 @@ func (e *Engine) dropped(why dropReason, diskBytes int64, until time.Time, more 
 // leapHold, in which it can be seen in the log and be corrected. A machine that
 // slept looks the same, and loses nothing by it.
 type leapGuard struct {
-	last  time.Time // zero: none yet
+	last  time.Time // zero: none yet; after a start, of the newest delivery
 	holds int       // ticks to come in which nothing is dropped
 }
 

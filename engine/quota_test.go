@@ -339,6 +339,38 @@ func TestClockLeapDropsNothingForAWhile(t *testing.T) {
 	}
 }
 
+// A clock that is wrong from the start on is not believed either.
+func TestALeapOverARestartHoldsRetentionBack(t *testing.T) {
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	var ahead atomic.Int64
+	o := testOptions(t, vfs.NewMem())
+	o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	e, err := Open("data", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, ctx := newAccount(t, e), context.Background()
+	r, err := e.Send(ctx, a, sendTo(target, "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, e, a, r.ID)
+	closeEngine(t, e)
+	ahead.Store(int64(30 * 24 * time.Hour))
+	e = openEngine(t, o)
+	var g leapGuard
+	for range 60 {
+		e.retainIfBelieved(&g)
+		if _, err := e.Delivery(ctx, a, r.ID, ReadOptions{}); err != nil {
+			t.Fatal(fmt.Errorf("dropped at once after a start: %w", err))
+		}
+	}
+	e.retainIfBelieved(&g)
+	if _, err := e.Delivery(ctx, a, r.ID, ReadOptions{}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the clock has been so for an hour: %v", err)
+	}
+}
+
 // The engine holds its own retention back, and says so.
 func TestLeapHoldsRetentionBack(t *testing.T) {
 	target := receiver(t, func(http.ResponseWriter, *http.Request) {})

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // A disk says how large it is and what is free, whatever is written to it.
@@ -71,6 +75,56 @@ func TestABurstDoesNotFillTheDisk(t *testing.T) {
 	if most := 6 << 20 / writtenAs / 100_000; taken == 0 || taken > most+1 {
 		t.Errorf("%d sends of 100 KB were taken with 6 MiB to spare, want up to %d", taken, most+1)
 	}
+}
+
+// A send that is larger than a small log takes is refused by itself, and nobody
+// has to wonder what became of it.
+func TestASendThatIsTooLargeIsRefusedByItself(t *testing.T) {
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	o := testOptions(t, vfs.NewMem())
+	o.LogSegmentBytes, o.MaxDataBytes = 0, 64<<20
+	e := openEngine(t, o)
+	a, ctx := newAccount(t, e), context.Background()
+	if _, err := e.Send(ctx, a, sendTo(target, noise(1, 3<<20))); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a send of 3 MiB: %v", err)
+	}
+	large := sendTo(target, noise(1, 3<<20))
+	large.IdempotencyKey = "large"
+	results := make([]SendResult, 3)
+	e.SendBatch(ctx, a, []*Send{sendTo(target, "a"), large, sendTo(target, "b")}, results)
+	if results[0].Err != nil || !errors.Is(results[1].Err, ErrTooLarge) || results[2].Err != nil {
+		t.Errorf("a batch of three with a large one in the middle: %v, %v, %v", results[0].Err, results[1].Err, results[2].Err)
+	}
+	if _, err := e.Send(ctx, a, large); !errors.Is(err, ErrTooLarge) { // its key holds nobody up
+		t.Errorf("again, with its key: %v", err)
+	}
+}
+
+// A backup on a full disk ends with whoever asked for it, and the next may be
+// tried at once.
+func TestABackupEndsOnAFullDisk(t *testing.T) {
+	var full atomic.Bool
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && strings.HasSuffix(op.Path, ".sst") && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	e := openEngine(t, testOptions(t, errorfs.Wrap(vfs.NewMem(), inject)))
+	newAccount(t, e)
+	full.Store(true)
+	for range 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		b, err := e.Backup(ctx)
+		cancel()
+		if err == nil {
+			err = b.Close()
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("backup: %v", err)
+		}
+	}
+	full.Store(false)
 }
 
 // The sizes of the log and of memtables leave a small disk to the data.
