@@ -406,6 +406,9 @@ func TestACancelledJobStops(t *testing.T) {
 	if err != nil || after != j || after.Done > 2 {
 		t.Errorf("%+v, %v", after, err)
 	}
+	if left := after.Remaining(); after.Matched >= 0 && left != after.Matched-after.Done {
+		t.Errorf("%d remain of %d after %d", left, after.Matched, after.Done)
+	}
 	for range e.opts.JobsPerAccount {
 		if _, err := e.StartJob(ctx, a, JobReplay, Filter{}, 1); err != nil {
 			t.Fatal(err)

@@ -29,7 +29,7 @@ func (e *Engine) sweep() {
 	err := e.propose(context.Background(), command.AppendSweepAccount(nil, deleted[0], sweepDeliveries))
 	if err != nil {
 		if e.ended() == nil {
-			e.opts.Logger.Error("engine: sweep a deleted account; it will be tried again", "account", deleted[0].String(), "error", err)
+			e.opts.Logger.Error("engine: sweep a deleted account; it will be tried again", "account", deleted[0], "error", err)
 		}
 		return
 	}
@@ -37,6 +37,6 @@ func (e *Engine) sweep() {
 		e.sweepSoon()
 		return
 	}
-	e.opts.Logger.Info("a deleted account is swept", "account", deleted[0].String())
+	e.opts.Logger.Info("a deleted account is swept", "account", deleted[0])
 	e.sweepSoon() // for the next
 }

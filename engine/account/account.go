@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/harepost/harepost/engine/wire"
@@ -53,6 +54,9 @@ func ParseIDText(prefix, s string) (uint64, error) {
 
 // String is the public form.
 func (id ID) String() string { return FormatID("acc_", uint64(id)) }
+
+// LogValue is the public form: what the logs name can be looked up.
+func (id ID) LogValue() slog.Value { return slog.StringValue(id.String()) }
 
 // String is the public form.
 func (id KeyID) String() string { return FormatID("key_", uint64(id)) }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/harepost/harepost/engine/account"
@@ -21,6 +22,9 @@ const idPrefix = "job_"
 
 // String is the public form.
 func (id ID) String() string { return account.FormatID(idPrefix, uint64(id)) }
+
+// LogValue is the public form.
+func (id ID) LogValue() slog.Value { return slog.StringValue(id.String()) }
 
 // ParseID reads the public form.
 func ParseID(s string) (ID, error) {
@@ -106,9 +110,9 @@ type Job struct {
 }
 
 // Remaining is how many deliveries the job still has to look at, as far as is
-// known.
+// known; of one that was cancelled, how many it has not looked at.
 func (j *Job) Remaining() int64 {
-	if j.Status != Running {
+	if j.Status == Done {
 		return 0
 	}
 	return max(j.Matched-j.Done-j.Skipped, 0)
