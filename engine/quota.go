@@ -35,13 +35,14 @@ type quota struct {
 const (
 	// A step drops as much as there is too much, but at least a trimLeast-th and
 	// at most a trimMost-th of what is finished.
-	trimLeast, trimMost = 64, 16
+	trimLeast, trimMost = 64, 8
 
 	// trimTries is how often the moment is halved up to which a step drops.
 	trimTries = 20
 
-	// trimPause is how many seconds a step is given to show on disk.
-	trimPause = 5
+	// trimPause is how many seconds a step is given to show on disk, and
+	// trimUrgently how many while sends are refused.
+	trimPause, trimUrgently = 5, 2
 )
 
 // crowded is how full it may become while finished deliveries are being dropped,
@@ -74,7 +75,9 @@ func (e *Engine) watchQuota() {
 	}
 	left := true
 	if q.wait--; q.wait < 0 {
-		q.wait = trimPause
+		if q.wait = trimPause; used > q.crowded() {
+			q.wait = trimUrgently
+		}
 		var err error
 		if left, err = e.trim(used); err != nil {
 			e.opts.Logger.Error("engine: trim to --max-data-bytes; it will be tried again", "error", err)
@@ -133,7 +136,7 @@ func (e *Engine) trim(used int64) (left bool, err error) {
 	if finished == nil {
 		return false, e.unpinLog()
 	}
-	until, err := trimUntil(finished, used-e.quota.max)
+	until, err := trimUntil(finished, used-e.quota.roomy())
 	if err != nil {
 		return true, fmt.Errorf("trim: %w", err)
 	}

@@ -127,6 +127,50 @@ func TestCrashOnAFullDiskLosesNothing(t *testing.T) {
 	}
 }
 
+// A disk that is full of dead letters: a purge makes room, and the server takes
+// sends again by itself.
+func TestAPurgeMakesRoomOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := newSmallDisk(t, 128)
+	s := disk.serve()
+	key := s.devKey()
+	const dies = `"delivery":{"max_attempts":1},"body":`
+	random := rand.NewChaCha8([32]byte{2})
+	noise := make([]byte, 300<<10)
+	accepted := 0
+	for refused := 0; refused < 40; { // not only until the next look at the disk
+		random.Read(noise)
+		body := sendBody("http://127.0.0.1:1024/", dies+`"`+base64.StdEncoding.EncodeToString(noise)+`"`)
+		switch status, text := s.request(http.MethodPost, "/v1/send", key, body); status {
+		case http.StatusAccepted:
+			accepted, refused = accepted+1, 0
+		case http.StatusServiceUnavailable:
+			refused++
+			<-time.After(50 * time.Millisecond) // the keeper is in another process
+		default:
+			t.Fatalf("%d %s\n%s", status, text, s.stderr.String())
+		}
+		if accepted > 400 {
+			t.Fatal("a disk of 128 MiB took 400 sends of 400 KB")
+		}
+	}
+	t.Logf("%d sends of 400 KB were taken", accepted)
+	until(t, "all are dead", func() (bool, string) {
+		_, text := s.request(http.MethodGet, "/v1/deliveries?status=queued&limit=1", key, "")
+		return strings.Contains(text, `"data":[]`), text
+	})
+	if status, text := s.request(http.MethodDelete, "/v1/dead-letters?all=true", key, ""); status != http.StatusAccepted {
+		t.Fatalf("purge: %d %s", status, text)
+	}
+	until(t, "sends are taken again", func() (bool, string) {
+		status, text := s.request(http.MethodPost, "/v1/send", key, sendBody("http://127.0.0.1:1024/", `"delay_ms":3600000`))
+		return status == http.StatusAccepted, text + s.stderr.String()
+	})
+	if status := s.stop(); status != exitOK {
+		t.Errorf("status %d\n%s", status, s.stderr.String())
+	}
+}
+
 // fillDisk sends, 20 MiB a second at most, until a send is refused, and returns
 // the bodies of those that were not. The server looks at the disk once a second
 // and has a file of 64 MiB begun.
