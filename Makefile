@@ -6,6 +6,7 @@ FUZZTIME   ?= 30s
 N          ?= 30
 COUNT      ?= 5
 STEPS      ?= 1000000
+DEAD       ?= 1000000
 PROFILES   ?= out/profiles
 BENCHFLAGS ?=
 TESTFLAGS  ?=
@@ -23,13 +24,13 @@ RACE :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: openapi-client api-docs help demo build test race lint fuzz crash model bench profile vuln clean no-race format vet staticcheck signs
+.PHONY: dead-letters retention openapi-client api-docs help demo build test race lint fuzz crash model bench profile vuln clean no-race format vet staticcheck signs
 
 help: ## list the targets
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: PKG=./wal  TESTFLAGS='-run Torn -v'  FUZZTIME=30s"
-	@echo "           N=30 (crash)  STEPS=1000000 (model)  COUNT=5 (race)  BENCHFLAGS='--rounds 5'"
+	@echo "           N=30 (crash)  N=1000000 (retention)  STEPS=1000000 (model)  COUNT=5 (race)  BENCHFLAGS='--rounds 5'"
 
 demo: build ## everything on one screen: server, receiver, deliveries, retries, dead letters
 	bin/harepost demo
@@ -84,6 +85,13 @@ model: ## the scheduler and its wheel against their models, STEPS=1000000
 bench: build ## the engine beside a forwarder that keeps nothing; data under out/
 	@mkdir -p out
 	bin/harepost bench throughput --dir out $(BENCHFLAGS)
+
+dead-letters: build ## DEAD=1000000 dead letters: count, replay, stop, purge; and what fresh sends notice
+	@mkdir -p out
+	bin/harepost bench dead-letters --dir out --count $(DEAD) $(BENCHFLAGS)
+
+retention: ## what dropping N=1000000 finished deliveries writes, and how long it takes
+	HAREPOST_RETAIN_N=$(if $(filter file,$(origin N)),1000000,$(N)) go test -count=1 -timeout 0 -v -run TestRetentionWritesNextToNothing ./engine/state
 
 profile: build ## the same, short, with CPU profiles of both into PROFILES=out/profiles
 	@mkdir -p $(PROFILES)
