@@ -157,3 +157,18 @@ func TestABatchIsSentByTheCommandLine(t *testing.T) {
 		t.Errorf("%v in\n%s", err, again.Stdout)
 	}
 }
+
+// A line above what the server takes in a whole request is refused alone.
+func TestAHugeLineOfABatchTakesNoOtherAlong(t *testing.T) {
+	s := startServer(t, "--dev")
+	u := newUser(t, s.URL, s.devKey())
+	line := func(n int) string {
+		return `{"target":"http://127.0.0.1:1024/","delay_ms":3600000,"body":"` + strings.Repeat("x", n) + `"}` + "\n"
+	}
+	file := filepath.Join(t.TempDir(), "sends.ndjson")
+	writeFile(t, file, []byte(strings.Repeat(line(10), 3)+line(17<<20)+line(2<<20)+line(10)))
+	r := u.prints("accepted 4, duplicates 0, refused 2|line 4: request body is too large|line 5: send is too large", exitRefused, "send", "--batch", file)
+	if ids := strings.Fields(r.Stdout); len(ids) != 4 {
+		t.Errorf("%d ids, want 4", len(ids))
+	}
+}

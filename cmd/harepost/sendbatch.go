@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"time"
 
@@ -15,40 +17,92 @@ import (
 
 // A batch goes out in requests of so many sends and so many bytes at most: well
 // below the server's 10,000 and 16 MiB, so that progress can be shown and
-// little is in doubt when a request gets no answer.
+// little is in doubt when a request gets no answer. A line that is longer goes
+// out alone, for the server to say whether it takes it; what is above
+// batchLineBytes is not even read.
 const (
 	batchSends     = 1000
 	batchBytes     = 4 << 20
 	batchLineBytes = sendBodyBytes
 )
 
+// A batchLine is one send of a file.
+type batchLine struct {
+	number int    // in the file, from 1
+	text   []byte // with a newline; nil: it is above batchLineBytes
+}
+
 // A batchReader cuts a file of one send in a line into requests.
 type batchReader struct {
-	lines *bufio.Scanner
-	line  int // number of the last that was read, from 1
+	in   *bufio.Reader
+	line int        // number of the last that was read, from 1
+	held *batchLine // was read, and did not fit into the request before
+	err  error      // ended the reading; io.EOF: the file's end
 }
 
 func newBatchReader(r io.Reader) *batchReader {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 0, 64<<10), batchLineBytes)
-	return &batchReader{lines: lines}
+	return &batchReader{in: bufio.NewReaderSize(r, 64<<10)}
 }
 
-// next returns the lines of the next request, and their numbers; none at the
-// end. Empty lines are skipped.
-func (b *batchReader) next() (text []byte, numbers []int, err error) {
-	for len(numbers) < batchSends && len(text) < batchBytes && b.lines.Scan() {
-		b.line++
-		line := bytes.TrimSpace(b.lines.Bytes())
-		if len(line) == 0 {
-			continue
+// next returns the lines of the next request; none with the error that ended
+// the reading, which is io.EOF where all was read.
+func (b *batchReader) next() ([]batchLine, error) {
+	var lines []batchLine
+	size := 0
+	for len(lines) < batchSends {
+		if b.held == nil {
+			b.held = b.read()
 		}
-		text, numbers = append(append(text, line...), '\n'), append(numbers, b.line)
+		if b.held == nil {
+			break
+		}
+		size += len(b.held.text)
+		if len(lines) > 0 && (size > batchBytes || b.held.text == nil) {
+			break
+		}
+		lines = append(lines, *b.held)
+		b.held = nil
+		if lines[0].text == nil {
+			break
+		}
 	}
-	if err := b.lines.Err(); err != nil {
-		return nil, nil, fmt.Errorf("line %d: %w", b.line+1, err)
+	if len(lines) == 0 {
+		return nil, b.err
 	}
-	return text, numbers, nil
+	return lines, nil
+}
+
+// read returns the next line with something in it; nil at an error. A line that
+// an error cuts off is no line.
+func (b *batchReader) read() *batchLine {
+	for b.err == nil {
+		var text []byte
+		tooLong := false
+		for more := true; more; {
+			var part []byte
+			part, b.err = b.in.ReadSlice('\n')
+			more = errors.Is(b.err, bufio.ErrBufferFull)
+			if more {
+				b.err = nil
+			}
+			if tooLong = tooLong || len(text)+len(part) > batchLineBytes; tooLong {
+				text = nil
+			} else {
+				text = append(text, part...)
+			}
+		}
+		b.line++
+		if b.err != nil && !errors.Is(b.err, io.EOF) {
+			return nil
+		}
+		if tooLong {
+			return &batchLine{b.line, nil}
+		}
+		if text = bytes.TrimSpace(text); len(text) > 0 {
+			return &batchLine{b.line, append(text, '\n')}
+		}
+	}
+	return nil
 }
 
 // A batchOutcome is one line of send --batch --json.
@@ -67,6 +121,7 @@ type batchSender struct {
 	repeated int64
 	refused  int64
 	later    int64 // of the refused: may be tried again
+	last     int   // line that has a result, and so have all before it; 0: none
 }
 
 // runBatch sends the file that --batch names.
@@ -106,30 +161,83 @@ func (c *sendCmd) runBatch(sh *shell, api *client.Client) error {
 // are in doubt.
 func (b *batchSender) sendAll(ctx context.Context, lines *batchReader, share func() tally) error {
 	for {
-		text, numbers, err := lines.next()
-		if err != nil {
-			return usagef("--batch: %w; earlier lines were sent", err)
-		}
-		if len(numbers) == 0 {
+		next, err := lines.next()
+		switch {
+		case errors.Is(err, io.EOF):
 			return nil
+		case err != nil:
+			return fmt.Errorf("--batch: line %d: %w; %s", lines.line, err, b.sentText())
 		}
-		span := fmt.Sprintf("lines %d to %d", numbers[0], numbers[len(numbers)-1])
-		results, err := b.api.SendLines(ctx, text)
-		if err != nil {
-			return b.c.explain(fmt.Errorf("%s: %w", span, err))
-		}
-		if len(results) != len(numbers) {
-			return exitWith(exitFailed, fmt.Errorf("%s: %d results for %d sends", span, len(results), len(numbers)))
-		}
-		for i, r := range results {
-			if err := b.tell(numbers[i], r); err != nil {
-				return err
-			}
+		if err := b.send(ctx, next); err != nil {
+			return err
 		}
 		if t := share(); t.matched >= 0 { // of a stream, nobody knows
 			b.bar.show(t, time.Now())
 		}
 	}
+}
+
+// sentText is for who has to go on where a file broke off.
+func (b *batchSender) sentText() string {
+	if b.last == 0 {
+		return "nothing was sent"
+	}
+	return fmt.Sprintf("up to line %d all were sent", b.last)
+}
+
+// send sends some lines and tells what came of them. What is too large for one
+// request goes out in halves: a proxy in front of the server may let less
+// through. A single line that is too large is refused as the API refuses one.
+func (b *batchSender) send(ctx context.Context, lines []batchLine) error {
+	results, err := b.request(ctx, lines)
+	switch {
+	case errors.Is(err, client.ErrTooLarge) && len(lines) > 1:
+		half := len(lines) / 2
+		if err := b.send(ctx, lines[:half]); err != nil {
+			return err
+		}
+		return b.send(ctx, lines[half:])
+	case err != nil:
+		return b.c.explain(fmt.Errorf("%s: %w", spanText(lines), err))
+	case len(results) != len(lines):
+		return exitWith(exitFailed, fmt.Errorf("%s: %d results for %d sends", spanText(lines), len(results), len(lines)))
+	}
+	for i, r := range results {
+		if err := b.tell(lines[i].number, r); err != nil {
+			return err
+		}
+	}
+	b.last = lines[len(lines)-1].number
+	return nil
+}
+
+func spanText(lines []batchLine) string {
+	return fmt.Sprintf("lines %d to %d", lines[0].number, lines[len(lines)-1].number)
+}
+
+func (b *batchSender) request(ctx context.Context, lines []batchLine) ([]client.BatchResult, error) {
+	var text []byte
+	for _, line := range lines {
+		text = append(text, line.text...)
+	}
+	if len(text) == 0 { // one alone that is above batchLineBytes
+		return tooLarge("send is too large", fmt.Sprintf("it may have %d bytes", batchLineBytes))
+	}
+	results, err := b.api.SendLines(ctx, text)
+	if e, ok := errors.AsType[*client.Error](err); ok && len(lines) == 1 && errors.Is(e, client.ErrTooLarge) {
+		return tooLarge(e.Message, e.Detail)
+	}
+	return results, err
+}
+
+// tooLarge is the result of a batch of one send that is.
+func tooLarge(message, detail string) ([]client.BatchResult, error) {
+	text, err := json.Marshal(map[string]any{"error": message, "detail": detail, "status": http.StatusRequestEntityTooLarge})
+	if err != nil {
+		return nil, err
+	}
+	results := make([]client.BatchResult, 1)
+	return results, json.Unmarshal(text, &results[0])
 }
 
 // tell counts one result. A person is told of what was refused, a program of all.
