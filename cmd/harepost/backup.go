@@ -130,122 +130,12 @@ func (o *outlet) Write(p []byte) (int, error) {
 	return n, err
 }
 
-type restoreCmd struct {
-	File string `arg:"" help:"The backup; - is standard input."`
-	Dir  string `arg:"" help:"The data directory to make. It must not exist, or be empty."`
-	JSON bool   `name:"json" env:"HAREPOST_JSON" help:"Print JSON."`
-}
-
-// Help is shown by kong under the usage line.
-func (c *restoreCmd) Help() string {
-	return `DIR appears only when all of the backup is in it, fits to its checksums, was read like check does, and is on disk; until then it is DIR.restoring, which an interrupted restore leaves and the next one replaces.
-
-Then: harepost serve --data-dir DIR, with the --encryption-key-file that the server had. What was delivered after the backup was taken is pending in it again, if it was pending then.`
-}
-
-const restoringSuffix = ".restoring"
-
-// Run makes a data directory of the backup.
-func (c *restoreCmd) Run(sh *shell) error {
-	dir := filepath.Clean(c.Dir)
-	if err := checkRestorable(dir); err != nil {
-		return err
-	}
-	in, err := openInput(sh, c.File)
-	if err != nil {
-		return fmt.Errorf("restore: %w", err)
-	}
-	defer in.Close()
-	unfinished := dir + restoringSuffix
-	if err := os.RemoveAll(unfinished); err != nil {
-		return fmt.Errorf("restore: %w", err)
-	}
-	seen, err := unpackBackup(in, unfinished)
-	if err == nil {
-		err = verifyRestored(unfinished)
-	}
-	if err == nil {
-		err = os.Rename(unfinished, dir) // an empty directory gives way
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(dir))
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("restore: %w", err), os.RemoveAll(unfinished))
-	}
-	if c.JSON {
-		return printJSON(sh.out, seen.Manifest)
-	}
-	fmt.Fprintf(sh.out, "%s  %s in %d files, as of log index %d of %s\n", painterFor(sh.out).bold(dir),
-		bytesText(seen.Bytes), seen.Files, seen.Manifest.Index, seen.Manifest.CreatedAt.Format(time.RFC3339))
-	if seen.Manifest.Encrypted {
-		fmt.Fprintln(sh.err, "It is encrypted: serve it with the --encryption-key-file that the server had.")
-	}
-	return nil
-}
-
-func checkRestorable(dir string) error {
-	entries, err := os.ReadDir(dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("restore: %w", err)
-	case len(entries) > 0:
-		return usagef("%s is not empty: restore goes into a directory of its own, nothing is ever overwritten", dir)
-	}
-	return nil
-}
-
-func openInput(sh *shell, file string) (io.ReadCloser, error) {
-	if file == "-" {
-		return io.NopCloser(sh.in), nil
-	}
-	return os.Open(file)
-}
-
-// unpackBackup writes the backup's files, synced, into a new directory.
-func unpackBackup(from io.Reader, dir string) (backup.Summary, error) {
-	subs := []string{filepath.Join(dir, backup.StateDir), filepath.Join(dir, backup.LogDir)}
-	for _, sub := range subs {
-		if err := makeDir(sub); err != nil {
-			return backup.Summary{}, err
-		}
-	}
-	seen, err := backup.Read(from, func(name string) (io.WriteCloser, error) {
-		f, err := os.OpenFile(filepath.Join(dir, filepath.FromSlash(name)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		return syncedFile{f}, nil
-	})
-	for _, sub := range append(subs, dir) {
-		if err == nil {
-			err = syncDir(sub)
-		}
-	}
-	return seen, err
-}
-
-// A syncedFile is on disk when it is closed.
-type syncedFile struct{ *os.File }
-
-// Close syncs and closes.
-func (f syncedFile) Close() error { return errors.Join(f.Sync(), f.File.Close()) }
-
-// verifyRestored reads what was restored as check would: the checksums say that
-// it is what the server sent, and this that it can be started on.
-func verifyRestored(dir string) error {
-	r, err := inspect(dir)
-	if err == nil && len(r.Damage) > 0 {
-		err = fmt.Errorf("a server would not start on it: %s", r.Damage[0])
-	}
-	return err
-}
-
 // checkBackup is check of a file.
 func (c *checkCmd) checkBackup(sh *shell, f *os.File) error {
-	seen, err := backup.Read(f, nil)
+	seen, err := backup.Read(interruptible{sh.ctx, f}, nil)
+	if sh.ctx.Err() != nil {
+		return errInterrupted
+	}
 	if c.JSON {
 		report := struct {
 			File     string          `json:"file"`

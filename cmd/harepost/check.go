@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/wal"
@@ -73,6 +76,9 @@ func (c *checkCmd) Run(sh *shell) error {
 		}
 		c.DataDir = c.Path
 	}
+	if restoreInterrupted(c.DataDir) {
+		return fmt.Errorf("check: %w", interruptedRestore(c.DataDir))
+	}
 	if _, err := os.Stat(filepath.Join(c.DataDir, walDir)); err != nil {
 		return fmt.Errorf("check: %s is not a data directory: %w", c.DataDir, err)
 	}
@@ -80,7 +86,10 @@ func (c *checkCmd) Run(sh *shell) error {
 	var r checkReport
 	if err == nil {
 		defer lock.Close()
-		r, err = inspect(c.DataDir)
+		r, err = inspect(sh.ctx, c.DataDir)
+	}
+	if sh.ctx.Err() != nil {
+		return errInterrupted
 	}
 	if isLocked(err) {
 		return fmt.Errorf("check: a server has %s open: stop it first (%w)", c.DataDir, err)
@@ -100,10 +109,12 @@ func (c *checkCmd) Run(sh *shell) error {
 }
 
 // inspect reads log and state. Damage is in the report; the error is for what
-// could not be looked at.
-func inspect(dir string) (checkReport, error) {
+// could not be looked at. When ctx ends, so does the reading, and what the report
+// then says means nothing.
+func inspect(ctx context.Context, dir string) (checkReport, error) {
 	r := checkReport{DataDir: dir, Damage: []string{}}
-	log, err := wal.Verify(nil, filepath.Join(dir, walDir))
+	disk := endingFS{vfs.Default, ctx}
+	log, err := wal.Verify(disk, filepath.Join(dir, walDir))
 	if err != nil {
 		return r, err
 	}
@@ -111,7 +122,7 @@ func inspect(dir string) (checkReport, error) {
 	for _, finding := range log.Findings {
 		r.Damage = append(r.Damage, finding.Error())
 	}
-	st, err := inspectState(filepath.Join(dir, stateDir))
+	st, err := inspectState(disk, filepath.Join(dir, stateDir))
 	switch {
 	case isLocked(err):
 		return r, err

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/state"
 )
@@ -26,7 +28,7 @@ type stateReport struct {
 }
 
 // inspectState has the state verify itself.
-func inspectState(dir string) (r stateReport, err error) {
+func inspectState(disk vfs.FS, dir string) (r stateReport, err error) {
 	if _, err := os.Stat(dir); err != nil {
 		return r, fmt.Errorf("state: %w", err)
 	}
@@ -37,7 +39,7 @@ func inspectState(dir string) (r stateReport, err error) {
 			err = fmt.Errorf("%v", v)
 		}
 	}()
-	st, err := state.Open(dir, state.Options{ReadOnly: true, Logger: slog.New(slog.DiscardHandler)})
+	st, err := state.Open(dir, state.Options{FS: disk, ReadOnly: true, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return r, err
 	}

@@ -18,12 +18,17 @@ const (
 	stateDir = "state"
 )
 
+// lostFound is in the root of a new volume, and belongs to the file system.
+const lostFound = "lost+found"
+
 // prepareDataDir makes the data directory or refuses what cannot be one before
 // anything is written there: --data-dir /home/me is a slip, and would be a mess.
 func prepareDataDir(dir string) error {
 	if err := checkDataDir(dir); err != nil {
 		return err
 	}
+	// Empty, where a restore came to its end but for this. It is in nobody's way.
+	_ = os.Remove(filepath.Join(dir, restoringSuffix))
 	// Whoever made dir may have let everyone look in, so these are closed on
 	// their own.
 	for _, name := range []string{walDir, stateDir} {
@@ -47,12 +52,15 @@ func checkDataDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("--data-dir: %w", err)
 	}
+	if restoreInterrupted(dir) {
+		return fmt.Errorf("--data-dir: %w", interruptedRestore(dir))
+	}
 	ours, foreign := false, ""
 	for _, e := range entries {
 		switch name := e.Name(); name {
 		case walDir, stateDir:
 			ours = true
-		case "lost+found", devAccountFile, "backup.tmp": // of a mounted volume; of an earlier start
+		case lostFound, devAccountFile, "backup.tmp", restoringSuffix: // of a mounted volume; of an earlier start; of a restore that is done
 		default:
 			foreign = name
 		}
