@@ -14,7 +14,8 @@ import (
 // Options are what a Verifier works with.
 type Options struct {
 	// Secrets are the account's signing secrets that count: one, or two
-	// while one is being rotated. At least one, at most eight.
+	// while one is being rotated. At least one, at most eight. There may be
+	// no white space in them: trim what comes from a file.
 	Secrets []string
 
 	// Tolerance is how far the time of a signature may be from the clock,
@@ -78,6 +79,9 @@ func (v *Verifier) SetSecrets(secrets ...string) error {
 		return fmt.Errorf("webhook: %w: there are %d, not 1 to %d", ErrBadSecret, len(secrets), maxSecrets)
 	}
 	for i, secret := range secrets {
+		if err := checkSpace(secret); err != nil {
+			return fmt.Errorf("webhook: secret %d: %w", i+1, err)
+		}
 		encoded, ok := strings.CutPrefix(secret, "whsec_")
 		key, err := base64.StdEncoding.DecodeString(encoded)
 		if !ok || err != nil || len(key) == 0 {

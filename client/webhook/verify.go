@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // DefaultTolerance is how far the time of a signature may be from the
@@ -101,6 +102,9 @@ func verifyHarepost(h http.Header, body []byte, secrets []string, tolerance time
 		if secret == "" {
 			return fmt.Errorf("%w: it is empty", ErrBadSecret)
 		}
+		if err := checkSpace(secret); err != nil {
+			return err
+		}
 		keys = append(keys, []byte(secret))
 	}
 	return check(signed.timestamp+".", body, signed.timestamp, keys, signed.macs, tolerance, now)
@@ -173,6 +177,9 @@ func verifyStandard(h http.Header, body []byte, secrets []string, tolerance time
 	}
 	var keys [][]byte
 	for _, secret := range secrets {
+		if err := checkSpace(secret); err != nil {
+			return err
+		}
 		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
 		if err != nil || len(key) == 0 {
 			return fmt.Errorf("%w: it is not whsec_ and base64", ErrBadSecret)
@@ -180,6 +187,15 @@ func verifyStandard(h http.Header, body []byte, secrets []string, tolerance time
 		keys = append(keys, key)
 	}
 	return check(id+"."+timestamp+".", body, timestamp, keys, given, tolerance, now)
+}
+
+// checkSpace refuses what a line of a file has and no secret. Decoding base64
+// passes over it, and in the other scheme it would be a part of the key.
+func checkSpace(secret string) error {
+	if strings.ContainsFunc(secret, unicode.IsSpace) {
+		return fmt.Errorf("%w: there is white space in it", ErrBadSecret)
+	}
+	return nil
 }
 
 // onlyValue returns the value of a header that must be there once: of two, one

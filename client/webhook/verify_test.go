@@ -302,3 +302,26 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// base64 passes over the end of a line, which a secret out of a file may have,
+// and the other scheme's key is the whole text: such a secret could never match.
+func TestASecretWithWhiteSpaceIsRefused(t *testing.T) {
+	h := signed(t, secret)
+	for _, bad := range []string{secret + "\n", secret + "\r\n", " " + secret, "whsec_ " + secret[6:], secret[:20] + "\n" + secret[20:], secret + "\u00a0"} {
+		if _, err := webhook.New(webhook.Options{Secrets: []string{bad}}); !errors.Is(err, webhook.ErrBadSecret) || !strings.Contains(err.Error(), "white space") {
+			t.Errorf("New takes %q: %v", bad, err)
+		}
+		v, err := webhook.New(webhook.Options{Secrets: []string{secret}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.SetSecrets(secret, bad); !errors.Is(err, webhook.ErrBadSecret) {
+			t.Errorf("SetSecrets takes %q: %v", bad, err)
+		}
+		for name, verify := range verifiers {
+			if err := verify(h, body, []string{bad}, 0, signedAt); !errors.Is(err, webhook.ErrBadSecret) || !strings.Contains(err.Error(), "white space") {
+				t.Errorf("%s takes %q: %v", name, bad, err)
+			}
+		}
+	}
+}
