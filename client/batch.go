@@ -56,7 +56,7 @@ func (r *BatchResult) UnmarshalJSON(b []byte) error {
 	}
 	r.Err = &Error{
 		Status: refusal.Status, Message: refusal.Error, Detail: refusal.Detail,
-		RetryAfter: time.Duration(max(refusal.RetryAfter, 0)) * time.Second, Body: r.raw,
+		RetryAfter: retrySeconds(refusal.RetryAfter), Body: r.raw,
 	}
 	return nil
 }

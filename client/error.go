@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -70,7 +71,7 @@ func (e *Error) PendingDomain() (Domain, bool) {
 func newError(resp *http.Response, answer []byte) *Error {
 	e := &Error{
 		Status:     resp.StatusCode,
-		RetryAfter: retryAfter(resp.Header.Get("Retry-After")),
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 		RequestID:  resp.Header.Get("X-Request-Id"),
 		Body:       answer,
 	}
@@ -84,11 +85,22 @@ func newError(resp *http.Response, answer []byte) *Error {
 	return e
 }
 
-// retryAfter reads whole seconds, the form that Harepost uses.
-func retryAfter(value string) time.Duration {
-	seconds, err := strconv.ParseUint(value, 10, 31)
+// retryAfter reads both forms of the header: whole seconds, which Harepost uses,
+// and a date, which a proxy may. What is left to the date counts as whole seconds.
+func retryAfter(value string, now time.Time) time.Duration {
+	seconds, err := strconv.ParseUint(value, 10, 63)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // then it is the largest
+		return retrySeconds(int64(seconds))
+	}
+	at, err := http.ParseTime(value)
 	if err != nil {
 		return 0
 	}
-	return time.Duration(seconds) * time.Second
+	return retrySeconds(at.Unix() - now.Unix())
+}
+
+// retrySeconds bounds what a server may ask for by 68 years: a duration has an
+// end, and a tenth is added to it.
+func retrySeconds(n int64) time.Duration {
+	return time.Duration(min(max(n, 0), math.MaxInt32)) * time.Second
 }

@@ -194,3 +194,44 @@ func TestGeneratedKeysDiffer(t *testing.T) {
 		}
 	})
 }
+
+// A server, or a proxy before it, may ask for patience by a date, or for more
+// of it than fits a duration.
+func TestRetryAfterIsReadInEveryForm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // whose clock begins with a whole second
+		f := func(value string, want time.Duration) {
+			t.Helper()
+			c, _ := scripted(t, client.Options{}, answer{503, value, "{}"})
+			_, err := c.SigningSecret(t.Context())
+			if e, ok := errors.AsType[*client.Error](err); !ok || e.RetryAfter != want {
+				t.Errorf("%q: %#v, want %v", value, err, want)
+			}
+		}
+		in := func(d time.Duration) time.Time { return time.Now().Add(d).UTC() }
+		const longest = (1<<31 - 1) * time.Second
+		f("", 0)
+		f("7", 7*time.Second)
+		f("2147483648", longest)
+		f("99999999999999999999999999", longest)
+		f("-1", 0)
+		f("soon", 0)
+		f(in(90*time.Second).Format(http.TimeFormat), 90*time.Second)
+		f(in(90*time.Second).Format(time.RFC850), 90*time.Second)
+		f(in(90*time.Second).Format(time.ANSIC), 90*time.Second)
+		f(in(-time.Minute).Format(http.TimeFormat), 0)
+		f("Fri, 31 Dec 9999 23:59:59 GMT", longest)
+		<-time.After(300 * time.Millisecond)
+		f(in(9700*time.Millisecond).Format(http.TimeFormat), 10*time.Second) // up to whole seconds
+
+		// One that asks for more than MaxRetryAfter is not repeated, least of all at once.
+		c, s := scripted(t, client.Options{Retries: 3}, answer{503, "4294967296", "{}"})
+		if _, err := c.SigningSecret(t.Context()); err == nil || len(s.at) != 1 {
+			t.Errorf("%v after %d requests", err, len(s.at))
+		}
+		c, _ = scripted(t, client.Options{}, answer{202, "", `{"results":[{"error":"x","status":503,"retry_after":99999999999999}]}`})
+		results, err := c.SendBatch(t.Context(), make([]client.Send, 1))
+		if e, ok := errors.AsType[*client.Error](results[0].Err); err != nil || !ok || e.RetryAfter != longest {
+			t.Errorf("%#v, %v", results, err)
+		}
+	})
+}
