@@ -68,7 +68,8 @@ func (r *BatchResult) UnmarshalJSON(b []byte) error {
 //
 // With Options.Retries, a batch whose sends all have idempotency keys is
 // repeated as a single send would be; so are those of its sends that have a key
-// and were refused for now.
+// and were refused for now. Both count: there are never more than Retries requests
+// after the first.
 func (c *Client) SendBatch(ctx context.Context, sends []Send) ([]BatchResult, error) {
 	lines := make([]batchLine, len(sends))
 	for i, s := range sends {
@@ -89,7 +90,7 @@ func (c *Client) SendBatch(ctx context.Context, sends []Send) ([]BatchResult, er
 // anything in them have no result. Nothing is repeated, because nobody looks
 // for idempotency keys in them.
 func (c *Client) SendLines(ctx context.Context, lines []byte) ([]BatchResult, error) {
-	return c.postBatch(ctx, lines, false)
+	return c.postBatch(ctx, lines, false, new(int))
 }
 
 // A batchLine is one send, ready to go out.
@@ -104,7 +105,8 @@ func (c *Client) sendLines(ctx context.Context, lines []batchLine, settle func(i
 	if len(lines) == 0 {
 		return nil
 	}
-	results, err := c.postLines(ctx, lines)
+	spent := 0 // of Options.Retries: by whole requests, and by sends in them
+	results, err := c.postLines(ctx, lines, &spent)
 	if err != nil {
 		return err
 	}
@@ -112,11 +114,11 @@ func (c *Client) sendLines(ctx context.Context, lines []batchLine, settle func(i
 	for i := range open {
 		open[i] = i
 	}
-	for n := 0; ; n++ {
+	for {
 		var again []int
 		var pause time.Duration
 		for k, i := range open {
-			d, ok := c.mayRepeat(lines[i], results[k], n)
+			d, ok := c.mayRepeat(lines[i], results[k], spent)
 			if !ok {
 				settle(i, results[k])
 				continue
@@ -129,7 +131,8 @@ func (c *Client) sendLines(ctx context.Context, lines []batchLine, settle func(i
 		}
 		open = again
 		if sleep(ctx, pause) {
-			results = c.postAgain(ctx, lines, open)
+			spent++
+			results = c.postAgain(ctx, lines, open, &spent)
 			continue
 		}
 		for k, i := range open {
@@ -149,12 +152,12 @@ func (c *Client) mayRepeat(line batchLine, r BatchResult, n int) (time.Duration,
 }
 
 // postAgain sends some of the lines, and has a result for each whatever comes.
-func (c *Client) postAgain(ctx context.Context, lines []batchLine, which []int) []BatchResult {
+func (c *Client) postAgain(ctx context.Context, lines []batchLine, which []int, spent *int) []BatchResult {
 	some := make([]batchLine, len(which))
 	for k, i := range which {
 		some[k] = lines[i]
 	}
-	results, err := c.postLines(ctx, some)
+	results, err := c.postLines(ctx, some, spent)
 	if err == nil {
 		return results
 	}
@@ -165,25 +168,25 @@ func (c *Client) postAgain(ctx context.Context, lines []batchLine, which []int) 
 	return results
 }
 
-func (c *Client) postLines(ctx context.Context, lines []batchLine) ([]BatchResult, error) {
+func (c *Client) postLines(ctx context.Context, lines []batchLine, spent *int) ([]BatchResult, error) {
 	var body bytes.Buffer
 	repeatable := true
 	for _, line := range lines {
 		body.Write(line.json)
 		repeatable = repeatable && line.keyed
 	}
-	results, err := c.postBatch(ctx, body.Bytes(), repeatable)
+	results, err := c.postBatch(ctx, body.Bytes(), repeatable, spent)
 	if err == nil && len(results) != len(lines) {
 		return nil, fmt.Errorf("client: POST /v1/send/batch: %d results for %d sends", len(results), len(lines))
 	}
 	return results, err
 }
 
-func (c *Client) postBatch(ctx context.Context, lines []byte, repeatable bool) ([]BatchResult, error) {
+func (c *Client) postBatch(ctx context.Context, lines []byte, repeatable bool, spent *int) ([]BatchResult, error) {
 	var answer struct{ Results []BatchResult }
 	err := c.roundTrip(ctx, call{
 		method: http.MethodPost, path: "/v1/send/batch", bearer: c.key,
-		body: lines, contentType: "application/x-ndjson", out: &answer, repeatable: repeatable,
+		body: lines, contentType: "application/x-ndjson", out: &answer, repeatable: repeatable, spent: spent,
 	})
 	return answer.Results, err
 }

@@ -87,7 +87,7 @@ func TestABatchSaysHowItsRepetitionEnded(t *testing.T) {
 			t.Errorf("%+v, %v", results, err)
 		}
 
-		c, s := scripted(t, client.Options{Retries: 1}, first, lost, lost)
+		c, s := scripted(t, client.Options{Retries: 1}, first, lost)
 		results, err = c.SendBatch(t.Context(), sends)
 		if err != nil || results[0].Receipt.QueueID != "hr_1" || results[1].Err == nil || errors.Is(results[1].Err, client.ErrUnavailable) {
 			t.Errorf("%+v, %v after %d requests", results, err, len(s.at))
@@ -116,4 +116,30 @@ func TestLinesGoOutByteByByte(t *testing.T) {
 	if _, err := c.SendLines(t.Context(), []byte(lines)); err == nil || len(s.at) != 1 || s.bodies[0] != lines {
 		t.Errorf("%v: %q", err, s.bodies)
 	}
+}
+
+// Retries bounds the requests of a batch, whether a request was refused or a send
+// in it.
+func TestRetriesOfABatchAreCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := answer{202, "", `{"results":[{"error":"overloaded","status":503,"retry_after":2}]}`}
+		all := answer{503, "2", `{"error":"overloaded"}`}
+		sends := []client.Send{{Target: "a", IdempotencyKey: "a"}}
+		f := func(why string, answers ...answer) {
+			t.Helper()
+			c, s := scripted(t, client.Options{Retries: 2}, append(answers, answer{202, "", `{"results":[` + accepted + `]}`})...)
+			results, err := c.SendBatch(t.Context(), sends)
+			if len(results) == 1 && err == nil {
+				err = results[0].Err
+			}
+			if !errors.Is(err, client.ErrUnavailable) || len(s.at) != 3 {
+				t.Errorf("%s: %v after %d requests, want 3", why, err, len(s.at))
+			}
+		}
+		f("refused whole", all, all, all)
+		f("refused whole, then the send", all, one, one)
+		f("refused whole, the send, whole", all, one, all)
+		f("refused the send, then whole", one, all, all)
+		f("refused the send", one, one, one)
+	})
 }

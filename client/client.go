@@ -136,6 +136,7 @@ type call struct {
 	contentType  string // of body; default JSON
 	out          any    // what a 2xx answer is decoded into; nil: nothing
 	repeatable   bool   // doing it twice is as good as once
+	spent        *int   // of Options.Retries, where several requests share them; nil: this one has all
 }
 
 // do makes a call with the API key.
@@ -156,7 +157,10 @@ func (c *Client) roundTrip(ctx context.Context, k call) error {
 			return fmt.Errorf("client: %s %s: %w", k.method, k.path, err)
 		}
 	}
-	return c.retry(ctx, k.repeatable || k.method == http.MethodGet, func() error { return c.try(ctx, k) })
+	if k.spent == nil {
+		k.spent = new(int)
+	}
+	return c.retry(ctx, k.repeatable || k.method == http.MethodGet, k.spent, func() error { return c.try(ctx, k) })
 }
 
 // try makes a call once.

@@ -15,15 +15,15 @@ type unanswered struct{ error }
 func (u unanswered) Unwrap() error { return u.error }
 
 // retry calls try again while it fails in a way that may pass, if that is safe,
-// as often as the options allow. It returns the last error of try, also when
-// the context ends a pause.
-func (c *Client) retry(ctx context.Context, safe bool, try func() error) error {
-	for n := 0; ; n++ {
+// until as much is spent as the options allow. It returns the last error of try,
+// also when the context ends a pause.
+func (c *Client) retry(ctx context.Context, safe bool, spent *int, try func() error) error {
+	for ; ; *spent++ {
 		err := try()
-		if err == nil || !safe || n >= c.options.Retries {
+		if err == nil || !safe || *spent >= c.options.Retries {
 			return err
 		}
-		wait, again := c.retryWait(err, n)
+		wait, again := c.retryWait(err, *spent)
 		if !again || !sleep(ctx, wait) {
 			return err
 		}
