@@ -468,3 +468,17 @@ func TestAGivenHTTPClientIsUsedAndLeftAlone(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A body that is gone must not pass for an empty one.
+func TestADroppedBodyIsNoEmptyBody(t *testing.T) {
+	s := serve(t, answer{200, "", `{"queue_id":"hr_1","body_bytes":7,"headers":{},"body":null,"body_dropped":true}`}, answer{200, "", `{"queue_id":"hr_2","headers":{},"body":""}`})
+	c := s.client(client.Options{})
+	d, err := c.DeliveryWithPayload(t.Context(), "hr_1")
+	if body, gone := d.Payload(); err != nil || !d.BodyDropped || body != nil || !errors.Is(gone, client.ErrBodyDropped) {
+		t.Errorf("%+v, %v: %q, %v", d, err, body, gone)
+	}
+	d, err = c.DeliveryWithPayload(t.Context(), "hr_2")
+	if body, gone := d.Payload(); err != nil || d.BodyDropped || len(body) != 0 || gone != nil {
+		t.Errorf("%+v, %v: %q, %v", d, err, body, gone)
+	}
+}

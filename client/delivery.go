@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -35,11 +36,21 @@ type Delivery struct {
 	Headers      map[string]string `json:"headers,omitempty"`
 	Body         string            `json:"body,omitempty"`
 	BodyEncoding string            `json:"body_encoding,omitempty"`
+	BodyDropped  bool              `json:"body_dropped,omitempty"` // by the server's retention; it cannot be replayed
 }
 
+// ErrBodyDropped says that a delivery had a body, and that the server's retention
+// has dropped it before the delivery itself.
+var ErrBodyDropped = errors.New("client: the body was dropped by retention")
+
 // Payload returns the exact bytes of the body, of a delivery that was fetched
-// with its payload.
-func (d *Delivery) Payload() ([]byte, error) { return decodeText(d.Body, d.BodyEncoding) }
+// with its payload. One that is no longer kept is ErrBodyDropped.
+func (d *Delivery) Payload() ([]byte, error) {
+	if d.BodyDropped {
+		return nil, ErrBodyDropped
+	}
+	return decodeText(d.Body, d.BodyEncoding)
+}
 
 // An Attempt is one try to deliver, as it ended.
 type Attempt struct {

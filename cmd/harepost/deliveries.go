@@ -61,16 +61,20 @@ func (c *deliveriesGetCmd) Run(sh *shell) error {
 
 // printPayload shows what is sent: header lines, an empty line, the body.
 func printPayload(sh *shell, d client.Delivery) error {
+	p := painterFor(sh.out)
 	body, err := d.Payload()
-	if err != nil {
+	text := bodyText(p, "", body, len(body))
+	switch {
+	case errors.Is(err, client.ErrBodyDropped):
+		text = p.dim("the body was dropped by retention")
+	case err != nil:
 		return err
 	}
-	p := painterFor(sh.out)
 	fmt.Fprintln(sh.out)
 	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
 		fmt.Fprintf(sh.out, "%s %s\n", p.dim(name+":"), printable(d.Headers[name]))
 	}
-	fmt.Fprintf(sh.out, "\n%s\n", bodyText(p, "", body, len(body)))
+	fmt.Fprintf(sh.out, "\n%s\n", text)
 	return nil
 }
 
