@@ -26,7 +26,11 @@ func (c consent) ask(sh *shell, question string) error {
 		return usagef("%s Nobody is here to ask: give --yes if that is meant", question)
 	}
 	fmt.Fprintf(sh.err, "%s [y/N] ", question)
-	answer, _ := bufio.NewReader(io.LimitReader(sh.in, 64)).ReadString('\n') // the end of the input is a no
+	answer, _ := bufio.NewReader(io.LimitReader(sh.input(), 64)).ReadString('\n') // the end of the input is a no
+	if sh.ctx.Err() != nil {
+		fmt.Fprintln(sh.err)
+		return fmt.Errorf("%w: nothing was done", errInterrupted)
+	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
 		return nil

@@ -117,7 +117,7 @@ const adviceOnKeys = "the key or token is not one of this server's, or was revok
 // explainSilence is about calls that got no answer, or none of ours.
 func (c connection) explainSilence(err error) error {
 	if errors.Is(err, context.Canceled) {
-		return exitWith(exitFailed, errors.New("interrupted"))
+		return exitWith(exitFailed, errInterrupted)
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return exitWith(exitNotNow, fmt.Errorf("%s is not trusted: %w (a private authority is given with --tls-ca or HAREPOST_CA_FILE)", c.URL, err))

@@ -71,7 +71,10 @@ func (c *sendCmd) Run(sh *shell) error {
 	if c.Batch != "" {
 		return c.runBatch(sh, api)
 	}
-	send, err := c.build(sh.in, time.Now())
+	send, err := c.build(sh.input(), time.Now())
+	if sh.ctx.Err() != nil {
+		return errInterrupted
+	}
 	if err != nil {
 		return exitWith(exitUsage, err)
 	}

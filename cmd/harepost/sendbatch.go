@@ -126,7 +126,7 @@ type batchSender struct {
 
 // runBatch sends the file that --batch names.
 func (c *sendCmd) runBatch(sh *shell, api *client.Client) error {
-	in := sh.in
+	in := sh.input()
 	size := int64(-1)
 	if c.Batch != "-" {
 		f, err := os.Open(c.Batch)
@@ -163,6 +163,8 @@ func (b *batchSender) sendAll(ctx context.Context, lines *batchReader, share fun
 	for {
 		next, err := lines.next()
 		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("--batch: %w; %s", errInterrupted, b.sentText())
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:

@@ -159,3 +159,15 @@ func TestInterruptedWatchingSaysHowToGoOn(t *testing.T) {
 		t.Errorf("status %d\n%q", status, screen)
 	}
 }
+
+// Ctrl-C at a question is a no.
+func TestAnInterruptAtAQuestionIsANo(t *testing.T) {
+	api, env := cannedAPI(t, map[string][]string{"DELETE /v1/dead-letters?all=true&dry_run=true": {`200 {"dry_run":true,"matched":10}`}})
+	term := startAtTerminal(t, 120, env, "dead-letters", "purge")
+	eventually(t, "[y/N]", term.screen.String)
+	term.cmd.Process.Signal(os.Interrupt)
+	status, screen := term.end()
+	if status != exitFailed || len(api.takeAsked()) != 1 || !strings.Contains(screen, "interrupted: nothing was done") {
+		t.Errorf("status %d\n%q", status, screen)
+	}
+}
