@@ -15,7 +15,7 @@ var ErrBatcherClosed = errors.New("client: batcher is closed")
 // BatcherOptions bound a Batcher.
 type BatcherOptions struct {
 	MaxSends  int           // in one request. Default 1,000; at most MaxBatchSends
-	MaxBytes  int           // of one request. Default 4 MiB; at most MaxBatchBytes
+	MaxBytes  int           // of one request. Default 4 MiB; at most MaxBatchBytes. What gets 413 goes out in halves
 	MaxLinger time.Duration // how long a send waits for others. Default 5 ms
 
 	// Requests is how many requests are under way at once. Default 4. While
@@ -225,16 +225,31 @@ func (b *Batcher) next() *batch {
 // is repeated, the others have theirs already.
 func (b *Batcher) send(sent *batch) {
 	var going []*gathered
-	var lines []batchLine
 	for _, g := range sent.sends {
 		if err := g.ctx.Err(); err != nil { // its caller has left, or is about to
 			b.answer(g, BatchResult{Err: err})
 			continue
 		}
-		going, lines = append(going, g), append(lines, g.batchLine)
+		going = append(going, g)
+	}
+	b.sendAll(going)
+}
+
+// sendAll halves what is too large for one request: none of it was accepted, and
+// no caller can help the company that he got.
+func (b *Batcher) sendAll(going []*gathered) {
+	lines := make([]batchLine, len(going))
+	for i, g := range going {
+		lines[i] = g.batchLine
 	}
 	err := b.client.sendLines(b.ctx, lines, func(i int, r BatchResult) { b.answer(going[i], r) })
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrTooLarge) && len(going) > 1:
+		half := len(going) / 2
+		b.sendAll(going[:half])
+		b.sendAll(going[half:])
+	default:
 		for _, g := range going {
 			b.answer(g, BatchResult{Err: err})
 		}

@@ -26,12 +26,16 @@ type batchServer struct {
 	begin   time.Time
 	busy    int // requests under way
 	most    int // of them at once
+	limit   int // bytes of a request, where something in front lets less through; 0: any
 }
 
 func (s *batchServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
+	}
+	if s.limit > 0 && len(body) > s.limit {
+		return &http.Response{StatusCode: 413, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("<html>"))}, nil
 	}
 	var targets, results []string
 	for line := range strings.Lines(string(body)) {
@@ -305,6 +309,39 @@ func TestABatchWithoutAnAnswerFailsForAllItsSends(t *testing.T) {
 		}
 		if err := b.Close(t.Context()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// What is too large together is not too large: nobody pays for the company that
+// he got. Only a send that is too large alone is refused.
+func TestABatchThatIsTooLargeGoesOutInHalves(t *testing.T) {
+	batching(t, client.BatcherOptions{}, func(t *testing.T, b *client.Batcher, s *batchServer) {
+		s.limit = 60 // a send here has some 15 bytes
+		huge := strings.Repeat("x", 100)
+		targets := []string{"a", "b", "c", huge, "d", "bad", "e", "f", "g"}
+		for i, err := range sendAll(t.Context(), b, targets...)() {
+			switch targets[i] {
+			case huge:
+				if !errors.Is(err, client.ErrTooLarge) {
+					t.Errorf("the huge one: %v", err)
+				}
+			case "bad":
+				if !errors.Is(err, client.ErrInvalid) {
+					t.Errorf("the bad one: %v", err)
+				}
+			default:
+				if err != nil {
+					t.Errorf("%s: %v", targets[i], err)
+				}
+			}
+		}
+		sent := 0
+		for _, batch := range s.batches {
+			sent += len(batch)
+		}
+		if sent != len(targets)-1 {
+			t.Errorf("requests %q", s.batches)
 		}
 	})
 }
