@@ -136,6 +136,33 @@ func TestWaitingForAJobEnds(t *testing.T) {
 	}
 }
 
+// Also a delivery is waited for over a restart, and its last state is known
+// whatever ends the wait.
+func TestWaitingForADelivery(t *testing.T) {
+	state := func(status string) answer { return answer{200, "", `{"queue_id":"hr_1","status":"` + status + `"}`} }
+	busy := answer{503, "1", `{}`}
+	f := func(why, from, want string, wantErr error, looks int, answers ...answer) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			c, s := scripted(t, client.Options{}, answers...)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			d, err := c.WaitDelivery(ctx, client.Delivery{QueueID: "hr_1", Status: from})
+			if d.QueueID != "hr_1" || d.Status != want || !errors.Is(err, wantErr) || looks > 0 && len(s.at) != looks {
+				t.Errorf("%s: %+v, %v after %d looks", why, d, err, len(s.at))
+			}
+		})
+	}
+	f("it ends", "queued", "delivered", nil, 3, state("queued"), state("retrying"), state("delivered"))
+	f("the server restarts", "queued", "dead_letter", nil, 5, state("retrying"), lost, busy, busy, state("dead_letter"))
+	f("it is gone", "queued", "retrying", client.ErrNotFound, 2, state("retrying"), answer{404, "", `{}`})
+	f("the server stays away", "queued", "queued", client.ErrUnavailable, -1, slices.Repeat([]answer{busy}, 100)...)
+	f("the context ends", "queued", "retrying", context.DeadlineExceeded, -1, slices.Repeat([]answer{state("retrying")}, 200)...)
+	for _, ended := range []string{"delivered", "rejected", "dead_letter", "canceled"} {
+		f("it has ended", ended, ended, nil, 0)
+	}
+}
+
 func TestJobs(t *testing.T) {
 	s := serve(t, answer{200, "", `{"data":[{"job_id":"job_1"}]}`}, answer{200, "", `{"job_id":"job_1","status":"canceled"}`})
 	c := s.client(client.Options{})

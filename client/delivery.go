@@ -116,6 +116,19 @@ func (c *Client) DeliveryWithPayload(ctx context.Context, queueID string) (Deliv
 	return d, err
 }
 
+// Ended tells whether a delivery is in its last status, unless it is replayed:
+// delivered, rejected, dead_letter or canceled.
+func (d *Delivery) Ended() bool { return d.Status != "queued" && d.Status != "retrying" }
+
+// WaitDelivery waits until a delivery has ended, and returns it as it is then. It
+// needs the id and the status of d; of a Receipt, for one, they are enough. The
+// server may be away meanwhile as in WaitJob. With an error it returns the last
+// state that it saw.
+func (c *Client) WaitDelivery(ctx context.Context, d Delivery) (Delivery, error) {
+	look := func(ctx context.Context) (Delivery, error) { return c.Delivery(ctx, d.QueueID) }
+	return poll(ctx, d, look, func(d Delivery) bool { return d.Ended() })
+}
+
 // A Summary is a delivery in a list: it has the number of its attempts only.
 type Summary struct {
 	QueueID        string    `json:"queue_id"`

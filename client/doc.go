@@ -22,7 +22,8 @@
 // of what many goroutines send one by one. Lists are iterators over all their
 // pages, such as [Client.Deliveries], or one page, such as
 // [Client.DeliveriesPage]. Replays, cancels and purges by filter are jobs on
-// the server: [Client.StartReplay], [Client.WaitJob].
+// the server: [Client.StartReplay], [Client.WaitJob]. [Client.WaitDelivery] waits for
+// one delivery.
 //
 // A receiver of deliveries checks that they are Harepost's with the package
 // webhook below this one.

@@ -143,57 +143,16 @@ func (c *Client) CancelJob(ctx context.Context, id string) (Job, error) {
 	return j, err
 }
 
-// How WaitJob polls. The pause grows: most jobs end in the first second, and
-// the others may take hours.
-const (
-	jobPauseFirst = 50 * time.Millisecond
-	jobPauseLast  = time.Second
-	jobPatience   = time.Minute
-)
-
 // WaitJob waits until a job has ended, and returns it as it is then: done or
 // canceled. It calls progress, if not nil, with each state that it sees, the
 // given and the last included. The server may be away for up to a minute, for a
 // restart: jobs survive that, and so does waiting. With an error it returns the
 // last state that it saw; the job goes on.
 func (c *Client) WaitJob(ctx context.Context, j Job, progress func(Job)) (Job, error) {
-	var away time.Time      // since when the server has not answered
-	var asked time.Duration // by the server, to be left alone
-	for pause := jobPauseFirst; ; pause = min(pause*3/2, jobPauseLast) {
+	return poll(ctx, j, func(ctx context.Context) (Job, error) { return c.Job(ctx, j.JobID) }, func(j Job) bool {
 		if progress != nil {
 			progress(j)
 		}
-		if j.Status != JobRunning {
-			return j, nil
-		}
-		if !wait(ctx, max(pause, asked)) {
-			return j, ctx.Err()
-		}
-		latest, err := c.Job(ctx, j.JobID)
-		switch {
-		case err == nil:
-			j, away = latest, time.Time{}
-		case ctx.Err() != nil:
-			return j, ctx.Err()
-		case !passing(err):
-			return j, err
-		case away.IsZero():
-			away = time.Now()
-		case time.Since(away) > jobPatience:
-			return j, err
-		}
-		asked = 0
-		if e, ok := errors.AsType[*Error](err); ok && e.Status == http.StatusTooManyRequests {
-			asked = min(e.RetryAfter, jobPatience)
-		}
-	}
-}
-
-// passing tells whether an error is one that a restart of the server explains.
-func passing(err error) bool {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Temporary()
-	}
-	_, lost := errors.AsType[unanswered](err)
-	return lost
+		return j.Status != JobRunning
+	})
 }
