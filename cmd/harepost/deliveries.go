@@ -41,18 +41,28 @@ func (c *deliveriesGetCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	if c.Wait {
-		d, err := c.await(sh.ctx, api, c.QueueID)
-		return c.report(sh, c.connection, d, err)
-	}
 	get := api.Delivery
-	if c.Payload {
+	if c.Payload && !c.Wait {
 		get = api.DeliveryWithPayload
 	}
 	d, err := get(sh.ctx, c.QueueID)
 	if err != nil {
 		return c.explain(err)
 	}
+	if !c.Wait {
+		return c.show(sh, d)
+	}
+	d, waited := c.await(sh.ctx, api, d)
+	if c.Payload && (waited == nil || errors.Is(waited, errStillPending)) {
+		if d, err = api.DeliveryWithPayload(sh.ctx, c.QueueID); err != nil {
+			return c.explain(err)
+		}
+	}
+	return c.report(c.connection, d, waited, func() error { return c.show(sh, d) })
+}
+
+// show prints the delivery, and its payload where that was asked for.
+func (c *deliveriesGetCmd) show(sh *shell, d client.Delivery) error {
 	if err := printDelivery(sh, c.JSON, d); err != nil || c.JSON || !c.Payload {
 		return err
 	}
@@ -81,51 +91,34 @@ func printPayload(sh *shell, d client.Delivery) error {
 // errStillPending says that a wait was over before the delivery ended.
 var errStillPending = errors.New("still pending")
 
-// await polls until the delivery has ended or WaitTimeout is over, which is
-// errStillPending. The pause grows from 50 ms to 1 s: most deliveries end in
-// the first, and the others may take hours.
-func (w waiter) await(ctx context.Context, api *client.Client, id string) (client.Delivery, error) {
+// await waits until the delivery has ended or WaitTimeout is over, which is
+// errStillPending. A server that restarts meanwhile is waited for too.
+func (w waiter) await(ctx context.Context, api *client.Client, d client.Delivery) (client.Delivery, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, w.WaitTimeout, errStillPending)
 	defer cancel()
-	var d client.Delivery
-	for pause := 50 * time.Millisecond; ; pause = min(pause*3/2, time.Second) {
-		latest, err := api.Delivery(ctx, id)
-		if err != nil {
-			return d, cmp.Or(context.Cause(ctx), err)
-		}
-		if d = latest; isFinal(d.Status) {
-			return d, nil
-		}
-		select {
-		case <-ctx.Done():
-			return d, context.Cause(ctx)
-		case <-time.After(pause):
-		}
+	d, err := api.WaitDelivery(ctx, d)
+	if err != nil {
+		return d, cmp.Or(context.Cause(ctx), err)
 	}
+	return d, nil
 }
 
-// report prints what a wait found and turns it into an exit status.
-func (w waiter) report(sh *shell, c connection, d client.Delivery, err error) error {
-	switch {
-	case errors.Is(err, errStillPending) && d.QueueID != "":
-		if err := printDelivery(sh, c.JSON, d); err != nil {
-			return err
-		}
-		return exitWith(exitStillPending, fmt.Errorf("%s is still %s after %s", d.QueueID, d.Status, w.WaitTimeout))
-	case err != nil:
-		return c.explain(err)
+// report shows what a wait found and turns it into an exit status.
+func (w waiter) report(c connection, d client.Delivery, waited error, show func() error) error {
+	pending := errors.Is(waited, errStillPending)
+	if waited != nil && !pending {
+		return c.explain(waited)
 	}
-	if err := printDelivery(sh, c.JSON, d); err != nil {
+	if err := show(); err != nil {
 		return err
 	}
-	if d.Status != engine.StatusDelivered.String() {
+	switch {
+	case pending:
+		return exitWith(exitStillPending, fmt.Errorf("%s is still %s after %s", d.QueueID, d.Status, w.WaitTimeout))
+	case d.Status != engine.StatusDelivered.String():
 		return exitWith(exitUndelivered, nil)
 	}
 	return nil
-}
-
-func isFinal(status string) bool {
-	return status != engine.StatusQueued.String() && status != engine.StatusRetrying.String()
 }
 
 func printDelivery(sh *shell, asJSON bool, d client.Delivery) error {
@@ -134,6 +127,9 @@ func printDelivery(sh *shell, asJSON bool, d client.Delivery) error {
 	}
 	p := painterFor(sh.out)
 	fmt.Fprintf(sh.out, "%s  %s\n", p.bold(d.QueueID), p.status(d.Status))
+	if d.Target == "" { // no more than its receipt is known
+		return nil
+	}
 	fmt.Fprintf(sh.out, "%s %s\n", d.Method, printable(d.Target))
 	now := time.Now()
 	fmt.Fprintf(sh.out, "%s %s", p.dim("accepted"), momentText(&d.CreatedAt, now))

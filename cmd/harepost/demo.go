@@ -239,7 +239,7 @@ func (s *stage) playScene(number int, sc scene) error {
 	}
 	fmt.Fprintf(out, "   POST /v1/send   202 in %s, synced   %s\n", shortDuration(time.Since(asked)), receipt.QueueID)
 	wait := waiter{WaitTimeout: demoPatience}
-	d, err := wait.await(s.sh.ctx, s.api, receipt.QueueID)
+	d, err := wait.await(s.sh.ctx, s.api, client.Delivery{QueueID: receipt.QueueID, Status: receipt.Status})
 	if err != nil {
 		return err
 	}

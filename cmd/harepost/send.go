@@ -86,8 +86,8 @@ func (c *sendCmd) Run(sh *shell) error {
 		fmt.Fprintf(sh.err, "warning: %s\n", printable(w))
 	}
 	if c.Wait {
-		d, err := c.await(sh.ctx, api, receipt.QueueID)
-		return c.report(sh, c.connection, d, err)
+		d, waited := c.await(sh.ctx, api, client.Delivery{QueueID: receipt.QueueID, Status: receipt.Status})
+		return c.report(c.connection, d, waited, func() error { return printDelivery(sh, c.JSON, d) })
 	}
 	if c.JSON {
 		return printJSON(sh.out, receipt)
