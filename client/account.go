@@ -55,7 +55,7 @@ func (c *Client) AccountsPage(ctx context.Context, limit int, cursor string) (Ac
 // the last element.
 func (c *Client) Accounts(ctx context.Context) iter.Seq2[Account, error] {
 	return paged("", func(cursor string) ([]Account, *string, error) {
-		p, err := c.AccountsPage(ctx, largestPage, cursor)
+		p, err := c.AccountsPage(ctx, MaxPage, cursor)
 		return p.Data, p.NextCursor, err
 	})
 }

@@ -61,6 +61,12 @@ type Options struct {
 	// a transport of its own.
 	HTTPClient *http.Client
 
+	// Answered is given the body of each 2xx answer as the server sent it,
+	// but for that of Backup, before the call returns: for who passes answers
+	// on, in which there may be more than this package knows. It may keep
+	// the bytes, and is called by the goroutine of the call. Default nil.
+	Answered func(body []byte)
+
 	// UserAgent is sent with every request. Default "harepost-go".
 	UserAgent string
 }
@@ -171,6 +177,9 @@ func (c *Client) try(ctx context.Context, k call) error {
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return newError(resp, answer)
+	}
+	if c.options.Answered != nil {
+		c.options.Answered(answer)
 	}
 	if k.out == nil {
 		return nil

@@ -482,3 +482,22 @@ func TestADroppedBodyIsNoEmptyBody(t *testing.T) {
 		t.Errorf("%+v, %v: %q, %v", d, err, body, gone)
 	}
 }
+
+// Who passes answers on gets them as they came, and no refusals.
+func TestAnswersAreHandedOverAsTheyCame(t *testing.T) {
+	var got []string
+	s := serve(t, answer{200, "", `{"queue_id":"hr_1", "new":1.50}`}, answer{404, "", `{"error":"not found"}`}, answer{204, "", ""})
+	c := s.client(client.Options{Answered: func(body []byte) { got = append(got, string(body)) }})
+	if _, err := c.Delivery(t.Context(), "hr_1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Delivery(t.Context(), "hr_2"); !errors.Is(err, client.ErrNotFound) {
+		t.Error(err)
+	}
+	if err := c.DeleteKey(t.Context(), "key_1"); err != nil {
+		t.Error(err)
+	}
+	if want := []string{`{"queue_id":"hr_1", "new":1.50}`, ""}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

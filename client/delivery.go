@@ -205,9 +205,9 @@ func pageQuery(q url.Values, limit int, cursor string) string {
 	return "?" + q.Encode()
 }
 
-// largestPage is what the API gives at most. Whoever wants all deliveries wants
-// few requests.
-const largestPage = 100
+// MaxPage is the largest Limit of a page that the server takes. Whoever wants all
+// deliveries wants few requests.
+const MaxPage = 100
 
 // DeliveriesPage returns one page of the account's deliveries.
 func (c *Client) DeliveriesPage(ctx context.Context, f Filter) (Page, error) {
@@ -238,7 +238,7 @@ func (c *Client) DeadLetters(ctx context.Context, f Filter) iter.Seq2[Summary, e
 }
 
 func (c *Client) pages(ctx context.Context, f Filter, fetch func(context.Context, Filter) (Page, error)) iter.Seq2[Summary, error] {
-	f.Limit = cmp.Or(f.Limit, largestPage)
+	f.Limit = cmp.Or(f.Limit, MaxPage)
 	return paged(f.Cursor, func(cursor string) ([]Summary, *string, error) {
 		f := f
 		f.Cursor = cursor
