@@ -22,7 +22,7 @@ type operated struct {
 	AdminToken string `name:"admin-token" env:"HAREPOST_ADMIN_TOKEN" placeholder:"TOKEN" help:"The server's admin token. Better given as the variable: command lines are visible to other users."`
 }
 
-func (o operated) dial() (*client.Client, error) {
+func (o operated) dial() (*session, error) {
 	if o.AdminToken == "" {
 		return nil, usagef("no admin token: set HAREPOST_ADMIN_TOKEN to what the server was started with (--admin-token, HAREPOST_ADMIN_TOKEN)")
 	}
@@ -50,7 +50,7 @@ func (c *accountsCreateCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, a)
+		return printJSON(sh.out, api.raw())
 	}
 	p := painterFor(sh.out)
 	fmt.Fprintf(sh.out, "%s  %s\n", p.dim("account       "), a.AccountID)
@@ -74,21 +74,19 @@ func (c *accountsListCmd) Run(sh *shell) error {
 	t := newTable("ACCOUNT", "STATE", "PER MINUTE", "CREATED", "NAME")
 	cursor := ""
 	for first := true; ; first = false {
-		page, err := api.AccountsPage(sh.ctx, largestPage, cursor)
+		page, err := api.AccountsPage(sh.ctx, client.MaxPage, cursor)
 		if err != nil {
 			return c.explain(err)
 		}
-		for _, a := range page.Data {
-			if c.JSON {
-				if err := printJSONLine(sh.out, a); err != nil {
-					return err
-				}
-				continue
+		if c.JSON {
+			if err := printRows(sh, api); err != nil {
+				return err
 			}
-			t.add(plain(a.AccountID), cell{accountState(a.Suspended), p.status}, plain(rateText(a.RateLimitPerMinute)),
-				plain(timeText(&a.CreatedAt)), plain(printable(a.Name)))
-		}
-		if !c.JSON && (first || len(page.Data) > 0) {
+		} else if first || len(page.Data) > 0 {
+			for _, a := range page.Data {
+				t.add(plain(a.AccountID), cell{accountState(a.Suspended), p.status}, plain(rateText(a.RateLimitPerMinute)),
+					plain(timeText(&a.CreatedAt)), plain(printable(a.Name)))
+			}
 			t.write(sh.out, p, "")
 			t = t.next()
 		}
@@ -117,9 +115,9 @@ func rateText(perMinute *int) string {
 	return countText(int64(*perMinute))
 }
 
-func printAccount(sh *shell, asJSON bool, a client.Account) error {
-	if asJSON {
-		return printJSON(sh.out, a)
+func printAccount(sh *shell, c connection, api *session, a client.Account) error {
+	if c.JSON {
+		return printJSON(sh.out, api.raw())
 	}
 	p := painterFor(sh.out)
 	fmt.Fprintf(sh.out, "%s  %s  %s\n", p.bold(a.AccountID), p.status(accountState(a.Suspended)), printable(a.Name))
@@ -143,7 +141,7 @@ func (c *accountsGetCmd) Run(sh *shell) error {
 	if err != nil {
 		return c.explain(err)
 	}
-	return printAccount(sh, c.JSON, a)
+	return printAccount(sh, c.connection, api, a)
 }
 
 type accountsSetCmd struct {
@@ -186,7 +184,7 @@ func (c *accountsSetCmd) Run(sh *shell) error {
 	if err != nil {
 		return c.explain(err)
 	}
-	return printAccount(sh, c.JSON, a)
+	return printAccount(sh, c.connection, api, a)
 }
 
 type accountsDeleteCmd struct {
@@ -212,8 +210,9 @@ func (c *accountsDeleteCmd) Run(sh *shell) error {
 	if err := api.DeleteAccount(sh.ctx, c.ID); err != nil {
 		return c.explain(err)
 	}
-	if !c.JSON {
-		fmt.Fprintf(sh.out, "%s is deleted\n", c.ID)
+	if c.JSON {
+		return printJSON(sh.out, api.raw())
 	}
+	fmt.Fprintf(sh.out, "%s is deleted\n", c.ID)
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -27,23 +28,49 @@ type keyed struct {
 	APIKey     string `name:"api-key" env:"HAREPOST_API_KEY" placeholder:"hp_live_..." help:"The account's key. Better given as the variable: command lines are visible to other users."`
 }
 
-func (k keyed) dial() (*client.Client, error) {
+func (k keyed) dial() (*session, error) {
 	if k.APIKey == "" {
 		return nil, usagef("no API key: set HAREPOST_API_KEY or give --api-key (`harepost accounts create NAME` makes an account with one; `harepost serve --dev` prints one)")
 	}
 	return k.connection.dial(k.APIKey, "")
 }
 
-func (c connection) dial(apiKey, adminToken string) (*client.Client, error) {
+// A session is a client, and the server's last answer, which --json prints as it
+// is: there may be more in it than this program knows.
+type session struct {
+	*client.Client
+	answer []byte
+}
+
+func (c connection) dial(apiKey, adminToken string) (*session, error) {
 	base, h, err := c.http()
 	if err != nil {
 		return nil, err
 	}
-	api, err := client.New(base, apiKey, client.Options{AdminToken: adminToken, HTTPClient: h, UserAgent: "harepost-cli/" + readBuildInfo().Version})
+	var s session
+	s.Client, err = client.New(base, apiKey, client.Options{
+		AdminToken: adminToken, HTTPClient: h, UserAgent: "harepost-cli/" + readBuildInfo().Version,
+		Answered: func(body []byte) { s.answer = body },
+	})
 	if err != nil {
 		return nil, exitWith(exitUsage, err)
 	}
-	return api, nil
+	return &s, nil
+}
+
+// raw is the last answer; {} where it was done and nothing was said.
+func (s *session) raw() json.RawMessage {
+	if !json.Valid(s.answer) {
+		return json.RawMessage("{}")
+	}
+	return s.answer
+}
+
+// rows are the elements of a last answer that is a page of a list.
+func (s *session) rows() ([]json.RawMessage, error) {
+	var page struct{ Data []json.RawMessage }
+	err := json.Unmarshal(s.raw(), &page)
+	return page.Data, err
 }
 
 // http is what the flags say about reaching the server: the base of its URLs, and

@@ -17,7 +17,7 @@ func (c *deadLettersListCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	return c.list(sh, c.connection, api.DeadLettersPage)
+	return c.list(sh, c.connection, api, api.DeadLettersPage)
 }
 
 type deadLettersReplayCmd struct {

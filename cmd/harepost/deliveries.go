@@ -50,20 +50,20 @@ func (c *deliveriesGetCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if !c.Wait {
-		return c.show(sh, d)
+		return c.show(sh, api, d)
 	}
-	d, waited := c.await(sh.ctx, api, d)
+	d, waited := c.await(sh.ctx, api.Client, d)
 	if c.Payload && (waited == nil || errors.Is(waited, errStillPending)) {
 		if d, err = api.DeliveryWithPayload(sh.ctx, c.QueueID); err != nil {
 			return c.explain(err)
 		}
 	}
-	return c.report(c.connection, d, waited, func() error { return c.show(sh, d) })
+	return c.report(c.connection, d, waited, func() error { return c.show(sh, api, d) })
 }
 
 // show prints the delivery, and its payload where that was asked for.
-func (c *deliveriesGetCmd) show(sh *shell, d client.Delivery) error {
-	if err := printDelivery(sh, c.JSON, d); err != nil || c.JSON || !c.Payload {
+func (c *deliveriesGetCmd) show(sh *shell, api *session, d client.Delivery) error {
+	if err := printDelivery(sh, c.connection, api, d); err != nil || c.JSON || !c.Payload {
 		return err
 	}
 	return printPayload(sh, d)
@@ -121,9 +121,9 @@ func (w waiter) report(c connection, d client.Delivery, waited error, show func(
 	return nil
 }
 
-func printDelivery(sh *shell, asJSON bool, d client.Delivery) error {
-	if asJSON {
-		return printJSON(sh.out, d)
+func printDelivery(sh *shell, c connection, api *session, d client.Delivery) error {
+	if c.JSON {
+		return printJSON(sh.out, api.raw())
 	}
 	p := painterFor(sh.out)
 	fmt.Fprintf(sh.out, "%s  %s\n", p.bold(d.QueueID), p.status(d.Status))
@@ -190,7 +190,7 @@ func (c *deliveriesListCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	return c.list(sh, c.connection, api.DeliveriesPage)
+	return c.list(sh, c.connection, api, api.DeliveriesPage)
 }
 
 type deliveriesReplayCmd struct {
@@ -204,12 +204,12 @@ func (c *deliveriesReplayCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	return changeEach(sh, c.connection, c.QueueIDs, api.Replay)
+	return changeEach(sh, c.connection, api, c.QueueIDs, api.Replay)
 }
 
 // changeEach makes one change to each delivery, and stops at the first that is
 // refused: what was done before it has been printed.
-func changeEach(sh *shell, c connection, ids []string, change func(context.Context, string) (client.Delivery, error)) error {
+func changeEach(sh *shell, c connection, api *session, ids []string, change func(context.Context, string) (client.Delivery, error)) error {
 	p := painterFor(sh.out)
 	for _, id := range ids {
 		d, err := change(sh.ctx, id)
@@ -217,7 +217,7 @@ func changeEach(sh *shell, c connection, ids []string, change func(context.Conte
 			return c.explain(fmt.Errorf("%s: %w", id, err))
 		}
 		if c.JSON {
-			if err := printJSONLine(sh.out, d); err != nil {
+			if err := printJSONLine(sh.out, api.raw()); err != nil {
 				return err
 			}
 			continue
@@ -250,7 +250,7 @@ func (c *deliveriesCancelCmd) Run(sh *shell) error {
 		return err
 	}
 	if len(c.QueueIDs) > 0 {
-		return changeEach(sh, c.connection, c.QueueIDs, api.Cancel)
+		return changeEach(sh, c.connection, api, c.QueueIDs, api.Cancel)
 	}
 	return c.run(sh, c.connection, api, c.filterFlags, operation{
 		verb: "cancel", past: "cancelled", consent: c.consent, call: api.CancelAll,

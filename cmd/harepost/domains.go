@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -33,7 +34,7 @@ func (c *domainsAddCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, d)
+		return printJSON(sh.out, api.raw())
 	}
 	p := painterFor(sh.out)
 	fmt.Fprintf(sh.out, "%s is %s\n", d.Domain, p.status(d.Status))
@@ -63,13 +64,18 @@ func (c *domainsVerifyCmd) Run(sh *shell) error {
 	}
 	d, err := api.VerifyDomain(sh.ctx, c.Domain)
 	if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusConflict {
+		if c.JSON && json.Valid(e.Body) { // it has the record to publish
+			if err := printJSON(sh.out, json.RawMessage(e.Body)); err != nil {
+				return err
+			}
+		}
 		return exitWith(exitNotNow, fmt.Errorf("%s is still pending: %w; DNS may take some minutes, then verify again", c.Domain, err))
 	}
 	if err != nil {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, d)
+		return printJSON(sh.out, api.raw())
 	}
 	fmt.Fprintf(sh.out, "%s is %s\n", d.Domain, painterFor(sh.out).status(d.Status))
 	return nil
@@ -90,7 +96,7 @@ func (c *domainsListCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, domains)
+		return printJSON(sh.out, api.raw())
 	}
 	p := painterFor(sh.out)
 	t := newTable("DOMAIN", "STATUS", "ADDED", "VERIFIED")
@@ -117,7 +123,7 @@ func (c *domainsGetCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, d)
+		return printJSON(sh.out, api.raw())
 	}
 	p := painterFor(sh.out)
 	fmt.Fprintf(sh.out, "%s is %s\n", d.Domain, p.status(d.Status))
@@ -145,8 +151,9 @@ func (c *domainsDeleteCmd) Run(sh *shell) error {
 	if err := api.DeleteDomain(sh.ctx, c.Domain); err != nil {
 		return c.explain(err)
 	}
-	if !c.JSON {
-		fmt.Fprintf(sh.out, "%s is removed\n", c.Domain)
+	if c.JSON {
+		return printJSON(sh.out, api.raw())
 	}
+	fmt.Fprintf(sh.out, "%s is removed\n", c.Domain)
 	return nil
 }

@@ -50,25 +50,22 @@ type lister struct {
 	All         bool   `name:"all" help:"Every page. With --json, one delivery in a line."`
 }
 
-// largestPage is the largest page that the API gives.
-const largestPage = 100
-
 // A pager fetches one page.
 type pager func(context.Context, client.Filter) (client.Page, error)
 
 // list prints what fetch gives: one page, or with --all each as it comes.
-func (l lister) list(sh *shell, c connection, fetch pager) error {
+func (l lister) list(sh *shell, c connection, api *session, fetch pager) error {
 	f := l.filter(time.Now())
 	f.Limit, f.Cursor = l.Limit, l.Cursor
 	if l.All {
-		return l.listAll(sh, c, f, fetch)
+		return l.listAll(sh, c, api, f, fetch)
 	}
 	page, err := fetch(sh.ctx, f)
 	if err != nil {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, page)
+		return printJSON(sh.out, api.raw())
 	}
 	printPage(sh.out, painterFor(sh.out), "", page.Data)
 	if page.NextCursor != nil {
@@ -78,8 +75,8 @@ func (l lister) list(sh *shell, c connection, fetch pager) error {
 }
 
 // listAll holds one page at a time. A page may be empty and not the last.
-func (l lister) listAll(sh *shell, c connection, f client.Filter, fetch pager) error {
-	f.Limit = largestPage
+func (l lister) listAll(sh *shell, c connection, api *session, f client.Filter, fetch pager) error {
+	f.Limit = client.MaxPage
 	p := painterFor(sh.out)
 	t := newSummaryTable()
 	for first := true; ; first = false {
@@ -88,10 +85,8 @@ func (l lister) listAll(sh *shell, c connection, f client.Filter, fetch pager) e
 			return c.explain(err)
 		}
 		if c.JSON {
-			for _, d := range page.Data {
-				if err := printJSONLine(sh.out, d); err != nil {
-					return err
-				}
+			if err := printRows(sh, api); err != nil {
+				return err
 			}
 		} else if first || len(page.Data) > 0 {
 			addSummaries(t, p, page.Data)
@@ -103,6 +98,15 @@ func (l lister) listAll(sh *shell, c connection, f client.Filter, fetch pager) e
 		}
 		f.Cursor = *page.NextCursor
 	}
+}
+
+// printRows prints a page of a list, one element in a line.
+func printRows(sh *shell, api *session) error {
+	rows, err := api.rows()
+	for _, row := range rows {
+		err = errors.Join(err, printJSONLine(sh.out, row))
+	}
+	return err
 }
 
 func newSummaryTable() *table {

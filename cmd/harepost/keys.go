@@ -26,7 +26,7 @@ func (c *keysCreateCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, k)
+		return printJSON(sh.out, api.raw())
 	}
 	fmt.Fprintf(sh.out, "%s  %s\n", k.ID, k.APIKey)
 	fmt.Fprintln(sh.err, "The key is not shown again.")
@@ -48,7 +48,7 @@ func (c *keysListCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, keys)
+		return printJSON(sh.out, api.raw())
 	}
 	now := time.Now()
 	t := newTable("ID", "BEGINS", "CREATED", "LAST USED")
@@ -73,8 +73,9 @@ func (c *keysRevokeCmd) Run(sh *shell) error {
 	if err := api.DeleteKey(sh.ctx, c.ID); err != nil {
 		return c.explain(err)
 	}
-	if !c.JSON {
-		fmt.Fprintf(sh.out, "%s is revoked\n", c.ID)
+	if c.JSON {
+		return printJSON(sh.out, api.raw())
 	}
+	fmt.Fprintf(sh.out, "%s is revoked\n", c.ID)
 	return nil
 }

@@ -33,7 +33,7 @@ func (c *replaysListCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, jobs)
+		return printJSON(sh.out, api.raw())
 	}
 	p := painterFor(sh.out)
 	t := newTable("ID", "KIND", "STATUS", "MATCHED", "DONE", "SKIPPED", "CREATED")
@@ -68,7 +68,7 @@ func (c *replaysGetCmd) Run(sh *shell) error {
 	if err != nil {
 		return c.explain(err)
 	}
-	return printJob(sh, c.JSON, j)
+	return printJob(sh, c.connection, api, j)
 }
 
 type replaysWatchCmd struct {
@@ -104,12 +104,12 @@ func (c *replaysCancelCmd) Run(sh *shell) error {
 	if err != nil {
 		return c.explain(err)
 	}
-	return printJob(sh, c.JSON, j)
+	return printJob(sh, c.connection, api, j)
 }
 
-func printJob(sh *shell, asJSON bool, j client.Job) error {
-	if asJSON {
-		return printJSON(sh.out, j)
+func printJob(sh *shell, c connection, api *session, j client.Job) error {
+	if c.JSON {
+		return printJSON(sh.out, api.raw())
 	}
 	p := painterFor(sh.out)
 	now := time.Now()
@@ -143,7 +143,7 @@ func (b bulk) Validate() error {
 
 // run counts where somebody wants to know, asks, starts the operation and
 // follows it.
-func (b bulk) run(sh *shell, c connection, api *client.Client, flags filterFlags, op operation) error {
+func (b bulk) run(sh *shell, c connection, api *session, flags filterFlags, op operation) error {
 	// One filter for the count and for the work: "90m" is the same moment.
 	work := client.Bulk{Filter: flags.filter(time.Now()), All: flags == filterFlags{}, RatePerSecond: b.Rate}
 	if op.consent.DryRun || !op.consent.Yes {
@@ -155,7 +155,7 @@ func (b bulk) run(sh *shell, c connection, api *client.Client, flags filterFlags
 		}
 		n := *counted.Matched
 		if op.consent.DryRun {
-			return printDryRun(sh, c.JSON, n, op.past)
+			return printDryRun(sh, c, api, n, op.past)
 		}
 		if err := op.consent.ask(sh, fmt.Sprintf("This would %s %s.", op.verb, deliveriesText(n))); err != nil {
 			return err
@@ -166,14 +166,14 @@ func (b bulk) run(sh *shell, c connection, api *client.Client, flags filterFlags
 		return c.explain(err)
 	}
 	if b.Detach {
-		return printJob(sh, c.JSON, j)
+		return printJob(sh, c, api, j)
 	}
 	return follow(sh, c, api, j)
 }
 
-func printDryRun(sh *shell, asJSON bool, n int64, past string) error {
-	if asJSON {
-		return printJSON(sh.out, map[string]any{"dry_run": true, "matched": n})
+func printDryRun(sh *shell, c connection, api *session, n int64, past string) error {
+	if c.JSON {
+		return printJSON(sh.out, api.raw())
 	}
 	_, err := fmt.Fprintf(sh.out, "%s would be %s\n", deliveriesText(n), past)
 	return err
@@ -181,7 +181,7 @@ func printDryRun(sh *shell, asJSON bool, n int64, past string) error {
 
 // follow shows the progress of an operation until it has ended, and then what
 // came of it.
-func follow(sh *shell, c connection, api *client.Client, j client.Job) error {
+func follow(sh *shell, c connection, api *session, j client.Job) error {
 	bar := newProgress(sh.err, j.Kind, time.Now())
 	j, err := api.WaitJob(sh.ctx, j, func(j client.Job) { bar.show(tallyOf(j), time.Now()) })
 	bar.end()
@@ -191,7 +191,7 @@ func follow(sh *shell, c connection, api *client.Client, j client.Job) error {
 	case err != nil:
 		return c.explain(err)
 	}
-	if err := printJob(sh, c.JSON, j); err != nil {
+	if err := printJob(sh, c, api, j); err != nil {
 		return err
 	}
 	if j.Status != client.JobDone {

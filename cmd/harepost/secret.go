@@ -25,7 +25,7 @@ func (c *secretShowCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, map[string]string{"signing_secret": secret})
+		return printJSON(sh.out, api.raw())
 	}
 	fmt.Fprintln(sh.out, secret)
 	return nil
@@ -55,7 +55,7 @@ func (c *secretRotateCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, r)
+		return printJSON(sh.out, api.raw())
 	}
 	fmt.Fprintln(sh.out, r.SigningSecret)
 	fmt.Fprintf(sh.err, "Earlier secrets sign until %s. Give receivers the new one before.\n", momentText(&r.PreviousExpireAt, time.Now()))

@@ -69,7 +69,7 @@ func (c *sendCmd) Run(sh *shell) error {
 		return err
 	}
 	if c.Batch != "" {
-		return c.runBatch(sh, api)
+		return c.runBatch(sh, api.Client)
 	}
 	send, err := c.build(sh.input(), time.Now())
 	if sh.ctx.Err() != nil {
@@ -86,11 +86,11 @@ func (c *sendCmd) Run(sh *shell) error {
 		fmt.Fprintf(sh.err, "warning: %s\n", printable(w))
 	}
 	if c.Wait {
-		d, waited := c.await(sh.ctx, api, client.Delivery{QueueID: receipt.QueueID, Status: receipt.Status})
-		return c.report(c.connection, d, waited, func() error { return printDelivery(sh, c.JSON, d) })
+		d, waited := c.await(sh.ctx, api.Client, client.Delivery{QueueID: receipt.QueueID, Status: receipt.Status})
+		return c.report(c.connection, d, waited, func() error { return printDelivery(sh, c.connection, api, d) })
 	}
 	if c.JSON {
-		return printJSON(sh.out, receipt)
+		return printJSON(sh.out, api.raw())
 	}
 	p := painterFor(sh.out)
 	fmt.Fprintf(sh.out, "%s  %s", p.bold(receipt.QueueID), p.status(receipt.Status))
