@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -253,6 +254,59 @@ func TestBodiesGoOutAsTheyAre(t *testing.T) {
 	for _, body := range []any{"\xff", []byte("\xff")} {
 		if _, err := json.Marshal(client.Send{Body: body}); err == nil {
 			t.Errorf("body %q would arrive changed and is not refused", body)
+		}
+	}
+}
+
+type (
+	named string
+	coded string
+)
+
+func (c coded) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString([]byte(c))), nil }
+
+// What is neither a string nor bytes goes out as JSON, also where its JSON is a
+// string: in the API's body that would be bare text.
+func TestABodyThatIsAStringInJSONGoesOutAsJSON(t *testing.T) {
+	check := func(s client.Send, want, contentType string) {
+		t.Helper()
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Error(err)
+		}
+		var got struct {
+			Body    string
+			Headers map[string]string
+		}
+		if err := json.Unmarshal(b, &got); err != nil || got.Body != want || got.Headers["Content-Type"] != contentType {
+			t.Errorf("body %#v is sent as %s, want %s and %q (%v)", s.Body, b, want, contentType, err)
+		}
+	}
+	const jsonType = "application/json"
+	text := "a<b"
+	check(client.Send{Body: named("x")}, `"x"`, jsonType)
+	check(client.Send{Body: &text}, `"a<b"`, jsonType)
+	check(client.Send{Body: coded("\xff")}, `"ff"`, jsonType)
+	check(client.Send{Body: json.RawMessage(` "x" `)}, `"x"`, jsonType)
+	check(client.Send{Body: at("2026-06-10T14:22:10Z")}, `"2026-06-10T14:22:10Z"`, jsonType)
+	check(client.Send{Body: text}, `a<b`, "")
+	check(client.Send{Method: "GET", Body: named("x")}, `"x"`, "") // which has no body
+	check(client.Send{Body: named("x"), Headers: map[string]string{"content-type": "text/x"}}, `"x"`, "")
+
+	headers := map[string]string{"X-A": "1"}
+	check(client.Send{Body: named("x"), Headers: headers}, `"x"`, jsonType)
+	if len(headers) != 1 {
+		t.Errorf("the caller's headers are now %v", headers)
+	}
+
+	if b, err := json.Marshal(client.Send{Body: (*string)(nil)}); err != nil || string(b) != `{"target":"","body":null}` {
+		t.Errorf("%s, %v", b, err)
+	}
+
+	broken := "\xff"
+	for _, body := range []any{named("\xff"), &broken, json.RawMessage("\"\xff\""), json.RawMessage("{\"a\":\"\xff\"}")} {
+		if b, err := json.Marshal(client.Send{Body: body}); err == nil {
+			t.Errorf("body %q would arrive changed, as %s", body, b)
 		}
 	}
 }

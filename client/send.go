@@ -1,12 +1,17 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"reflect"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -18,9 +23,11 @@ type Send struct {
 	Headers map[string]string `json:"headers,omitempty"`
 
 	// Body is what the target receives. A string or a []byte goes out as it
-	// is, and must be UTF-8. Anything else goes out as JSON, with a matching
-	// Content-Type unless Headers has one; a json.RawMessage loses its
-	// insignificant white space. nil is an empty body.
+	// is, and must be UTF-8. Anything else goes out as the JSON that
+	// encoding/json makes of it, with a matching Content-Type unless Headers
+	// has one: a type of yours that is a string, or a *string, goes out in
+	// quotes. A json.RawMessage loses its insignificant white space. nil, and
+	// what is null in JSON, is an empty body.
 	Body any `json:"body,omitempty"`
 
 	Delivery       *Policy         `json:"delivery,omitempty"`
@@ -65,18 +72,73 @@ var errNotText = errors.New("body is not UTF-8")
 func (s Send) MarshalJSON() ([]byte, error) {
 	type plain Send // without this method
 	p := plain(s)
+	var err error
 	switch body := s.Body.(type) {
+	case nil:
+	case string:
+		p.Body, err = plainText(body)
 	case []byte:
-		p.Body = string(body)
-	case json.RawMessage:
-		if len(body) == 0 {
+		p.Body, err = plainText(string(body))
+	default:
+		// A string in the API's body is bare text, so one that is meant as
+		// JSON goes into another.
+		var text json.RawMessage
+		text, err = jsonText(body)
+		if p.Body = text; len(text) == 0 {
 			p.Body = nil
+		} else if text[0] == '"' {
+			p.Body, p.Headers = string(text), s.jsonHeaders()
 		}
 	}
-	if text, ok := p.Body.(string); ok && !utf8.ValidString(text) {
-		return nil, errNotText
+	if err != nil {
+		return nil, err
 	}
 	return encode(p)
+}
+
+func plainText(text string) (string, error) {
+	if !utf8.ValidString(text) {
+		return "", errNotText
+	}
+	return text, nil
+}
+
+// jsonText is a body in JSON. Where all of it is one string, encoding/json must
+// not mend it.
+func jsonText(body any) ([]byte, error) {
+	if raw, ok := body.(json.RawMessage); ok && len(raw) == 0 {
+		return nil, nil
+	}
+	switch body.(type) {
+	case json.Marshaler, encoding.TextMarshaler:
+	default:
+		if v := reflect.Indirect(reflect.ValueOf(body)); v.Kind() == reflect.String && !utf8.ValidString(v.String()) {
+			return nil, errNotText
+		}
+	}
+	text, err := encode(body)
+	if err != nil {
+		return nil, err
+	}
+	if !utf8.Valid(text) {
+		return nil, errNotText
+	}
+	return bytes.TrimSuffix(text, []byte("\n")), nil
+}
+
+// jsonHeaders says of a body what the server says of one that it sees to be JSON.
+func (s Send) jsonHeaders() map[string]string {
+	for name := range s.Headers {
+		if strings.EqualFold(name, "Content-Type") {
+			return s.Headers
+		}
+	}
+	if s.Method == http.MethodGet { // which has no body
+		return s.Headers
+	}
+	headers := map[string]string{"Content-Type": "application/json"}
+	maps.Copy(headers, s.Headers)
+	return headers
 }
 
 // encoded is the request of a send, which gets an idempotency key if it has
