@@ -35,7 +35,10 @@ func (c *backupCmd) Run(sh *shell) error {
 		_, err := c.fetch(sh, sh.out)
 		return err
 	}
-	if _, err := os.Lstat(c.File); err == nil && !c.Force {
+	switch info, err := os.Lstat(c.File); {
+	case err == nil && info.IsDir():
+		return usagef("%s is a directory: give the name of a file", c.File)
+	case err == nil && !c.Force:
 		return usagef("%s is there already: give another name, or --force to replace it", c.File)
 	}
 	began := time.Now()
@@ -58,21 +61,16 @@ func (c *backupCmd) save(sh *shell) (seen backup.Summary, err error) {
 	if err != nil {
 		return seen, fmt.Errorf("backup: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
 	if seen, err = c.fetch(sh, f); err != nil {
-		return seen, err
+		return seen, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	if err = errors.Join(f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), c.File)
 	}
-	if err == nil {
-		err = syncDir(dir)
-	}
 	if err != nil {
+		return seen, fmt.Errorf("backup: %w", errors.Join(err, os.Remove(f.Name())))
+	}
+	if err := syncDir(dir); err != nil {
 		return seen, fmt.Errorf("backup: %w", err)
 	}
 	return seen, nil
