@@ -38,7 +38,7 @@ func (c *Client) backup(ctx context.Context, w io.Writer) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		answer, err := readAnswer(resp.Body)
+		answer, err := readAnswer(resp.Body, maxResponseBytes)
 		if err != nil {
 			return fmt.Errorf("read answer %d: %w", resp.StatusCode, err)
 		}

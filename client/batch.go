@@ -16,6 +16,10 @@ const (
 	MaxBatchBytes = 16 << 20
 )
 
+// answerShare is how many bytes of an answer come from one of a batch: it says
+// again what it does not know or take, escaped twice. No more than five are known.
+const answerShare = 8
+
 // A BatchResult is what became of one send of a batch.
 type BatchResult struct {
 	Receipt Receipt
@@ -187,6 +191,7 @@ func (c *Client) postBatch(ctx context.Context, lines []byte, repeatable bool, s
 	err := c.roundTrip(ctx, call{
 		method: http.MethodPost, path: "/v1/send/batch", bearer: c.key,
 		body: lines, contentType: "application/x-ndjson", out: &answer, repeatable: repeatable, spent: spent,
+		moreBytes: answerShare * int64(len(lines)),
 	})
 	return answer.Results, err
 }

@@ -143,3 +143,18 @@ func TestRetriesOfABatchAreCountedOnce(t *testing.T) {
 		f("refused the send", one, one, one)
 	})
 }
+
+// All of a batch was accepted: its answer has to be read, however much there is to
+// warn of.
+func TestTheAnswerToABatchMayBeLargerThanOthers(t *testing.T) {
+	long := `{"results":[{"queue_id":"hr_1","warnings":["` + strings.Repeat("x", 17<<20) + `"]}]}`
+	batch := []client.Send{{Target: "a", Body: strings.Repeat("x", 1<<20)}}
+	c, _ := scripted(t, client.Options{}, answer{202, "", long})
+	if results, err := c.SendBatch(t.Context(), batch); err != nil || results[0].Receipt.QueueID != "hr_1" {
+		t.Errorf("%d results, %v", len(results), err)
+	}
+	c, _ = scripted(t, client.Options{}, answer{202, "", long})
+	if _, err := c.SendBatch(t.Context(), []client.Send{{Target: "a"}}); !errors.Is(err, client.ErrResponseTooLarge) {
+		t.Errorf("for a small batch: %v, want %v", err, client.ErrResponseTooLarge)
+	}
+}

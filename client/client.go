@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// maxResponseBytes bounds what is read of an answer. The largest is that to a
-// batch: 10,000 results, each with an idempotency key and perhaps a warning.
+// maxResponseBytes bounds what is read of an answer.
 const maxResponseBytes = 16 << 20
 
-// ErrResponseTooLarge says that an answer was longer than 16 MiB.
-var ErrResponseTooLarge = errors.New("response is larger than 16 MiB")
+// ErrResponseTooLarge says that an answer was longer than 16 MiB; that to a batch,
+// by more than eight times the batch.
+var ErrResponseTooLarge = errors.New("response is too large")
 
 // Options are what New need not be told.
 type Options struct {
@@ -141,6 +141,7 @@ type call struct {
 	body         []byte // request body that is encoded already, instead of in
 	contentType  string // of body; default JSON
 	out          any    // what a 2xx answer is decoded into; nil: nothing
+	moreBytes    int64  // of the answer, than maxResponseBytes
 	repeatable   bool   // doing it twice is as good as once
 	spent        *int   // of Options.Retries, where several requests share them; nil: this one has all
 }
@@ -201,7 +202,7 @@ func (c *Client) exchange(ctx context.Context, k call) (*http.Response, []byte, 
 		return nil, nil, unanswered{err}
 	}
 	defer resp.Body.Close()
-	answer, err := readAnswer(resp.Body)
+	answer, err := readAnswer(resp.Body, maxResponseBytes+k.moreBytes)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read answer %d: %w", resp.StatusCode, err)
 	}
@@ -228,12 +229,12 @@ func (c *Client) request(ctx context.Context, k call) (*http.Request, error) {
 	return req, nil
 }
 
-func readAnswer(r io.Reader) ([]byte, error) {
-	answer, err := io.ReadAll(io.LimitReader(r, maxResponseBytes+1))
+func readAnswer(r io.Reader, most int64) ([]byte, error) {
+	answer, err := io.ReadAll(io.LimitReader(r, most+1))
 	switch {
 	case err != nil:
 		return nil, unanswered{err}
-	case len(answer) > maxResponseBytes:
+	case int64(len(answer)) > most:
 		return nil, ErrResponseTooLarge
 	}
 	return answer, nil

@@ -16,7 +16,8 @@
 // repeat if it has an idempotency key, because Harepost then answers with the
 // first send's receipt. Nothing is repeated unless [Options.Retries] asks for
 // it, and then only what reads, and sends with a key. Redirects are not
-// followed, and an answer is read up to 16 MiB.
+// followed, and an answer is read up to 16 MiB: that to a batch further, in
+// proportion to the batch.
 //
 // Many sends go out as one with [Client.SendBatch]; a [Batcher] makes batches
 // of what many goroutines send one by one. Lists are iterators over all their

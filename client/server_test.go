@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/harepost/harepost/api"
@@ -196,4 +198,55 @@ func checkAccounts(t *testing.T, operator, c *client.Client, made client.NewAcco
 	if _, err := operator.Account(ctx, made.AccountID); !errors.Is(err, client.ErrNotFound) {
 		t.Errorf("a deleted account: %v", err)
 	}
+}
+
+// What the client reads of the answer to a batch is bounded by the batch. Here is
+// what makes an answer longest: sixteen names that are no fields, of characters
+// that an answer has to escape twice; a field of one letter; a key.
+func TestAServersAnswerToABatchIsInProportion(t *testing.T) {
+	operator, err := client.New(theServer().URL, "", client.Options{AdminToken: live.AdminToken})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(operator.CloseIdleConnections)
+	made, err := operator.CreateAccount(t.Context(), "proportion")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := 0
+	c, err := client.New(theServer().URL, made.APIKey, client.Options{Answered: func(body []byte) { answered = len(body) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.CloseIdleConnections)
+	f := func(name, send string) {
+		t.Helper()
+		lines := strings.Repeat(send+"\n", 100)
+		results, err := c.SendLines(t.Context(), []byte(lines))
+		if err != nil || len(results) != 100 {
+			t.Fatalf("%s: %d results, %v", name, len(results), err)
+		}
+		// The 16 MiB of any answer are there beside: 1.6 KiB for each of 10,000.
+		if most := 8*len(lines) + 100*1600; answered > most {
+			t.Errorf("%s: %d bytes were sent, %d answered: %s", name, len(lines), answered, results[0].Receipt.Warnings)
+		}
+		t.Logf("%s: %d bytes were sent, %d answered", name, len(lines), answered)
+	}
+	const target = `{"target":"http://127.0.0.1:9999/","delay_ms":3600000`
+	unknown := func(name string) string {
+		text := target
+		for i := range 16 {
+			text += fmt.Sprintf(`,"%s%c":0`, name, 'a'+i)
+		}
+		return text + "}"
+	}
+	f("none", target+"}")
+	f("short names", unknown(""))
+	f("deleted", unknown(strings.Repeat("\x7f", 199)))
+	f("much deleted", unknown(strings.Repeat("\x7f", 40)))
+	f("zero width", unknown(strings.Repeat("\u200b", 66)))
+	f("quotes", unknown(strings.Repeat(`\"`, 199)))
+	f("refused", `{"target":1}`)
+	f("refused, long", `{"target":"http://127.0.0.1:9999/","method":"`+strings.Repeat("\x7f", 199)+`"}`)
+	f("no send", "x")
 }
