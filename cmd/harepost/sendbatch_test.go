@@ -40,7 +40,7 @@ func (a *batchAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // batchOf sends what in has, and returns what the API took of it.
-func batchOf(t *testing.T, api *batchAPI, in io.Reader, args ...string) (status int, sent, stdout, stderr string) {
+func sendBatchFile(t *testing.T, api *batchAPI, in io.Reader, args ...string) (status int, sent, stdout, stderr string) {
 	t.Helper()
 	server := httptest.NewServer(api)
 	defer server.Close()
@@ -56,7 +56,7 @@ func batchOf(t *testing.T, api *batchAPI, in io.Reader, args ...string) (status 
 func TestABatchThatBreaksOffSendsWhatWasRead(t *testing.T) {
 	whole := "{\"target\":\"https://a.example/\"}\n\n{\"target\":\"https://b.example/\"}\n"
 	broken := io.MultiReader(strings.NewReader(whole+`{"target":"https://c.example/"}`), iotest.ErrReader(errors.New("input/output error")))
-	status, sent, _, stderr := batchOf(t, &batchAPI{most: 1 << 20}, broken)
+	status, sent, _, stderr := sendBatchFile(t, &batchAPI{most: 1 << 20}, broken)
 	if want := strings.Replace(whole, "\n\n", "\n", 1); sent != want || status != exitFailed {
 		t.Errorf("status %d, sent %q, want %q", status, sent, want)
 	}
@@ -65,7 +65,7 @@ func TestABatchThatBreaksOffSendsWhatWasRead(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, stderr)
 		}
 	}
-	_, sent, _, stderr = batchOf(t, &batchAPI{}, iotest.ErrReader(errors.New("input/output error")))
+	_, sent, _, stderr = sendBatchFile(t, &batchAPI{}, iotest.ErrReader(errors.New("input/output error")))
 	if sent != "" || !strings.Contains(stderr, "nothing was sent") {
 		t.Errorf("sent %q\n%s", sent, stderr)
 	}
@@ -79,7 +79,7 @@ func TestATooLargeLineOfABatchIsRefusedAlone(t *testing.T) {
 		t.Helper()
 		api := &batchAPI{most: most}
 		text := strings.Join([]string{line(1), line(2), line(size), line(3), line(4)}, "\n") // the last has no newline
-		status, sent, stdout, stderr := batchOf(t, api, strings.NewReader(text), "--json")
+		status, sent, stdout, stderr := sendBatchFile(t, api, strings.NewReader(text), "--json")
 		if want := strings.Join([]string{line(1), line(2), line(3), line(4), ""}, "\n"); sent != want || status != exitRefused {
 			t.Errorf("%s: status %d, sent %d bytes, want %d\n%s", name, status, len(sent), len(want), stderr)
 		}
@@ -117,7 +117,7 @@ func TestATooLargeLineOfABatchIsRefusedAlone(t *testing.T) {
 func TestRequestsOfABatchKeepTheirSize(t *testing.T) {
 	line := `{"target":"https://a.example/","body":"` + strings.Repeat("x", batchBytes*3/4) + "\"}\n"
 	api := &batchAPI{most: batchBytes}
-	status, sent, _, stderr := batchOf(t, api, strings.NewReader(strings.Repeat(line, 3)))
+	status, sent, _, stderr := sendBatchFile(t, api, strings.NewReader(strings.Repeat(line, 3)))
 	if status != exitOK || sent != strings.Repeat(line, 3) || len(api.bodies) != 3 {
 		t.Errorf("status %d, %d bytes in %d requests\n%s", status, len(sent), len(api.bodies), stderr)
 	}
