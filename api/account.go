@@ -216,7 +216,7 @@ func (s *Server) members(body []byte, member func(d *decoder, name []byte) error
 			return nil, err
 		}
 		if !more {
-			return &d.warnings, d.closeBody()
+			return &d.warnings, d.closeBody("object")
 		}
 		if err := member(d, name); err != nil {
 			return nil, err

@@ -100,7 +100,7 @@ func splitArray(body []byte, most int) (raw [][]byte, err error) {
 			return nil, err
 		}
 		if !more {
-			return raw, d.closeBody()
+			return raw, d.closeBody("array")
 		}
 		v, err := d.value()
 		if err != nil {
@@ -127,12 +127,12 @@ func (s *Server) decodeBatch(raw [][]byte) []batchItem {
 	items := make([]batchItem, len(raw))
 	now := s.now()
 	for i := range raw {
-		s.decodeItem(&items[i], raw[i], now)
+		s.decodeItem(&items[i], i, raw[i], now)
 	}
 	return items
 }
 
-func (s *Server) decodeItem(item *batchItem, raw []byte, now time.Time) {
+func (s *Server) decodeItem(item *batchItem, i int, raw []byte, now time.Time) {
 	if len(raw) > s.o.RequestBytes {
 		item.err = &problem{
 			status:  fasthttp.StatusRequestEntityTooLarge,
@@ -143,6 +143,7 @@ func (s *Server) decodeItem(item *batchItem, raw []byte, now time.Time) {
 	}
 	r := s.acquireSendRequest(raw)
 	defer r.release()
+	r.item = i + 1
 	if item.err = r.decode(nil, now); item.err == nil {
 		item.send, item.warnings = r.detach()
 	}

@@ -102,6 +102,7 @@ func TestBatchesThatAreRefusedWhole(t *testing.T) {
 	f(400, "an array of sends", "null")
 	f(400, "malformed JSON", "["+send+",")
 	f(400, "malformed JSON", "["+send+"]]")
+	f(400, "after the array of the request body", "["+send+"]1")
 	f(400, "malformed JSON", "["+send+` "x"]`)
 	f(400, "Idempotency-Key", "["+send+"]", "Idempotency-Key: k")
 	f(413, "it may have 3 sends", "["+send+","+send+","+send+","+send+"]")
@@ -127,6 +128,12 @@ func TestBatchesThatAreRefusedWhole(t *testing.T) {
 	list = results(t, s.do("POST", "/v1/send/batch", key, "{\n"+send+"\n}", lines).want(202))
 	if len(list) != 3 || list[0]["status"] != 400.0 || list[1]["queue_id"] == nil || list[2]["status"] != 400.0 {
 		t.Errorf("lines that are no JSON: %v", list)
+	}
+	list = results(t, s.do("POST", "/v1/send/batch", key, send+"\n7\n"+send+send+"\n", lines).want(202))
+	for i, want := range map[int]string{1: "batch[1] is a number; it must be an object", 2: "there is more after the object of batch[2]"} {
+		if list[i]["detail"] != want {
+			t.Errorf("send %d: %v, want %q", i, list[i], want)
+		}
 	}
 }
 

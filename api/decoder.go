@@ -23,7 +23,16 @@ type decoder struct {
 	text    []byte         // unescaped strings
 	objects [2]memberNames // of the objects that are being read
 	depth   int
+	item    int // of a batch, counted from 1; 0: src is the whole request body
 	warnings
+}
+
+// subject is what an error calls src.
+func (d *decoder) subject() string {
+	if d.item > 0 {
+		return "batch[" + strconv.Itoa(d.item-1) + "]"
+	}
+	return "request body"
 }
 
 // memberNames are the names seen in one object. Few are compared one by one, a
@@ -69,7 +78,7 @@ func (d *decoder) reset(src []byte) {
 	for i := range d.objects {
 		d.objects[i].reset()
 	}
-	d.depth = 0
+	d.depth, d.item = 0, 0
 	// What is read member by member is checked for duplicates by next; what is
 	// taken as a whole (body, metadata) is the receiver's business.
 	d.json.Reset(&d.rd, jsontext.AllowDuplicateNames(true))
@@ -83,7 +92,8 @@ func (d *decoder) release() {
 	}
 }
 
-// openBody begins to read the request body, which must be an object.
+// openBody begins to read the request body, or an item of it, which must be an
+// object.
 func (d *decoder) openBody() error {
 	if len(d.src) == 0 {
 		return &problem{
@@ -92,25 +102,30 @@ func (d *decoder) openBody() error {
 			detail:  "it must be a JSON object",
 		}
 	}
-	given, err := d.open("request body")
+	given, err := d.open(d.subject())
 	if err == nil && !given {
-		return invalid("request body", "null", "an object")
+		return invalid(d.subject(), "null", "an object")
 	}
 	return err
 }
 
-// closeBody expects the object to have been read and nothing to follow it.
-func (d *decoder) closeBody() error {
+// closeBody expects the object, or whatever kind of value was opened, to have
+// been read and nothing to follow it.
+func (d *decoder) closeBody(kind string) error {
 	switch _, err := d.json.ReadToken(); {
 	case errors.Is(err, io.EOF):
 		return nil
 	case err != nil:
 		return malformed(err)
 	}
+	subject := d.subject()
+	if d.item == 0 {
+		subject = "the " + subject
+	}
 	return &problem{
 		status:  fasthttp.StatusBadRequest,
 		message: "malformed JSON",
-		detail:  "there is more after the request's object",
+		detail:  "there is more after the " + kind + " of " + subject,
 	}
 }
 

@@ -92,7 +92,7 @@ func (r *sendRequest) decode(header []byte, now time.Time) error {
 			return err
 		}
 	}
-	if err := r.closeBody(); err != nil {
+	if err := r.closeBody("object"); err != nil {
 		return err
 	}
 	return r.finish(header, now)
