@@ -21,10 +21,14 @@ type batchItem struct {
 
 // sendBatch is POST /v1/send/batch: a JSON array of sends, or one send a line.
 // A body that cannot be cut into sends is refused whole; a send that cannot be
-// taken is refused alone.
+// taken is refused alone. A suspended account has none that can.
 func (s *Server) sendBatch(c *call) error {
 	if len(c.http.Request.Header.Peek(headerIdempotencyKey)) > 0 {
 		return refused("header Idempotency-Key", "a batch has none; give each send its own idempotency_key")
+	}
+	// As limitBody answers before it reads a large one.
+	if owner, err := s.engine.Account(s.ctx, c.account); err == nil && owner.Suspended {
+		return engine.ErrSuspended
 	}
 	raw, err := s.splitBatch(c)
 	if err != nil {

@@ -44,6 +44,7 @@ type connections struct {
 	linger  time.Duration
 	away    int64 // bytes, see lingerRequests
 	refused *metrics.Counter
+	bodies  bodies
 
 	mu        sync.Mutex
 	open      map[*conn]struct{}
@@ -57,6 +58,7 @@ type connections struct {
 func (cs *connections) init(o *Options) {
 	cs.most, cs.linger, cs.log = o.Connections, o.LingerTimeout, o.Logger
 	cs.away = max(leastLingerBytes, lingerRequests*int64(o.RequestBytes))
+	cs.bodies.init(o)
 	cs.open = map[*conn]struct{}{}
 	cs.slots = make(chan struct{}, refusals)
 	cs.stopping = make(chan struct{})
@@ -217,6 +219,7 @@ type conn struct {
 	conns  *connections
 	linger atomic.Bool // there is unread request: read it away before closing
 	closed atomic.Bool
+	body   body
 }
 
 // Close closes the connection. Closing a socket with unread data sends a reset,
@@ -226,6 +229,7 @@ func (c *conn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
+	c.giveBody()
 	if c.linger.Load() {
 		c.conns.readAway(c.Conn)
 	}

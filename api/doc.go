@@ -34,11 +34,18 @@
 //
 // # What it bounds
 //
-// Connections (more are answered 503 and closed), header bytes (431), body
-// bytes (413), time to read a request (408), idle time, and every field of a
-// send. The memory a stranger can hold is bounded too: fasthttp allocates a
-// body's declared length at once, so a request larger than smallBodyBytes is
-// read only after its API key proved valid.
+// Connections, header bytes (431), body bytes (413), time to read a request
+// (408), idle time, and every field of a send. Connections above the
+// limit are told so (503) and closed.
+//
+// Memory is bounded as well. fasthttp allocates a body's declared length at
+// once, so one larger than smallBodyBytes is read only for an account that has
+// proved itself, is not suspended, and has room: such bodies have a bound in
+// all and one for each account, from their head to their answer, and above it
+// the answer is a 503 before anything of the body is read. They also have to
+// come at a rate, so that nobody keeps the others' room for long. What requests
+// hold is then at most Connections * (ReadBufferBytes + smallBodyBytes) and
+// BodyBytes, and some times that while batches are worked on.
 //
 // # Decisions where the contract leaves room
 //

@@ -204,6 +204,17 @@ func (s *Server) problemOf(err error) *problem {
 	return &problem{status: fasthttp.StatusInternalServerError, message: "internal error", cause: err}
 }
 
+// bodiesFull is the answer to a large body for which there is no room now.
+func (s *Server) bodiesFull() *problem {
+	return &problem{
+		status:  fasthttp.StatusServiceUnavailable,
+		message: "overloaded",
+		detail: "too many large requests are under way, of this account or of all, and this one was not read; " +
+			"send it again after the seconds in Retry-After",
+		retryAfter: s.o.OverloadedRetryAfter,
+	}
+}
+
 // writeProblem is the one place that writes an answer which is not success.
 func writeProblem(ctx *fasthttp.RequestCtx, p *problem) {
 	b := make([]byte, 0, 128+len(p.message)+len(p.detail))

@@ -55,6 +55,8 @@ func TestRequestLimits(t *testing.T) {
 	check("body of the full length", resp, body, 400, "malformed JSON")
 	resp, body = send(post("/v1/send", key, "Transfer-Encoding: chunked"), "186a0\r\n"+large[:100_000]+"\r\n0\r\n\r\n")
 	check("chunked body of the full length", resp, body, 400, "malformed JSON")
+	resp, body = send(post("http://x/v1/send?a=b", key, "Content-Length: 100000"), large[:100_000])
+	check("large body, absolute target", resp, body, 400, "malformed JSON")
 	resp, body = send(post("/v1/send", "hp_live_wrong", "Content-Length: 100000"), large[:100_000])
 	check("large body of a stranger", resp, body, 401, "API key")
 	resp, body = send(post("/v1/send", "hp_live_wrong", "Content-Length: 90"), large[:90])

@@ -39,6 +39,8 @@ func newMetrics(routes map[string]*route, conns *connections) *apiMetrics {
 	}
 	m.set.NewGauge("harepost_api_connections", func() float64 { return float64(conns.count()) })
 	conns.refused = m.set.NewCounter("harepost_api_connections_refused_total")
+	m.set.NewGauge("harepost_api_large_body_bytes", func() float64 { return float64(conns.bodies.bytes()) })
+	conns.bodies.refused = m.set.NewCounter("harepost_api_large_bodies_refused_total")
 	return m
 }
 

@@ -15,8 +15,9 @@ const smallBodyBytes = 16 << 10
 
 // keptBytes is how large a buffer may have grown and still be kept for the next
 // request of its connection. fasthttp keeps the largest that a connection ever
-// needed, idle or not: Connections * RequestBytes in the end.
-const keptBytes = 64 << 10
+// needed, idle or not: Connections * RequestBytes in the end. What is let go is
+// what bodies have counted.
+const keptBytes = smallBodyBytes
 
 // Options configure a Server. A zero field means the default beside it.
 type Options struct {
@@ -34,6 +35,9 @@ type Options struct {
 	RequestBytes         int           // body of one request; 1 MiB
 	BatchSends           int           // sends of one batch; 10,000
 	BatchBytes           int           // body of one batch; 16 MiB, or RequestBytes if that is more
+	BodyBytes            int64         // bodies above 16 KiB in memory at once, the next is answered 503; 256 MiB, or AccountBodyBytes if that is more
+	AccountBodyBytes     int64         // those of one account; a quarter of BodyBytes, or the largest body if that is more
+	BodyBytesPerSecond   int           // least rate at which such a body has to arrive; 256 KiB
 	Headers              int           // members of a send's headers; 64
 	HeadersBytes         int           // names and values of them together; 16 KiB
 	URLChars             int           // target; 2048
@@ -69,6 +73,8 @@ func (o Options) withDefaults() Options {
 	orInt(&o.RequestBytes, 1<<20)
 	orInt(&o.BatchSends, 10_000)
 	orInt(&o.BatchBytes, max(16<<20, o.RequestBytes))
+	orInt(&o.BodyBytesPerSecond, 256<<10)
+	o.bodyDefaults()
 	orInt(&o.Headers, 64)
 	orInt(&o.HeadersBytes, 16<<10)
 	orInt(&o.URLChars, 2048)
@@ -94,6 +100,17 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// bodyDefaults gives every account room for one body of the largest size.
+func (o *Options) bodyDefaults() {
+	largest := int64(max(o.RequestBytes, o.BatchBytes))
+	if o.BodyBytes == 0 {
+		o.BodyBytes = max(256<<20, o.AccountBodyBytes, largest)
+	}
+	if o.AccountBodyBytes == 0 {
+		o.AccountBodyBytes = max(o.BodyBytes/4, largest)
+	}
+}
+
 func orInt(v *int, def int) {
 	if *v == 0 {
 		*v = def
@@ -113,7 +130,7 @@ func (o Options) validate() error {
 		"URLChars": o.URLChars, "MetadataBytes": o.MetadataBytes,
 		"IdempotencyKeyChars": o.IdempotencyKeyChars, "Labels": o.Labels, "LabelChars": o.LabelChars,
 		"Warnings": o.Warnings, "Connections": o.Connections, "ReadBufferBytes": o.ReadBufferBytes,
-		"RequestsPerConn": o.RequestsPerConn,
+		"RequestsPerConn": o.RequestsPerConn, "BodyBytesPerSecond": o.BodyBytesPerSecond,
 	} {
 		if v < 0 {
 			return fmt.Errorf("api: option %s is negative (%d)", name, v)
@@ -130,6 +147,10 @@ func (o Options) validate() error {
 	switch {
 	case o.MetadataBytes > o.RequestBytes:
 		return fmt.Errorf("api: MetadataBytes (%d) is above RequestBytes (%d)", o.MetadataBytes, o.RequestBytes)
+	case o.AccountBodyBytes < int64(max(o.RequestBytes, o.BatchBytes)):
+		return fmt.Errorf("api: AccountBodyBytes (%d) is below the largest body (%d)", o.AccountBodyBytes, max(o.RequestBytes, o.BatchBytes))
+	case o.BodyBytes < o.AccountBodyBytes:
+		return fmt.Errorf("api: BodyBytes (%d) is below AccountBodyBytes (%d)", o.BodyBytes, o.AccountBodyBytes)
 	case o.ReadBufferBytes < 1024:
 		return fmt.Errorf("api: ReadBufferBytes is %d, a request's head needs 1024", o.ReadBufferBytes)
 	case o.AdminToken != strings.TrimSpace(o.AdminToken):

@@ -162,6 +162,9 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 		ctx.SetConnectionClose()
 	}
 	ctx.Request.ReleaseBody(keptBytes) // no answer refers to it
+	if conn, ok := ctx.Conn().(*conn); ok {
+		conn.giveBody()
+	}
 	s.metrics.observe(r, ctx.Response.StatusCode(), time.Since(start))
 }
 
