@@ -5,7 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,26 +15,23 @@ import (
 )
 
 const (
-	// refusals bounds the goroutines that tell connections above the limit
-	// why they are refused. Beyond it they are closed without a word.
-	refusals = 64
-	// leastLingerBytes and lingerRequests bound what is read away of a refused
-	// request: one that is refused for its size is larger than any that is not,
-	// and its sender must get round to the answer.
+	// spareConns is how many connections above the limit are read all the same,
+	// for the one request that is answered there: a liveness probe that finds no
+	// place would have a server ended that is only busy. When they are all taken
+	// the oldest has to go that is not being answered, so that a probe finds one
+	// whatever else comes in; while those leave there may be twice as many, and
+	// the next are closed without a word.
+	spareConns = 64
+	// spareTimeout is how long one of them may take to say what it wants.
+	spareTimeout = 2 * time.Second
+	// leastLingerBytes and lingerBodies bound what is read away of a refused
+	// request: its sender must get round to the answer, also one whose body is
+	// larger than any that is taken.
 	leastLingerBytes = 256 << 10
-	lingerRequests   = 4 // times Options.RequestBytes
+	lingerBodies     = 2 // times the largest body that is taken
+	// lingerTimeouts bounds how long: the deadline is put off while bytes come.
+	lingerTimeouts = 20 // times Options.LingerTimeout
 )
-
-// refusal is the answer to a connection above the limit.
-var refusal = func() string {
-	body := `{"error":"overloaded","detail":"the server has too many open connections"}` + "\n"
-	return "HTTP/1.1 503 Service Unavailable\r\n" +
-		"Content-Type: application/json\r\n" +
-		"Content-Length: " + strconv.Itoa(len(body)) + "\r\n" +
-		"Retry-After: 1\r\n" +
-		"X-Request-Id: refused\r\n" +
-		"Connection: close\r\n\r\n" + body
-}()
 
 // connections bounds and knows the open connections of a server. fasthttp has
 // a bound too, but answers in plain text and without Retry-After, and it
@@ -42,25 +39,23 @@ var refusal = func() string {
 type connections struct {
 	most    int
 	linger  time.Duration
-	away    int64 // bytes, see lingerRequests
+	away    int64 // bytes, see lingerBodies
 	refused *metrics.Counter
 	bodies  bodies
 
 	mu        sync.Mutex
 	open      map[*conn]struct{}
+	spares    []*conn // of open: those above the limit, the oldest first
 	listeners []net.Listener
-	stopping  chan struct{}  // closed by stop, under mu
-	refusing  sync.WaitGroup // goroutines of refuseLocked
-	slots     chan struct{}  // of refuseLocked
+	stopping  chan struct{} // closed by stop, under mu
 	log       *slog.Logger
 }
 
 func (cs *connections) init(o *Options) {
 	cs.most, cs.linger, cs.log = o.Connections, o.LingerTimeout, o.Logger
-	cs.away = max(leastLingerBytes, lingerRequests*int64(o.RequestBytes))
+	cs.away = max(leastLingerBytes, lingerBodies*int64(max(o.RequestBytes, o.BatchBytes)))
 	cs.bodies.init(o)
 	cs.open = map[*conn]struct{}{}
-	cs.slots = make(chan struct{}, refusals)
 	cs.stopping = make(chan struct{})
 }
 
@@ -92,36 +87,47 @@ func (cs *connections) admit(nc net.Conn) *conn {
 		nc.Close()
 		return nil
 	}
-	if len(cs.open) >= cs.most {
-		cs.refused.Inc()
-		cs.refuseLocked(nc)
-		return nil
-	}
 	c := &conn{Conn: nc, conns: cs}
+	if len(cs.open)-len(cs.spares) >= cs.most {
+		if len(cs.spares) >= 2*spareConns {
+			cs.refused.Inc()
+			nc.Close()
+			return nil
+		}
+		cs.spareLocked(c)
+	}
 	cs.open[c] = struct{}{}
 	return c
 }
 
-func (cs *connections) refuseLocked(nc net.Conn) {
-	select {
-	case cs.slots <- struct{}{}:
-	default:
-		nc.Close()
-		return
+// spareLocked lets c be one of the spare connections.
+func (cs *connections) spareLocked(c *conn) {
+	c.spare, c.spareUntil = true, time.Now().Add(spareTimeout)
+	staying := 0
+	for _, other := range cs.spares {
+		if !other.evicted.Load() {
+			staying++
+		}
 	}
-	cs.refusing.Go(func() {
-		defer func() { <-cs.slots }()
-		nc.SetDeadline(time.Now().Add(cs.linger))
-		io.WriteString(nc, refusal)
-		cs.readAway(nc)
-		nc.Close()
-	})
+	for _, other := range cs.spares {
+		if staying >= spareConns && !other.evicted.Load() && !other.probe.Load() {
+			other.evict()
+			break
+		}
+	}
+	cs.spares = append(cs.spares, c)
 }
 
 func (cs *connections) remove(c *conn) {
 	cs.mu.Lock()
 	delete(cs.open, c)
+	if i := slices.Index(cs.spares, c); i >= 0 {
+		cs.spares = slices.Delete(cs.spares, i, i+1)
+	}
 	cs.mu.Unlock()
+	if c.spare && !c.probe.Load() {
+		cs.refused.Inc()
+	}
 }
 
 func (cs *connections) count() int {
@@ -143,7 +149,7 @@ func (cs *connections) stop() {
 	}
 }
 
-// closeAll closes the connections that are left and waits for refuse.
+// closeAll closes the connections that are left.
 func (cs *connections) closeAll() {
 	cs.mu.Lock()
 	left := make([]*conn, 0, len(cs.open))
@@ -153,9 +159,10 @@ func (cs *connections) closeAll() {
 	cs.mu.Unlock()
 	for _, c := range left {
 		c.linger.Store(false)
-		c.Close()
+		if c.Close() != nil {
+			c.Conn.Close() // it is closing, and reads away
+		}
 	}
-	cs.refusing.Wait()
 }
 
 type listener struct {
@@ -220,6 +227,47 @@ type conn struct {
 	linger atomic.Bool // there is unread request: read it away before closing
 	closed atomic.Bool
 	body   body
+
+	// Of a connection above the limit:
+	spare      bool
+	spareUntil time.Time
+	probe      atomic.Bool // it asks for what is answered there
+	evicted    atomic.Bool // another one needs its place
+}
+
+// SetReadDeadline sets the deadline, and an earlier one for a spare connection.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	if c.spare && (t.IsZero() || t.After(c.spareUntil)) {
+		t = c.spareUntil
+	}
+	err := c.Conn.SetReadDeadline(t)
+	if c.evicted.Load() {
+		err = c.Conn.SetReadDeadline(longAgo)
+	}
+	return err
+}
+
+// admits says whether a request for r is answered on this connection; c may be
+// nil. Above the limit only probes are.
+func (c *conn) admits(r *route) error {
+	switch {
+	case c == nil || !c.spare:
+		return nil
+	case r != nil && r.probe:
+		c.probe.Store(true)
+		return nil
+	}
+	c.linger.Store(true)
+	return errConnections
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// evict ends the connection's wait for whatever its client has to say.
+func (c *conn) evict() {
+	c.evicted.Store(true) // first: who sets a deadline now looks at it afterwards
+	c.Conn.SetReadDeadline(longAgo)
 }
 
 // Close closes the connection. Closing a socket with unread data sends a reset,
@@ -231,7 +279,7 @@ func (c *conn) Close() error {
 	}
 	c.giveBody()
 	if c.linger.Load() {
-		c.conns.readAway(c.Conn)
+		c.readAway()
 	}
 	c.conns.remove(c)
 	return c.Conn.Close()
@@ -239,13 +287,34 @@ func (c *conn) Close() error {
 
 // readAway ends our side and reads the other until it ends too, or a bound is
 // met. Errors do not matter: the connection is about to be closed.
-func (cs *connections) readAway(nc net.Conn) {
-	w, ok := nc.(interface{ CloseWrite() error })
+func (c *conn) readAway() {
+	w, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok || w.CloseWrite() != nil {
 		return
 	}
-	if nc.SetReadDeadline(time.Now().Add(cs.linger)) != nil {
-		return
+	io.CopyN(io.Discard, &leftover{c: c, began: time.Now()}, c.conns.away)
+}
+
+// A leftover reads what is left of a refused request, as long as it comes. When
+// the server stops it is not waited for.
+type leftover struct {
+	c     *conn
+	began time.Time
+}
+
+func (l *leftover) Read(p []byte) (int, error) {
+	linger, most := l.c.conns.linger, lingerTimeouts*l.c.conns.linger
+	if l.c.conns.stopped() {
+		most = linger
 	}
-	io.CopyN(io.Discard, nc, cs.away)
+	until := time.Now().Add(linger)
+	if end := l.began.Add(most); until.After(end) {
+		until = end
+	}
+	// On the inner connection: the answer is out, and of a spare one's time it is
+	// eviction that is left.
+	if err := l.c.Conn.SetReadDeadline(until); err != nil || l.c.evicted.Load() {
+		return 0, net.ErrClosed
+	}
+	return l.c.Conn.Read(p)
 }

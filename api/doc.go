@@ -35,8 +35,8 @@
 // # What it bounds
 //
 // Connections, header bytes (431), body bytes (413), time to read a request
-// (408), idle time, and every field of a send. Connections above the
-// limit are told so (503) and closed.
+// (408), idle time, and every field of a send. On connections above the limit
+// liveness, readiness and metrics are answered, everything else gets a 503.
 //
 // Memory is bounded as well. fasthttp allocates a body's declared length at
 // once, so one larger than smallBodyBytes is read only for an account that has
@@ -87,7 +87,7 @@
 // # Goroutines
 //
 // fasthttp has one per connection, which waits inside Engine.Send for the
-// group commit. The listener adds at most refusals short-lived ones that
-// answer connections above the bound. Shutdown waits for all of them, unless
-// it runs out of time: then it cancels their wait and closes their connections.
+// group commit; connections above the limit are bounded, and have seconds.
+// Shutdown waits for all of them, unless it runs out of time: then it cancels
+// their wait and closes their connections.
 package api

@@ -82,6 +82,13 @@ var (
 		message: "sign-up from a web page is refused",
 		detail:  "the request has the header Origin of another site",
 	}
+	// errConnections is the answer on a connection above the limit.
+	errConnections = &problem{
+		status:     fasthttp.StatusServiceUnavailable,
+		message:    "overloaded",
+		detail:     "the server has too many open connections",
+		retryAfter: time.Second,
+	}
 	errMalformedHTTP = &problem{status: fasthttp.StatusBadRequest, message: "malformed HTTP request"}
 
 	errNotFound = &problem{status: fasthttp.StatusNotFound, message: "not found"}

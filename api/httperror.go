@@ -58,6 +58,8 @@ func (s *Server) largeBody(h *fasthttp.RequestHeader, n int, c *conn) (limit int
 		return small, p
 	case n > most || c == nil:
 		return most, tooLarge(most)
+	case c.spare:
+		return small, errConnections
 	case n == chunked:
 		n = most
 	}
@@ -147,6 +149,9 @@ func (s *Server) readProblem(ctx *fasthttp.RequestCtx, c *conn, err error) *prob
 			detail:  "the request line and headers together may have " + strconv.Itoa(s.o.ReadBufferBytes) + " bytes",
 		}
 	case errors.As(err, &netErr) && netErr.Timeout():
+		if c != nil && c.spare {
+			return errConnections
+		}
 		within := s.o.ReadTimeout
 		if c != nil && c.body.timeout > 0 {
 			within = c.body.timeout

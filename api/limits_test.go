@@ -104,32 +104,132 @@ func TestRefusalLingers(t *testing.T) {
 	eventually(t, "the connection is gone", func() bool { return s.conns.count() == 0 })
 }
 
-// Connections above the bound are told so.
+// The sender of a whole refused batch gets round to the answer.
+func TestRefusedBatchLingers(t *testing.T) {
+	s := startServer(t, Options{LingerTimeout: 10 * time.Second}, nil)
+	const length = 16 << 20
+	c := s.head("/v1/send/batch", "hp_live_wrong", fmt.Sprintf("Content-Length: %d", length))
+	part := strings.Repeat(" ", 1<<20)
+	for i := range length / len(part) {
+		if _, err := io.WriteString(c, part); err != nil {
+			t.Fatalf("MiB %d: %v", i, err)
+		}
+	}
+	if resp, body := statusOf(t, "POST /v1/send/batch", bufio.NewReader(c)); resp.StatusCode != 401 {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+}
+
+// What is read away is waited for as long as it comes, and not for ever.
+func TestLingerIsPutOff(t *testing.T) {
+	inner := &steady{}
+	cs := &connections{}
+	o := Options{LingerTimeout: time.Second}.withDefaults()
+	cs.init(&o)
+	c := &conn{Conn: inner, conns: cs}
+	began := time.Now()
+	l := &leftover{c: c, began: began.Add(-5 * time.Second)}
+	l.Read(make([]byte, 10))
+	if wait := inner.deadline.Sub(began); wait < time.Second {
+		t.Errorf("after five seconds of bytes it waits %s for more", wait)
+	}
+	l.began = began.Add(-lingerTimeouts * time.Second)
+	l.Read(make([]byte, 10))
+	if inner.deadline.After(time.Now()) {
+		t.Error("it goes on for ever")
+	}
+	cs.stop()
+	l.began = began.Add(-5 * time.Second)
+	l.Read(make([]byte, 10))
+	if inner.deadline.After(time.Now()) {
+		t.Error("it holds up the end of the server")
+	}
+}
+
+// A steady connection always has bytes.
+type steady struct {
+	net.Conn
+	deadline time.Time
+}
+
+func (c *steady) SetReadDeadline(t time.Time) error { c.deadline = t; return nil }
+func (c *steady) Read(p []byte) (int, error)        { return len(p), nil }
+
+// Connections above the bound are told so, and probes are answered.
 func TestConnectionLimit(t *testing.T) {
 	s := startServer(t, Options{Connections: 2}, nil)
+	key := s.account()
+	s.client.CloseIdleConnections()
+	eventually(t, "nobody is connected", func() bool { return s.conns.count() == 0 })
+	ask := func(c net.Conn, path string) (*http.Response, string) {
+		t.Helper()
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+		return statusOf(t, "GET "+path, bufio.NewReader(c))
+	}
 	var held []net.Conn
 	for range 2 {
 		c := s.dial()
 		defer c.Close()
 		held = append(held, c)
-		fmt.Fprintf(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-		if resp, _ := statusOf(t, "GET /healthz", bufio.NewReader(c)); resp.StatusCode != 200 {
-			t.Fatalf("status %d", resp.StatusCode)
+		if resp, _ := ask(c, "/healthz"); resp.StatusCode != 200 || resp.Close {
+			t.Fatalf("status %d, close %t", resp.StatusCode, resp.Close)
 		}
 	}
-	c := s.dial()
-	defer c.Close()
-	fmt.Fprintf(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-	resp, body := statusOf(t, "GET /healthz", bufio.NewReader(c))
-	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "1" || !strings.Contains(body, `"error":"overloaded"`) {
-		t.Errorf("one too many: %d %v %s", resp.StatusCode, resp.Header, body)
+	for _, path := range []string{"/v1/openapi.json", "/v1/send", "/nowhere"} {
+		c := s.dial()
+		defer c.Close()
+		resp, body := ask(c, path)
+		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "1" || !resp.Close || !strings.Contains(body, `"error":"overloaded"`) {
+			t.Errorf("one too many, %s: %d %v %s", path, resp.StatusCode, resp.Header, body)
+		}
+		c.Close()
 	}
-	if n := s.conns.refused.Get(); n != 1 {
+	large := s.head("/v1/send", key, "Content-Length: 1000000")
+	if resp, body := statusOf(t, "POST /v1/send", bufio.NewReader(large)); resp.StatusCode != 503 || !strings.Contains(body, "connections") {
+		t.Errorf("a large body: %d %s", resp.StatusCode, body)
+	}
+	large.Close()
+	eventually(t, "four were refused", func() bool { return s.conns.refused.Get() == 4 })
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		c := s.dial()
+		defer c.Close()
+		if resp, body := ask(c, path); resp.StatusCode != 200 || !resp.Close {
+			t.Errorf("%s above the limit: %d %v %s", path, resp.StatusCode, resp.Header, body)
+		}
+	}
+	eventually(t, "the two are left", func() bool { return s.conns.count() == 2 })
+	if n := s.conns.refused.Get(); n != 4 {
 		t.Errorf("%d refused", n)
 	}
 	held[0].Close()
 	eventually(t, "a place is free", func() bool { return s.conns.count() == 1 })
-	s.do("GET", "/healthz", "", "").want(200)
+	s.do("GET", "/v1/openapi.json", "", "").want(200)
+}
+
+// Connections above the bound that say nothing take no probe's place.
+func TestProbesFindAPlace(t *testing.T) {
+	s := startServer(t, Options{Connections: 1}, nil)
+	for range 1 + 5*spareConns {
+		c := s.dial()
+		defer c.Close()
+	}
+	// One that comes while the others still leave may find all places taken.
+	eventually(t, "a probe is answered", func() bool {
+		c := s.dial()
+		defer c.Close()
+		io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == 200
+	})
+	s.conns.mu.Lock()
+	defer s.conns.mu.Unlock()
+	if n := len(s.conns.spares); n > 2*spareConns {
+		t.Errorf("%d spare connections", n)
+	}
 }
 
 // A listener that runs out of file descriptors for a moment goes on.

@@ -51,6 +51,7 @@ type route struct {
 	access  access
 	methods map[string]handler
 	allow   string // value of the header Allow
+	probe   bool   // answered on connections above the limit too
 	metrics *routeMetrics
 }
 
@@ -95,6 +96,9 @@ func (s *Server) routeTable() map[string]*route {
 	add("/readyz", public, map[string]handler{"GET": s.readyz})
 	add("/metrics", public, map[string]handler{"GET": s.writeMetrics})
 	add("/v1/openapi.json", public, map[string]handler{"GET": s.getOpenAPI})
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		table[path].probe = true
+	}
 	return table
 }
 
@@ -146,6 +150,7 @@ func (r *route) with(raw []byte) (*route, string) {
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	start := time.Now()
 	setRequestID(ctx)
+	conn, _ := ctx.Conn().(*conn) // nil with a server that is not ours
 	var r *route
 	// A request target with control characters has no path for fasthttp.
 	if path := ctx.URI().PathOriginal(); len(path) == 0 || ambiguousHead(ctx.Request.Header.RawHeaders()) {
@@ -154,15 +159,19 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	} else {
 		var param string
 		r, param = s.find(path)
-		if err := s.dispatch(ctx, r, param); err != nil {
+		err := conn.admits(r)
+		if err == nil {
+			err = s.dispatch(ctx, r, param)
+		}
+		if err != nil {
 			s.writeError(ctx, err)
 		}
 	}
-	if s.draining.Load() {
+	if s.draining.Load() || conn != nil && conn.spare {
 		ctx.SetConnectionClose()
 	}
 	ctx.Request.ReleaseBody(keptBytes) // no answer refers to it
-	if conn, ok := ctx.Conn().(*conn); ok {
+	if conn != nil {
 		conn.giveBody()
 	}
 	s.metrics.observe(r, ctx.Response.StatusCode(), time.Since(start))

@@ -71,7 +71,7 @@ func (s *Server) setHTTP() {
 	s.http.ErrorHandler = s.serveError
 	s.http.HeaderReceived = s.limitBody
 	s.http.Logger = printfLogger{s.log}
-	s.http.Concurrency = s.o.Connections + 1 // ours is met first, see connections
+	s.http.Concurrency = s.o.Connections + 2*spareConns + 1 // ours is met first, see connections
 	s.http.MaxRequestsPerConn = s.o.RequestsPerConn
 	s.http.ReadBufferSize = s.o.ReadBufferBytes
 	s.http.WriteBufferSize = 4 << 10
