@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/harepost/harepost/engine"
 )
 
 // A path or method that is not there is said so in JSON, and a 405 says what
@@ -223,11 +225,31 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
+// A server that takes no sends can be asked for everything else: a balancer must
+// not take it away.
+func TestReadyWithoutRoom(t *testing.T) {
+	s := startServer(t, Options{Dev: true}, func(o *engine.Options) { o.MaxDataBytes = 1 }) // below what its log takes
+	key := s.account()
+	eventually(t, "the limit is noticed", func() bool {
+		return s.do("POST", "/v1/send", key, `{"target":"http://localhost:9999/"}`).status == 507
+	})
+	s.do("GET", "/readyz", "", "").shaped(`{"status":"ready","accepting_sends":false,"detail":"[^"]+"}`)
+	s.do("GET", "/readyz", "", "").want(200)
+	if page := s.do("GET", "/metrics", "", "").body; !strings.Contains(page, "harepost_accepting_sends 0\n") {
+		t.Error("the metrics do not say so")
+	}
+	s.do("GET", "/v1/deliveries", key, "").want(200)
+	s.do("DELETE", "/v1/dead-letters?all=true", key, "").want(202)
+}
+
 // Readiness follows the engine and the server; liveness does not.
 func TestHealth(t *testing.T) {
 	s := startServer(t, Options{}, nil)
 	s.do("GET", "/healthz", "", "").want(200)
-	s.do("GET", "/readyz", "", "").want(200)
+	s.do("GET", "/readyz", "", "").shaped(`{"status":"ready","accepting_sends":true}`)
+	if page := s.do("GET", "/metrics", "", "").body; !strings.Contains(page, "harepost_accepting_sends 1\n") {
+		t.Error("the metrics do not say so")
+	}
 	s.Drain()
 	a := s.do("GET", "/readyz", "", "")
 	a.refused(503, "shutting down")

@@ -61,6 +61,7 @@ func New(e *engine.Engine, o Options) (*Server, error) {
 	s.routes = s.routeTable()
 	s.conns.init(&s.o)
 	s.metrics = newMetrics(s.routes, &s.conns)
+	s.metrics.set.NewGauge("harepost_accepting_sends", s.acceptsSends)
 	s.setHTTP()
 	return s, nil
 }
