@@ -30,7 +30,7 @@ type serveCmd struct {
 
 	Dev        bool   `name:"dev" help:"For one's own machine: loopback targets are allowed over http and count as verified, sign-up is open, and a key and a curl line are printed."`
 	DevPublic  bool   `name:"dev-public" help:"Let --dev listen on an address that is not loopback. Everyone who reaches it can send."`
-	AdminToken string `name:"admin-token" placeholder:"TOKEN" help:"Token that POST /v1/accounts needs. Better given as the variable: command lines are visible to other users."`
+	AdminToken string `name:"admin-token" placeholder:"TOKEN" help:"Token of the operator's routes: accounts are made, listed, limited, suspended and deleted with it, and backups read, which hold everything. Better given as the variable: command lines are visible to other users."`
 	OpenSignup bool   `name:"open-signup" help:"Anyone may create accounts."`
 
 	EgressAllow      []string `name:"egress-allow" sep:"," placeholder:"CIDR" help:"Address ranges that may be sent to although they are private, loopback or otherwise refused."`
@@ -44,16 +44,25 @@ type serveCmd struct {
 }
 
 type limitFlags struct {
-	RateLimit        int `name:"rate-limit" default:"0" help:"Sends per minute and account. 0: no limit."`
-	LaneConcurrency  int `name:"lane-concurrency" default:"128" help:"Attempts at once from one account to one destination."`
-	MaxInFlight      int `name:"max-in-flight" default:"4096" help:"Attempts at once in all."`
-	MaxRequestBytes  int `name:"max-request-bytes" default:"1048576" help:"Largest request body; larger ones get 413."`
-	MaxConnections   int `name:"max-connections" default:"4096" help:"Connections to the API at once; more get 503."`
+	RateLimit       int `name:"rate-limit" default:"0" help:"Sends per minute and account. 0: no limit."`
+	LaneConcurrency int `name:"lane-concurrency" default:"128" help:"Attempts at once from one account to one destination."`
+	MaxInFlight     int `name:"max-in-flight" default:"4096" help:"Attempts at once in all."`
+	MaxRequestBytes int `name:"max-request-bytes" default:"1048576" help:"Largest request body; larger ones get 413."`
+	MaxBatchBytes   int `name:"max-batch-bytes" default:"16777216" help:"Largest body of a batch of sends; larger ones get 413. At least --max-request-bytes."`
+	MaxBatchSends   int `name:"max-batch-sends" default:"10000" help:"Most sends in a batch; more get 413."`
+
+	MaxBodyBytes        int64 `name:"max-body-bytes-in-flight" default:"268435456" help:"Request bodies above 16 KiB that are in memory at once; more get 503 before they are read."`
+	MaxAccountBodyBytes int64 `name:"max-account-body-bytes-in-flight" default:"67108864" help:"Those of one account. Within --max-body-bytes-in-flight, and one of the largest size always fits."`
+	MinBodyRate         int   `name:"min-body-bytes-per-second" default:"262144" help:"Least rate at which such bodies have to arrive, beside five seconds; slower ones get 408."`
+
+	MaxConnections   int `name:"max-connections" default:"4096" help:"Connections to the API at once; more get 503, but for /healthz, /readyz and /metrics."`
 	MaxURLChars      int `name:"max-url-chars" default:"2048" help:"Longest target URL."`
 	MaxHeaders       int `name:"max-headers" default:"64" help:"Most headers in a send."`
 	MaxHeaderBytes   int `name:"max-header-bytes" default:"16384" help:"Most bytes of headers in a send."`
 	MaxMetadataBytes int `name:"max-metadata-bytes" default:"16384" help:"Most bytes of metadata in a send."`
 	MaxKeyChars      int `name:"max-idempotency-key-chars" default:"255" help:"Longest idempotency key."`
+	MaxLabels        int `name:"max-labels" default:"8" help:"Most labels of a send."`
+	MaxLabelChars    int `name:"max-label-chars" default:"64" help:"Longest label."`
 }
 
 type policyFlags struct {
@@ -168,6 +177,16 @@ func (c *serveCmd) checkListen() error {
 // leastDataBytes is the smallest --max-data-bytes.
 const leastDataBytes = 64 << 20
 
+// What the log and its records have room for, whatever flags say: an entry of
+// the log, which a batch is one of, takes 32 MiB; a record 256 labels, and 1,024
+// headers, of which one may be ours.
+const (
+	mostBodyBytes  = 16 << 20
+	mostBatchSends = 50_000
+	mostLabels     = 256
+	mostHeaders    = 1000
+)
+
 func (c *serveCmd) checkNumbers() error {
 	positive := []struct {
 		flag  string
@@ -177,12 +196,31 @@ func (c *serveCmd) checkNumbers() error {
 		{"max-request-bytes", c.MaxRequestBytes}, {"max-connections", c.MaxConnections},
 		{"max-url-chars", c.MaxURLChars}, {"max-headers", c.MaxHeaders},
 		{"max-header-bytes", c.MaxHeaderBytes}, {"max-metadata-bytes", c.MaxMetadataBytes},
-		{"max-idempotency-key-chars", c.MaxKeyChars},
+		{"max-idempotency-key-chars", c.MaxKeyChars}, {"max-batch-bytes", c.MaxBatchBytes},
+		{"max-batch-sends", c.MaxBatchSends}, {"max-labels", c.MaxLabels}, {"max-label-chars", c.MaxLabelChars},
+		{"min-body-bytes-per-second", c.MinBodyRate},
 	}
 	for _, p := range positive {
 		if p.value <= 0 {
 			return fmt.Errorf("--%s must be above 0, not %d", p.flag, p.value)
 		}
+	}
+	bounded := []struct {
+		flag        string
+		value, most int
+	}{
+		{"max-request-bytes", c.MaxRequestBytes, mostBodyBytes}, {"max-batch-bytes", c.MaxBatchBytes, mostBodyBytes},
+		{"max-batch-sends", c.MaxBatchSends, mostBatchSends}, {"max-labels", c.MaxLabels, mostLabels},
+		{"max-headers", c.MaxHeaders, mostHeaders},
+	}
+	for _, b := range bounded {
+		if b.value > b.most {
+			return fmt.Errorf("--%s must be at most %d, which is what the log takes, not %d", b.flag, b.most, b.value)
+		}
+	}
+	if largest := c.largestBody(); c.MaxBodyBytes < largest || c.MaxAccountBodyBytes <= 0 {
+		return fmt.Errorf("--max-body-bytes-in-flight %d and --max-account-body-bytes-in-flight %d must be above 0, and the first one at least %d, for one body of the largest size",
+			c.MaxBodyBytes, c.MaxAccountBodyBytes, largest)
 	}
 	durations := []struct {
 		flag       string
@@ -213,6 +251,9 @@ func (c *serveCmd) checkNumbers() error {
 	}
 	return nil
 }
+
+// largestBody is that of a batch, or of another request if that may be larger.
+func (c *serveCmd) largestBody() int64 { return int64(max(c.MaxBatchBytes, c.MaxRequestBytes)) }
 
 func (c *serveCmd) checkResolver() error {
 	if c.DNSResolver == "" {
