@@ -39,6 +39,19 @@ func logged(t testing.TB, e *Engine, fn func(index uint64, k command.Kind, cmd [
 	}
 }
 
+// standStill has the applier apply a command, and then do no more until letGo is
+// called: what comes behind it becomes durable and is not answered.
+func standStill(t testing.TB, e *Engine, cmd []byte) (letGo func()) {
+	t.Helper()
+	applied := &ticket{done: make(chan struct{})} // the applier waits until it is read
+	if err := e.log.Append(cmd, applied); err != nil {
+		t.Fatal(err)
+	}
+	letGo = sync.OnceFunc(func() { <-applied.done })
+	t.Cleanup(letGo) // or Close waits for the applier
+	return letGo
+}
+
 // countLogged is how many commands of a kind are in the log.
 func countLogged(t testing.TB, e *Engine, kind command.Kind) (n int) {
 	t.Helper()
@@ -200,12 +213,7 @@ func TestJobsAreDoneInBoundedSteps(t *testing.T) {
 			j := Job{ID: id, Account: a, Kind: k, Filter: f, Status: JobRunning, Matched: n, CreatedAt: now, UpdatedAt: now}
 			accepted := countLogged(t, e, command.KindAccept)
 			sent := make(chan error, 1)
-			applied := &ticket{done: make(chan struct{})} // the applier stands still until it is read
-			if err := e.log.Append(command.AppendPutJob(nil, &j), applied); err != nil {
-				t.Fatal(err)
-			}
-			letGo := sync.OnceFunc(func() { <-applied.done })
-			t.Cleanup(letGo) // or the engine waits for the applier
+			letGo := standStill(t, e, command.AppendPutJob(nil, &j))
 			awaitCondition(t, "the job to begin", func() bool { _, ok := e.state.Job(a, id); return ok })
 			e.clerk.signal()
 			awaitCondition(t, "its first step", func() bool { return countLogged(t, e, command.KindControl) > 0 })
