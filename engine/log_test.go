@@ -178,6 +178,20 @@ func expired(t testing.TB, e *Engine, a AccountID, target Target, n int) {
 	})
 }
 
+// newJob is a job of all that an account has, as StartJob makes it, for the test
+// to put into the log.
+func newJob(t testing.TB, e *Engine, a AccountID, k JobKind, matched int64) Job {
+	t.Helper()
+	id, err := job.NewID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := e.now()
+	f := narrow(k, Filter{})
+	f.Until = now.Add(time.Millisecond)
+	return Job{ID: id, Account: a, Kind: k, Filter: f, Status: JobRunning, Matched: matched, CreatedAt: now, UpdatedAt: now}
+}
+
 // Bulk work is done in bounded steps, and there is never more than one of a job
 // in the log: what others append meanwhile comes before the next. Here the
 // applier stands still while the first step is in the log, so that the job could
@@ -203,18 +217,11 @@ func TestJobsAreDoneInBoundedSteps(t *testing.T) {
 				}
 				sendBatch(e, a, sends...)
 			}
-			id, err := job.NewID()
-			if err != nil {
-				t.Fatal(err)
-			}
-			now := e.now()
-			f := narrow(k, Filter{})
-			f.Until = now.Add(time.Millisecond)
-			j := Job{ID: id, Account: a, Kind: k, Filter: f, Status: JobRunning, Matched: n, CreatedAt: now, UpdatedAt: now}
+			j := newJob(t, e, a, k, n)
 			accepted := countLogged(t, e, command.KindAccept)
 			sent := make(chan error, 1)
 			letGo := standStill(t, e, command.AppendPutJob(nil, &j))
-			awaitCondition(t, "the job to begin", func() bool { _, ok := e.state.Job(a, id); return ok })
+			awaitCondition(t, "the job to begin", func() bool { _, ok := e.state.Job(a, j.ID); return ok })
 			e.clerk.signal()
 			awaitCondition(t, "its first step", func() bool { return countLogged(t, e, command.KindControl) > 0 })
 			go func() {
@@ -228,7 +235,7 @@ func TestJobsAreDoneInBoundedSteps(t *testing.T) {
 			if err := <-sent; err != nil {
 				t.Errorf("a send beside a job: %v", err)
 			}
-			if j = awaitJob(t, e, a, id); j.Done != n {
+			if j = awaitJob(t, e, a, j.ID); j.Done != n {
 				t.Errorf("%+v", j)
 			}
 			var before, after, ids int
