@@ -1,11 +1,19 @@
 package api
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/harepost/harepost/engine"
+	"github.com/harepost/harepost/engine/command"
+	"github.com/harepost/harepost/wal"
 )
 
 // A refusal, and a target that never recovers, end in the dead-letter queue
@@ -163,5 +171,67 @@ func TestList(t *testing.T) {
 	unknown := s.do("GET", "/v1/deliveries?stauts=queued", key, "").want(200)
 	if fmt.Sprint(unknown["warnings"]) != `[unknown query parameter "stauts" ignored]` {
 		t.Errorf("warnings %v", unknown["warnings"])
+	}
+}
+
+// A body that retention has dropped is said to be so, and cannot be replayed;
+// the delivery is shown like any other.
+func TestDroppedBodyIsSaidToBeSo(t *testing.T) {
+	fs := vfs.NewMem()
+	var eo engine.Options
+	s := startServer(t, Options{Dev: true}, func(o *engine.Options) {
+		o.FS, o.RetainPayload = fs, time.Hour
+		eo = *o
+	})
+	key := s.account()
+	good := startReceiver(t, 200)
+	id := s.sendOK(key, `{"target":"`+good.url+`","body":"forget me","headers":{"X-A":"b"}}`)
+	s.settled(key, id)
+	path := "/v1/deliveries/" + id
+	if d := s.do("GET", path+"?include=payload", key, "").want(200); d["body"] != "forget me" || d["body_dropped"] != nil {
+		t.Errorf("before: %v", d)
+	}
+
+	// The engine drops bodies once a minute, and once its clock has stood for an
+	// hour: here the command for it is in the log that the next start replays.
+	if err := s.engine.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(filepath.Dir(t.TempDir()), "001") // the engine's, the test's first
+	log, err := wal.Open(filepath.Join(dir, "wal"), wal.Options{FS: fs, Logger: eo.Logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Start()
+	drop := command.DropBodies{Last: 1<<64 - 1, Before: time.Now().Add(2 * time.Hour).UnixMilli()}
+	if err := errors.Join(log.Append(wal.Entry{Term: 1, Data: command.AppendDropBodies(nil, &drop)}), log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	again := &testServer{t: t, names: s.names, log: s.log}
+	if again.engine, err = engine.Open(dir, eo); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := again.engine.Close(); err != nil {
+			t.Errorf("close the engine: %v", err)
+		}
+	})
+	if again.Server, err = New(again.engine, Options{Dev: true, AdminToken: adminToken, Logger: eo.Logger}); err != nil {
+		t.Fatal(err)
+	}
+	again.listen()
+	d := again.do("GET", path+"?include=payload", key, "").want(200)
+	if body, there := d["body"]; !there || body != nil || d["body_dropped"] != true {
+		t.Errorf("a body that was dropped: %v", d)
+	}
+	if d["status"] != "delivered" || len(d["attempts"].([]any)) != 1 {
+		t.Errorf("the rest of it: %v", d)
+	}
+	if d := again.do("GET", path, key, "").want(200); d["body_dropped"] != nil {
+		t.Errorf("without include=payload: %v", d)
+	}
+	again.do("POST", path+"/replay", key, "").refused(409, "payload is no longer kept")
+	if d := again.do("GET", path, key, "").want(200); d["status"] != "delivered" || len(good.got) != 1 {
+		t.Errorf("after a replay that was refused: %v, %d arrived", d["status"], len(good.got))
 	}
 }

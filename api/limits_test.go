@@ -3,17 +3,24 @@ package api
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/valyala/fasthttp"
+
+	"github.com/harepost/harepost/engine"
 )
 
 // A request that is too large or too slow is refused with its own status, in
@@ -326,4 +333,133 @@ func TestLargeBuffersAreLetGo(t *testing.T) {
 	f(1000, 1000)
 	f(keptBytes+1, 0)
 	f(1<<20, 0)
+}
+
+// The limits that a server has when nobody says otherwise: a send at each bound
+// is taken, and one above it is not.
+func TestDefaultLimits(t *testing.T) {
+	s := startServer(t, Options{Dev: true}, func(o *engine.Options) { o.LogSegmentBytes = 64 << 20 })
+	key := s.account()
+	const later = `{"target":"http://127.0.0.1:9999/","delay_ms":3600000`
+	send := func(members string) string { return later + members + "}" }
+	members := func(format string, n int) string { // n of them, with commas between
+		var b strings.Builder
+		for i := range n {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			fmt.Fprintf(&b, format, i)
+		}
+		return b.String()
+	}
+	text := func(n int) string { return strings.Repeat("x", n) }
+	filled := func(n int) string { // a send of n bytes
+		return send(`,"body":"` + text(n-len(send(`,"body":""`))) + `"`)
+	}
+	for _, c := range []struct {
+		what   string
+		most   int
+		body   func(n int) string
+		status int // above
+	}{
+		{"headers", 64, func(n int) string { return send(`,"headers":{` + members(`"X-%d":"v"`, n) + `}`) }, 400},
+		{"bytes of headers", 16 << 10, func(n int) string { return send(`,"headers":{"X-A":"` + text(n-len("X-A")) + `"}`) }, 400},
+		{"bytes of metadata", 16 << 10, func(n int) string { return send(`,"metadata":{"k":"` + text(n-len(`{"k":""}`)) + `"}`) }, 400},
+		{"labels", 8, func(n int) string { return send(`,"labels":[` + members(`"l%d"`, n) + `]`) }, 400},
+		{"characters of a label", 64, func(n int) string { return send(`,"labels":["` + strings.Repeat("é", n) + `"]`) }, 400},
+		{"characters of an idempotency key", 255, func(n int) string { return send(`,"idempotency_key":"` + strings.Repeat("é", n) + `"`) }, 400},
+		{"bytes of a URL", 2048, func(n int) string {
+			return `{"delay_ms":3600000,"target":"http://127.0.0.1:9999/` + text(n-len("http://127.0.0.1:9999/")) + `"}`
+		}, 400},
+		{"bytes of a request", 1 << 20, filled, 413},
+	} {
+		if a := s.do("POST", "/v1/send", key, c.body(c.most)); a.status != 202 {
+			t.Errorf("%d %s: %d %.300s, want 202", c.most, c.what, a.status, a.body)
+		}
+		if a := s.do("POST", "/v1/send", key, c.body(c.most+1)); a.status != c.status {
+			t.Errorf("%d %s, one too many: %d %.300s, want %d", c.most+1, c.what, a.status, a.body, c.status)
+		}
+	}
+	list := func() int { return len(s.do("GET", "/v1/deliveries?limit=100", key, "").want(200)["data"].([]any)) }
+	if n := list(); n != 8 {
+		t.Errorf("%d deliveries, want one for each bound", n)
+	}
+
+	other := s.account() // for the batches
+	batch := func(status int, body string, headers ...string) *answer {
+		t.Helper()
+		a := s.do("POST", "/v1/send/batch", other, body, headers...)
+		if a.status != status {
+			t.Errorf("a batch of %d bytes: %d %.300s, want %d", len(body), a.status, a.body, status)
+		}
+		return a
+	}
+	const lines = "Content-Type: application/x-ndjson"
+	for _, ndjson := range []bool{true, false} {
+		body, headers := batchOf(ndjson, strings.Split(strings.Repeat(send("")+"\n", 10_001), "\n")[:10_001]...)
+		batch(413, body, headers...)
+	}
+	padded := func(n int) string { return "[" + send("") + strings.Repeat(" ", n-len(send(""))-2) + "]" }
+	batch(413, padded(16<<20+1))
+	batch(413, send("")+strings.Repeat("\n", 16<<20+1-len(send(""))), lines)
+	if list := s.do("GET", "/v1/deliveries", other, "").want(200)["data"].([]any); len(list) != 0 {
+		t.Errorf("%d deliveries of batches that were refused", len(list))
+	}
+	batch(202, padded(16<<20))
+	batch(202, send("")+strings.Repeat("\n", 16<<20-len(send(""))), lines)
+	body, headers := batchOf(true, strings.Split(strings.Repeat(send("")+"\n", 10_000), "\n")[:10_000]...)
+	if n := strings.Count(batch(202, body, headers...).body, `"status":"queued"`); n != 10_000 {
+		t.Errorf("%d of the 10,000 sends of a batch were taken", n)
+	}
+	// An item has the bound of a single send.
+	items := results(t, batch(202, filled(1<<20)+"\n"+filled(1<<20+1)+"\n", lines).want(202))
+	if items[0]["status"] != "queued" || items[1]["status"] != 413.0 {
+		t.Errorf("items of 1 MiB and one byte more: %v and %v", items[0]["status"], items[1]["status"])
+	}
+}
+
+// A send that the engine has no room for is answered 503 with the time to come
+// back, and nothing of it was accepted.
+func TestOverloadedSendsAreNotAccepted(t *testing.T) {
+	var full atomic.Bool
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".spare") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	s := startServer(t, Options{Dev: true}, func(o *engine.Options) {
+		o.FS = errorfs.Wrap(vfs.NewMem(), inject)
+		o.LogSegmentBytes = 512 << 10
+	})
+	key := s.account()
+	noise := make([]byte, 12<<10) // which the log cannot make shorter
+	if _, err := rand.Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	body := `{"target":"http://127.0.0.1:9999/","delay_ms":3600000,"body":"` + base64.StdEncoding.EncodeToString(noise) + `"}`
+	full.Store(true)
+	taken := 0
+	var a *answer
+	for a = s.do("POST", "/v1/send", key, body); a.status == 202 && taken < 1000; a = s.do("POST", "/v1/send", key, body) {
+		taken++
+	}
+	a.refused(503, "overloaded", "nothing was accepted")
+	if after := a.header.Get("Retry-After"); after != "1" {
+		t.Errorf("Retry-After %q, want 1", after)
+	}
+	for i, r := range results(t, s.do("POST", "/v1/send/batch", key, "["+body+","+body+"]").want(202)) {
+		if r["status"] != 503.0 || r["retry_after"] != 1.0 || r["queue_id"] != nil {
+			t.Errorf("send %d of a batch: %v", i, r)
+		}
+	}
+	listed, path := 0, "/v1/deliveries?limit=100"
+	for next := any(""); next != nil; {
+		page := s.do("GET", path+"&cursor="+next.(string), key, "").want(200)
+		listed += len(page["data"].([]any))
+		next = page["next_cursor"]
+	}
+	if listed != taken {
+		t.Errorf("%d deliveries are listed, and %d sends were answered 202", listed, taken)
+	}
 }
