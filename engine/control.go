@@ -24,8 +24,10 @@ func (e *Engine) Replay(ctx context.Context, a AccountID, id DeliveryID) (Delive
 		switch {
 		case !f.Status.Final():
 			return ErrPending
-		case e.dispatcher.busy(id):
-			// It was cancelled, and its attempt is still under way.
+		case f.Status == StatusCanceled && e.dispatcher.busy(id):
+			// Its attempt is still under way. One that ended otherwise may be busy for
+			// the moment until the scheduler hears of its end, which it does before
+			// it hears of the replay.
 			return fmt.Errorf("%w: an attempt is under way", ErrPending)
 		}
 		if _, err := e.state.Body(f); errors.Is(err, state.ErrNotFound) {
