@@ -50,14 +50,25 @@ func (c *accountsCreateCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, api.raw())
+		err = printJSON(sh.out, api.raw())
+	} else {
+		err = printNewAccount(sh, a)
 	}
-	p := painterFor(sh.out)
-	fmt.Fprintf(sh.out, "%s  %s\n", p.dim("account       "), a.AccountID)
-	fmt.Fprintf(sh.out, "%s  %s\n", p.dim("API key       "), a.APIKey)
-	fmt.Fprintf(sh.out, "%s  %s\n", p.dim("signing secret"), a.SigningSecret)
+	if err != nil {
+		return fmt.Errorf("the account %[1]s was made and its key is lost, delete it (harepost accounts delete %[1]s): %[2]w", a.AccountID, err)
+	}
+	if c.JSON {
+		return nil
+	}
 	fmt.Fprintf(sh.err, "The key is not shown again. Next:\n  export HAREPOST_API_KEY=%s\n  harepost domains add your-app.com\n", a.APIKey)
 	return nil
+}
+
+func printNewAccount(sh *shell, a client.NewAccount) error {
+	p := painterFor(sh.out)
+	_, err := fmt.Fprintf(sh.out, "%s  %s\n%s  %s\n%s  %s\n", p.dim("account       "), a.AccountID,
+		p.dim("API key       "), a.APIKey, p.dim("signing secret"), a.SigningSecret)
+	return err
 }
 
 type accountsListCmd struct {

@@ -55,7 +55,7 @@
 // Scripts may rely on these; they are also in `harepost --help`.
 //
 //	0    done
-//	1    failed, or damage found (check), or a promise not kept (demo)
+//	1    failed, also to write the output; or damage found (check), or a promise not kept (demo)
 //	2    flags wrong, missing, or contradicting each other
 //	3    serve: the storage failed while running
 //	4    the server refused the request for another reason than 8 to 10; repeating it will not help

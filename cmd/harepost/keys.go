@@ -26,10 +26,16 @@ func (c *keysCreateCmd) Run(sh *shell) error {
 		return c.explain(err)
 	}
 	if c.JSON {
-		return printJSON(sh.out, api.raw())
+		err = printJSON(sh.out, api.raw())
+	} else {
+		_, err = fmt.Fprintf(sh.out, "%s  %s\n", k.ID, k.APIKey)
 	}
-	fmt.Fprintf(sh.out, "%s  %s\n", k.ID, k.APIKey)
-	fmt.Fprintln(sh.err, "The key is not shown again.")
+	if err != nil {
+		return fmt.Errorf("the key %[1]s was made and is lost, revoke it (harepost keys revoke %[1]s): %[2]w", k.ID, err)
+	}
+	if !c.JSON {
+		fmt.Fprintln(sh.err, "The key is not shown again.")
+	}
 	return nil
 }
 

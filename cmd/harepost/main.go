@@ -66,6 +66,10 @@ type shell struct {
 // run is the program: it parses args, runs the command they name and returns
 // the exit status. It keeps no state, so a test may call it many times.
 func run(sh *shell, args []string) int {
+	ctx, stop := context.WithCancel(sh.ctx)
+	defer stop()
+	out := &output{w: sh.out, stop: stop}
+	sh = &shell{ctx: ctx, in: sh.in, out: out, err: sh.err}
 	var c cli
 	parser, err := kong.New(&c, parserOptions(sh)...)
 	if err != nil {
@@ -77,12 +81,13 @@ func run(sh *shell, args []string) int {
 	kctx, err := parser.Parse(args)
 	switch {
 	case errors.Is(err, errHelpShown):
-		return exitOK
+		err = nil
 	case err != nil:
 		err = parseFailure(err)
 	default:
 		err = kctx.Run(sh)
 	}
+	err = out.verdict(err)
 	if err != nil && !silent(err) {
 		fmt.Fprintf(sh.err, "harepost: %v\n", err)
 		if statusOf(err) == exitUsage {
@@ -116,7 +121,7 @@ func commandPath(node *kong.Node, args []string) string {
 
 // isTerminal tells whether a person reads, or writes, what is given.
 func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
+	f, ok := unwrapped(stream).(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
@@ -126,7 +131,7 @@ func terminalWidth(w io.Writer) int {
 	if !isTerminal(w) {
 		return 0
 	}
-	width, _, err := term.GetSize(int(w.(*os.File).Fd()))
+	width, _, err := term.GetSize(int(unwrapped(w).(*os.File).Fd()))
 	if err != nil {
 		return 0
 	}
