@@ -48,7 +48,10 @@
 // printed at every start, so it must be known in clear, while the engine stores
 // only hashes: the key stands in a file of its own in the data directory,
 // mode 0600, and is used again at the next start, so that a pasted curl line
-// goes on working. Nothing but --dev writes or reads that file.
+// goes on working. Nothing but --dev writes or reads that file. Where the key was
+// revoked, or the file is not there, as in what was restored of a backup, the
+// same account gets another key; another account is made only where there is
+// none.
 //
 // # Exit status
 //

@@ -91,21 +91,6 @@ func TestDevKeyWorksAgainAfterARestart(t *testing.T) {
 	}
 }
 
-func TestRevokedDevKeyIsReplaced(t *testing.T) {
-	data := filepath.Join(t.TempDir(), "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	stale := `{"account_id":"acc_0000000000000","api_key":"hp_live_00000000000000000000000000000000"}`
-	if err := os.WriteFile(filepath.Join(data, devAccountFile), []byte(stale), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := startServer(t, "--dev", "--data-dir", data)
-	if status, text := s.request(http.MethodGet, "/v1/deliveries", s.devKey(), ""); status != http.StatusOK {
-		t.Errorf("the key that was printed: %d %s", status, text)
-	}
-}
-
 func TestASecondServerOnTheSameDirectoryIsRefused(t *testing.T) {
 	first := startServer(t, "--dev")
 	refused := func() {
