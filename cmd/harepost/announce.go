@@ -1,9 +1,13 @@
 package main
 
 import (
+	"fmt"
+	"net"
+	neturl "net/url"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +30,40 @@ func (p *program) addresses() []string {
 		texts = append(texts, ln.Addr().String())
 	}
 	return texts
+}
+
+// curl is the beginning of a curl line that reaches path of the API from this
+// machine. The certificate of one's own, which no authority vouches for, is
+// taken for its own authority. One that is not for the address is asked for by a
+// name that it has.
+func (p *program) curl(path string) string {
+	const curl = "curl -sS "
+	if a := p.listeners.address(); !a.IsValid() {
+		return curl + "--unix-socket " + shellWord(p.listeners.unix.Addr().String()) + " http://localhost" + path
+	}
+	if p.listeners.cert == nil {
+		return curl + p.url() + path
+	}
+	options := "--cacert " + shellWord(p.cfg.TLSCert) + " "
+	url, err := neturl.Parse(p.url())
+	leaf := p.listeners.cert.current.Load().Leaf
+	if err == nil && leaf.VerifyHostname(url.Hostname()) != nil && len(leaf.DNSNames) > 0 {
+		host := strings.Replace(leaf.DNSNames[0], "*", "harepost", 1)
+		options += fmt.Sprintf("--resolve %s:%s:%s ", host, url.Port(), url.Hostname())
+		url.Host = net.JoinHostPort(host, url.Port())
+	}
+	return curl + options + url.String() + path
+}
+
+// shellWord quotes s where a shell would not take it as one word as it is.
+func shellWord(s string) string {
+	odd := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/._-:@%+=,", r)
+	}
+	if s != "" && !strings.ContainsFunc(s, odd) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // warnOfExposure is about who can reach what.

@@ -23,15 +23,22 @@ import (
 func (a *authority) pair() (cert, key []byte, serial string) {
 	a.t.Helper()
 	pair := a.valid("127.0.0.1")
-	private, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		a.t.Fatal(err)
-	}
 	parsed, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return pemText("CERTIFICATE", pair.Certificate[0]), pemText("PRIVATE KEY", private), parsed.SerialNumber.String()
+	cert, key = a.pairFor(pair)
+	return cert, key, parsed.SerialNumber.String()
+}
+
+// pairFor is a certificate and its key as files hold them.
+func (a *authority) pairFor(pair tls.Certificate) (cert, key []byte) {
+	a.t.Helper()
+	private, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pemText("CERTIFICATE", pair.Certificate[0]), pemText("PRIVATE KEY", private)
 }
 
 func (a *authority) pool() *x509.CertPool {

@@ -146,7 +146,7 @@ func (p *program) showDevAccount(sh *shell) error {
 	if note != "" {
 		note = "\n" + note + "\n"
 	}
-	printDevAccount(sh.out, p.url(), "curl -sS "+p.url()+"/v1/send", note, a, secret)
+	printDevAccount(sh.out, p.url(), p.curl("/v1/send"), note, a, secret)
 	return nil
 }
 

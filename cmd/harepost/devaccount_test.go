@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The account of --dev is the same for as long as it exists, with its deliveries,
@@ -89,4 +91,43 @@ func TestTheDevAccountOutlivesItsKey(t *testing.T) {
 	if text := s.stdout.String(); !strings.Contains(text, want) || kept().AccountID == first.AccountID {
 		t.Errorf("%q is not said in\n%s", want, text)
 	}
+}
+
+// What --dev prints to be pasted works as it is, however the API is reached.
+func TestTheCurlLineOfDevWorks(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed")
+	}
+	ca := newAuthority(t)
+	tls := func(host string) []string {
+		cert, key := ca.pairFor(ca.sign(host, time.Now().Add(time.Hour)))
+		dir := filepath.Join(t.TempDir(), "it's here")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, "cert.pem"), cert)
+		writeFile(t, filepath.Join(dir, "key.pem"), key)
+		return []string{"--tls-cert", filepath.Join(dir, "cert.pem"), "--tls-key", filepath.Join(dir, "key.pem")}
+	}
+	f := func(name string, args ...string) {
+		t.Helper()
+		s := startServer(t, append([]string{"--dev"}, args...)...)
+		s.devKey()
+		eventually(t, `"sign":true}'`, s.stdout.String)
+		_, text, _ := strings.Cut(s.stdout.String(), "Send in another:")
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", text)
+		cmd.Env = append(cleanEnvironment(), "no_proxy=*")
+		answer, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(answer), `"queue_id":"hr_`) {
+			t.Errorf("%s: %v: %s\nafter%s", name, err, answer, text)
+		}
+		s.stop()
+	}
+	f("over TCP")
+	f("over TCP and a Unix socket", "--unix-socket", filepath.Join(socketDir(t), "api.sock"))
+	f("over a Unix socket", "--listen", "", "--unix-socket", filepath.Join(socketDir(t), "our api.sock"))
+	f("over TLS", tls("127.0.0.1")...)
+	f("over TLS with a name", tls("harepost.example")...)
+	f("over TLS with any name", tls("*.harepost.example")...)
 }
