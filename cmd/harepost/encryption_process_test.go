@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/harepost/harepost/engine/seal"
 )
 
 // Data that was encrypted is not served without the key, and the refusal says
@@ -38,6 +40,8 @@ func TestEncryptedDataNeedsItsKeyFile(t *testing.T) {
 		}
 	}
 	refused("without the key file", "the data is encrypted", exitFailed)
+	write(line("k1"))
+	refused("with another key of the same name", "another key of the same name", exitFailed, "--encryption-key-file", file)
 	write(newer)
 	refused("with another key", `does not have the master key "k1"`, exitFailed, "--encryption-key-file", file)
 	if err := os.Chmod(file, 0o644); err != nil {
@@ -55,5 +59,22 @@ func TestEncryptedDataNeedsItsKeyFile(t *testing.T) {
 			t.Errorf("with %d bytes of keys: %d %s", len(lines), status, text)
 		}
 		s.stop()
+	}
+}
+
+// Rotation as it is documented, on one day: the names are not given.
+func TestKeysOfOneDayStandInOneFile(t *testing.T) {
+	made := func() string {
+		t.Helper()
+		status, line, stderr := runHere(t, "encryption-key")
+		if status != exitOK || !strings.HasPrefix(line, "k20") {
+			t.Fatalf("status %d: %s%s", status, line, stderr)
+		}
+		return line
+	}
+	older, newer := made(), made()
+	name, _, _ := strings.Cut(newer, ":")
+	if k, err := seal.ParseKeyring([]byte(newer + older)); err != nil || k.Active() != name {
+		t.Errorf("%v; want %s to be the active one", err, name)
 	}
 }

@@ -54,6 +54,9 @@ func OpenKeyring(path string) (*Keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("seal: %s is a directory, not a file of keys", path)
+	}
 	if info.Mode().Perm()&groupOrOther != 0 {
 		return nil, fmt.Errorf("seal: %s can be read by others than its owner (mode %04o): chmod 600 %s",
 			path, info.Mode().Perm(), path)
@@ -105,7 +108,7 @@ func (k *Keyring) add(line string) error {
 		return fmt.Errorf("key %s is not base64 of %d bytes", id, keyBytes)
 	}
 	if k.keys[id] != nil {
-		return fmt.Errorf("key %s is there twice", id)
+		return fmt.Errorf("key %s is there twice: the new one needs another name (harepost encryption-key --id NAME), the old one keeps its own", id)
 	}
 	if len(k.keys) == mostKeys {
 		return fmt.Errorf("there are more than %d keys", mostKeys)
@@ -213,7 +216,7 @@ func (k *Keyring) unwrap(owner uint64, wrapped []byte) (key []byte, id string, e
 	}
 	key, err = master.Open(nil, nil, wrapped[2+len(id):], wrapContext(owner))
 	if err != nil || len(key) != keyBytes {
-		return nil, "", fmt.Errorf("seal: data key under master key %q: %w", id, ErrOpen)
+		return nil, "", fmt.Errorf("seal: data key under master key %q: %w: the key file has another key of the same name, or the data key is damaged", id, ErrOpen)
 	}
 	return key, id, nil
 }

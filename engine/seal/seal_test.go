@@ -144,7 +144,7 @@ func TestRotation(t *testing.T) {
 		t.Errorf("as another account's: %v", err)
 	}
 	impostor := keyring(t, keyLine(t, "2026"))
-	if _, err := impostor.Unwrap(7, again); !errors.Is(err, ErrOpen) {
+	if _, err := impostor.Unwrap(7, again); !errors.Is(err, ErrOpen) || !strings.Contains(err.Error(), "another key of the same name") {
 		t.Errorf("with another key of the same name: %v", err)
 	}
 	for i := range again {
@@ -165,7 +165,7 @@ func TestKeyFiles(t *testing.T) {
 		"odd id":      {"a b:" + key, "line 1: it must be an id"},
 		"short key":   {"# one\nk1:" + base64.StdEncoding.EncodeToString(make([]byte, 31)), "line 2: key k1 is not base64 of 32 bytes"},
 		"not base64":  {"k1:" + key[:43] + "!", "not base64"},
-		"twice":       {good + "\n" + keyLine(t, "k1"), "line 2: key k1 is there twice"},
+		"twice":       {good + "\n" + keyLine(t, "k1"), "line 2: key k1 is there twice: the new one needs another name (harepost encryption-key --id"},
 		"cut in half": {good[:20], "not base64"},
 	} {
 		_, err := ParseKeyring([]byte(c.text))
@@ -188,5 +188,8 @@ func TestKeyFiles(t *testing.T) {
 	}
 	if _, err := OpenKeyring(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("a key file that a group can read: %v", err)
+	}
+	if _, err := OpenKeyring(filepath.Dir(path)); err == nil || !strings.Contains(err.Error(), "is a directory") || strings.Contains(err.Error(), "chmod") {
+		t.Errorf("a directory: %v", err)
 	}
 }
