@@ -2,9 +2,12 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -44,7 +47,8 @@ func findFlag(node *kong.Node, name string) *kong.Flag {
 // parseConfigFile reads "flag = value" lines. Empty lines and lines that begin
 // with # are skipped; there is no quoting: a value is what stands after the
 // first = without the blanks around it. An unknown or repeated flag is an error,
-// because it is most likely a slip.
+// because it is most likely a slip, and so are quotes. Values are tried here,
+// where it is known in which line they stand.
 func parseConfigFile(r io.Reader, node *kong.Node) (map[string]string, error) {
 	values := make(map[string]string)
 	lines := bufio.NewScanner(r)
@@ -63,12 +67,27 @@ func parseConfigFile(r io.Reader, node *kong.Node) (map[string]string, error) {
 		case repeated:
 			return nil, fmt.Errorf("line %d: %s stands there twice", n, name)
 		}
+		if err := checkConfigValue(findFlag(node, name), value); err != nil {
+			return nil, fmt.Errorf("line %d: %s: %w", n, name, err)
+		}
 		values[name] = value
 	}
 	if err := lines.Err(); err != nil {
 		return nil, err
 	}
 	return values, nil
+}
+
+// checkConfigValue tells whether the flag takes the value, as kong will see it.
+func checkConfigValue(flag *kong.Flag, value string) error {
+	if n := len(value); n >= 2 && value[0] == value[n-1] && (value[0] == '"' || value[0] == '\'') {
+		return errors.New("a value stands there without quotes, they would be part of it")
+	}
+	if flag.Enum != "" && !slices.Contains(flag.EnumSlice(), value) {
+		return fmt.Errorf("it must be one of %s, not %q", strings.Join(flag.EnumSlice(), ", "), value)
+	}
+	scan := kong.ScanFromTokens(kong.Token{Type: kong.FlagValueToken, Value: value})
+	return flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: scan}, reflect.New(flag.Target.Type()).Elem())
 }
 
 // configValues gives kong the file's values for flags that neither the command

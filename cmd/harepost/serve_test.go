@@ -149,7 +149,7 @@ func TestConfigFileMistakesAreNamedByLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		status, _, stderr := runHere(t, "serve", "--config", file)
-		if status != exitUsage || !strings.Contains(stderr, want) {
+		if status != exitUsage || !strings.Contains(stderr, want) || !strings.Contains(stderr, "--config "+file) {
 			t.Errorf("%q: status %d, stderr %q; want %q", text, status, stderr, want)
 		}
 	}
@@ -157,7 +157,13 @@ func TestConfigFileMistakesAreNamedByLine(t *testing.T) {
 	f("line 1 is not", "data-dir\n")
 	f("line 3: data-dir stands there twice", "data-dir = x\n\ndata-dir = y\n")
 	f(`there is no flag "config"`, "config = other\n")
+	f("line 2: drain-timeout: ", "data-dir = x\ndrain-timeout = soon\n")
 	f("invalid duration", "data-dir = x\ndrain-timeout = soon\n")
+	f("line 1: rate-limit: ", "rate-limit = many\ndata-dir = x\n")
+	f("line 2: dev: ", "data-dir = x\ndev = perhaps\n")
+	f(`line 2: log-level: it must be one of debug, info, warn, error, not "loud"`, "data-dir = x\nlog-level = loud\n")
+	f("line 2: listen: a value stands there without quotes", "data-dir = x\nlisten = \"127.0.0.1:1\"\n")
+	f("line 1: listen: a value stands there without quotes", "listen = '127.0.0.1:1'\n")
 
 	status, _, stderr := runHere(t, "serve", "--config", filepath.Join(t.TempDir(), "absent"))
 	if status != exitUsage || !strings.Contains(stderr, "--config") {
