@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -72,6 +73,34 @@ func (helpFlag) BeforeReset(ctx *kong.Context) error {
 		return err
 	}
 	return errHelpShown
+}
+
+// negative is a word that is a value, although it begins as a flag does.
+var negative = regexp.MustCompile(`^-[0-9.]`)
+
+// joinNegatives makes negative numbers and durations the values of the flags
+// before them, as in "--rate -1": then the flag's own check answers, instead of
+// kong, which knows of no flag "-1".
+func joinNegatives(args []string) []string {
+	var joined []string
+	for i, word := range args {
+		if word == "--" {
+			return append(joined, args[i:]...)
+		}
+		last := len(joined) - 1
+		if last >= 0 && negative.MatchString(word) {
+			switch flag := joined[last]; {
+			case strings.HasPrefix(flag, "--") && !strings.Contains(flag, "="):
+				joined[last] += "=" + word
+				continue
+			case len(flag) == 2 && flag[0] == '-':
+				joined[last] += word
+				continue
+			}
+		}
+		joined = append(joined, word)
+	}
+	return joined
 }
 
 // nameEnvironment gives every flag its variable: HAREPOST_<FLAG> for the

@@ -35,6 +35,11 @@ func TestUsageErrorsAreExplainedWithStatusTwo(t *testing.T) {
 	f("exclude each other", "deliveries", "cancel", "hr_1", "--label", "x")
 	f("must not be empty", "dead-letters", "purge", "--yes", "--label", "", "--api-key", "k")
 	f("must not be negative", "dead-letters", "replay", "--rate=-1")
+	f("must not be negative", "dead-letters", "replay", "--rate", "-1")
+	f("must not be negative", "listen", "--delay", "-1s")
+	f("must be above 0, not -1", "serve", "--data-dir", "x", "--max-in-flight", "-1")
+	f("must be above 0, not -5s", "deliveries", "list", "--api-key", "k", "--timeout", "-5s")
+	f("unknown flag -1", "deliveries", "list", "-1")
 	f("no API key", "send", "http://127.0.0.1/")
 	f("no API key", "deliveries", "list")
 	f("is not a URL", "deliveries", "list", "--api-key", "k", "--url", "localhost:8080")
@@ -52,6 +57,20 @@ func TestUsageErrorsAreExplainedWithStatusTwo(t *testing.T) {
 	f("not in whole seconds", "listen", "--fail", "1", "--retry-after=-5")
 	f("does not begin with whsec_", "listen", "--secret", "hp_live_x")
 	f("--fail-status 200 is a success", "listen", "--fail-first", "1", "--fail-status", "200")
+}
+
+func TestANegativeValueBelongsToItsFlag(t *testing.T) {
+	f := func(want string, args ...string) {
+		t.Helper()
+		if got := strings.Join(joinNegatives(args), " "); got != want {
+			t.Errorf("%q: %s, want %s", args, got, want)
+		}
+	}
+	f("send --delay=-1s -d-5 u", "send", "--delay", "-1s", "-d", "-5", "u")
+	f("send --delay=1s -1 -", "send", "--delay=1s", "-1", "-")
+	f("send --sign -d x", "send", "--sign", "-d", "x")
+	f("words -- --rate -1", "words", "--", "--rate", "-1")
+	f("-1", "-1")
 }
 
 func TestHelpEndsWithStatusZero(t *testing.T) {

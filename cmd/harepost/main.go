@@ -78,7 +78,7 @@ func run(sh *shell, args []string) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	kctx, err := parser.Parse(args)
+	kctx, err := parser.Parse(joinNegatives(args))
 	switch {
 	case errors.Is(err, errHelpShown):
 		err = nil
