@@ -1,13 +1,15 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/harepost/harepost/engine/delivery"
 )
 
 // completionCmd prints what a shell needs to complete our command line. The
@@ -120,18 +122,20 @@ func complete(node *kong.Node, words []string) []string {
 	}
 	var value *kong.Flag // whose value comes next
 	onlyArguments := false
+	arguments := 0 // that the command has already
 	for _, word := range words[:len(words)-1] {
 		switch {
 		case word == "=": // as bash has it, between a flag and its value
 		case value != nil:
 			value = nil
-		case word == "--":
+		case word == "--" && !onlyArguments:
 			onlyArguments = true
-		case onlyArguments:
-		case strings.HasPrefix(word, "-"):
+		case !onlyArguments && strings.HasPrefix(word, "-") && word != "-":
 			value = flagWithValue(node, word)
+		case childNamed(node, word) != nil:
+			node = childNamed(node, word)
 		default:
-			node = cmp.Or(childNamed(node, word), node)
+			arguments++
 		}
 	}
 	last := words[len(words)-1]
@@ -141,12 +145,41 @@ func complete(node *kong.Node, words []string) []string {
 	switch {
 	case value != nil:
 		return offerValues(value, last)
+	case !onlyArguments && strings.HasPrefix(last, "-"):
+		if name, start, ok := strings.Cut(last, "="); ok { // one word, as zsh and fish have it
+			return offerJoined(flagWithValue(node, name), name, start)
+		}
+		return offerFlags(node, last)
+	case takesFile(node, arguments):
+		return []string{filesWord}
 	case onlyArguments:
 		return nil
-	case strings.HasPrefix(last, "-"):
-		return offerFlags(node, last)
 	}
 	return offerCommands(node, last)
+}
+
+// takesFile tells whether the command's next argument is a file or a directory,
+// which its name says.
+func takesFile(node *kong.Node, arguments int) bool {
+	if arguments >= len(node.Positional) {
+		return false
+	}
+	return slices.Contains([]string{"path", "file", "dir"}, node.Positional[arguments].Name)
+}
+
+// offerJoined is what --flag=start may become. A file is not offered: it would
+// replace the flag.
+func offerJoined(f *kong.Flag, name, start string) []string {
+	if f == nil {
+		return nil
+	}
+	var offers []string
+	for _, value := range offerValues(f, start) {
+		if value != filesWord {
+			offers = append(offers, name+"="+value)
+		}
+	}
+	return offers
 }
 
 // flagWithValue is the flag that word is, if its value is another word.
@@ -174,19 +207,21 @@ func childNamed(node *kong.Node, name string) *kong.Node {
 	return nil
 }
 
-// fileFlags are flags whose value is a file's name although kong is not told so,
-// because - and @ mean something there.
-var fileFlags = map[string]bool{"data-file": true, "batch": true, "config": true, "data-dir": true}
-
+// offerValues is what a flag's value may become. That it is a file's name is
+// told by how the help calls it.
 func offerValues(f *kong.Flag, prefix string) []string {
-	if f.Enum == "" {
-		if f.Tag.Type != "" || fileFlags[f.Name] {
-			return []string{filesWord}
+	if slices.Contains([]string{"FILE", "DIR", "PATH"}, f.PlaceHolder) {
+		return []string{filesWord}
+	}
+	values := f.EnumSlice()
+	if f.Name == "status" && f.Target.Type() == reflect.TypeFor[selector]() {
+		values = nil
+		for _, status := range delivery.Statuses {
+			values = append(values, status.String())
 		}
-		return nil
 	}
 	var offers []string
-	for word := range strings.SplitSeq(f.Enum, ",") {
+	for _, word := range values {
 		if word != "" && strings.HasPrefix(word, prefix) {
 			offers = append(offers, word)
 		}
