@@ -239,7 +239,7 @@ func TestWaitTellsHowADeliveryEnded(t *testing.T) {
 	failing := startListen(t, "--status", "500")
 	s := startServer(t, "--dev")
 	u := newUser(t, s.URL, s.devKey())
-	u.prints(`rejected|422|answer to attempt 1|{"received":true}`, exitUndelivered, "send", refusing.url, "--wait")
+	u.prints(`rejected|422|answer to attempt 1|{"error":"refused on purpose"}`, exitUndelivered, "send", refusing.url, "--wait")
 	u.prints("dead_letter|500", exitUndelivered, "send", failing.url, "--wait", "--max-attempts", "2", "--base-delay", "100ms")
 	r := u.prints("still retrying", exitStillPending, "send", failing.url, "--wait", "--wait-timeout", "300ms", "--base-delay", "1m", "--jitter", "none")
 	id := strings.Fields(r.Stdout)[0]

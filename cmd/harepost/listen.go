@@ -123,10 +123,14 @@ func (c *listenCmd) Run(sh *shell) error {
 		srv.Close()
 	}
 	<-served
-	if show.wrong() > 0 {
-		return exitWith(exitFailed, fmt.Errorf("listen: %d requests were not rightly signed", show.wrong()))
+	switch n := show.wrong(); n {
+	case 0:
+		return nil
+	case 1:
+		return exitWith(exitFailed, errors.New("listen: 1 request was not rightly signed"))
+	default:
+		return exitWith(exitFailed, fmt.Errorf("listen: %d requests were not rightly signed", n))
 	}
-	return nil
 }
 
 // answerer decides each answer by the flags.
@@ -201,6 +205,9 @@ func (l *listenPrinter) printText(r *received) {
 	} else {
 		status = p.red(status)
 	}
+	if r.Gone {
+		status += p.red(", but the sender had gone")
+	}
 	fmt.Fprintf(l.out, "%s  %s  answered %s\n", p.dim(r.At.Format("15:04:05.000")), p.bold(r.Method+" "+printable(r.URI)), status)
 	if r.ForwardError != nil {
 		fmt.Fprintf(l.out, "  forwarding  %s\n", p.red(printable(r.ForwardError.Error())))
@@ -235,9 +242,10 @@ func receivedJSON(r *received) any {
 		Harepost   string      `json:"harepost_signature"`
 		Standard   string      `json:"standard_webhooks_signature"`
 		Status     int         `json:"answered_status"`
+		Gone       bool        `json:"sender_gone,omitempty"`
 		Forward    string      `json:"forward_error,omitempty"`
 	}{
 		r.At.UTC(), r.Method, r.URI, r.Header, r.Body, r.DeliveryID, r.Attempt,
-		r.Signatures.Harepost.String(), r.Signatures.Standard.String(), r.Status, forwardErrorText(r.ForwardError),
+		r.Signatures.Harepost.String(), r.Signatures.Standard.String(), r.Status, r.Gone, forwardErrorText(r.ForwardError),
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -261,6 +263,59 @@ func TestListenDelaysItsAnswers(t *testing.T) {
 	if status := l.end(t); status != exitOK {
 		t.Errorf("status %d", status)
 	}
+}
+
+// What is answered on purpose says so, and does not say that all went well.
+func TestListenAnswersHonestly(t *testing.T) {
+	f := func(status int, want string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		answer{Status: status}.plain().write(w)
+		if got := strings.TrimSpace(w.Body.String()); w.Code != status || got != want {
+			t.Errorf("%d is answered with %d %s, want %s", status, w.Code, got, want)
+		}
+	}
+	f(200, `{"received":true}`)
+	f(202, `{"received":true}`)
+	f(204, "")
+	f(302, `{"error":"refused on purpose"}`)
+	f(404, `{"error":"refused on purpose"}`)
+	f(503, `{"error":"refused on purpose"}`)
+}
+
+// Nobody is told that an answer arrived which had nobody to go to. It waits for
+// the sender to leave, not for the delay.
+func TestListenSeesThatTheSenderHadGone(t *testing.T) {
+	for _, args := range [][]string{{"--count", "1"}, {"--count", "1", "--json"}} {
+		l := startListen(t, append(args, "--delay", "10m")...)
+		conn, err := net.Dial("tcp", strings.TrimPrefix(l.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+		conn.Close()
+		if status := <-l.ended; status != exitOK {
+			t.Errorf("status %d", status)
+		}
+		if text := l.stdout.String(); !strings.Contains(text, "answered 200 OK, but the sender had gone") && !strings.Contains(text, `"sender_gone":true`) {
+			t.Errorf("%q:\n%s", args, text)
+		}
+	}
+}
+
+func TestListenCountsWhatWasWrong(t *testing.T) {
+	f := func(count int, want string) {
+		t.Helper()
+		l := startListen(t, "--secret", testSecret, "--count", fmt.Sprint(count))
+		for range count {
+			l.post(t, "/", "{}", "", 1)
+		}
+		if status := <-l.ended; status != exitFailed || !strings.Contains(l.stderr.String(), want) {
+			t.Errorf("status %d\n%s\nwant %q", status, l.stderr.String(), want)
+		}
+	}
+	f(1, "1 request was not rightly signed")
+	f(2, "2 requests were not rightly signed")
 }
 
 // A person at a terminal sees at a glance what was answered; a program that

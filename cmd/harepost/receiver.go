@@ -25,7 +25,8 @@ type received struct {
 	DeliveryID string // X-Harepost-Delivery, empty when another sender made the request
 	Attempt    int    // X-Harepost-Attempt; without one, the number of the request since the start
 	Signatures signatures
-	Status     int // what was answered
+	Status     int  // what was answered
+	Gone       bool // the sender had closed the connection before the answer
 
 	ForwardError error // why it could not be passed on; nil when it was, or was not to be
 }
@@ -60,7 +61,11 @@ type fullAnswer struct {
 
 // plain is the answer where no other program answers.
 func (a answer) plain() fullAnswer {
-	r := fullAnswer{Status: a.Status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(`{"received":true}` + "\n")}
+	body := `{"received":true}`
+	if a.Status/100 != 2 {
+		body = `{"error":"refused on purpose"}`
+	}
+	r := fullAnswer{Status: a.Status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body + "\n")}
 	if a.RetryAfter > 0 {
 		r.Header.Set("Retry-After", strconv.Itoa(int(a.RetryAfter/time.Second)))
 	}
@@ -108,6 +113,8 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		reply = r.forward(req.Context(), got)
 	}
 	got.Status = reply.Status
+	// It is answered even so: it may have closed its own direction only.
+	got.Gone = req.Context().Err() != nil
 	// got first: whoever sees the answer may count on the request being told.
 	r.got(got)
 	reply.write(w)
