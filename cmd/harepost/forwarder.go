@@ -2,13 +2,17 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +57,44 @@ func newForwarder(text string) (*forwarder, error) {
 }
 
 func (f *forwarder) close() { f.client.CloseIdleConnections() }
+
+// refuseLoop is an error where requests would come back to own, the address that
+// they came to. A host that is not found is no loop, whatever else it is.
+func (f *forwarder) refuseLoop(ctx context.Context, own net.Addr) error {
+	bound, ok := own.(*net.TCPAddr)
+	port := cmp.Or(f.to.Port(), map[string]string{"http": "80", "https": "443"}[f.to.Scheme])
+	if !ok || port != strconv.Itoa(bound.Port) {
+		return nil
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", f.to.Hostname())
+	if err != nil {
+		return nil
+	}
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		to := ip.WithZone("").String()
+		if to == bound.IP.String() || (bound.IP.IsUnspecified() || ip.IsUnspecified()) && ofThisMachine(ip) {
+			return fmt.Errorf("--forward %s leads back to %s, where it listens: that would go round for ever", f.to, own)
+		}
+	}
+	return nil
+}
+
+// ofThisMachine tells whether ip is an address that this machine has. The
+// unspecified one connects to it too.
+func ofThisMachine(ip netip.Addr) bool {
+	if ip.IsLoopback() || ip.IsUnspecified() {
+		return true
+	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(addresses, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.Equal(net.IP(ip.AsSlice()))
+	})
+}
 
 // forward passes r on; where that fails, the answer is 502 and r says why.
 func (f *forwarder) forward(ctx context.Context, r *received) fullAnswer {

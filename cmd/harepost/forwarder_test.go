@@ -78,6 +78,47 @@ func TestListenAnswers502WhereNobodyIs(t *testing.T) {
 	}
 }
 
+// A request that comes back to where it came from would do so for ever.
+func TestListenDoesNotForwardToItself(t *testing.T) {
+	f := func(to, own string, loop bool) {
+		t.Helper()
+		forward, err := newForwarder(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address, err := net.ResolveTCPAddr("tcp", own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := forward.refuseLoop(t.Context(), address); (err != nil) != loop {
+			t.Errorf("%s from %s: %v, want a loop: %v", to, own, err, loop)
+		}
+	}
+	f("http://127.0.0.1:9000", "127.0.0.1:9000", true)
+	f("http://127.0.0.1:9000/hook", "127.0.0.1:9000", true)
+	f("http://localhost:9000/", "127.0.0.1:9000", true)
+	f("http://[::ffff:127.0.0.1]:9000/", "127.0.0.1:9000", true)
+	f("http://127.0.0.1/", "127.0.0.1:80", true)
+	f("https://127.0.0.1/", "127.0.0.1:443", true)
+	f("http://127.0.0.1:9000/", "0.0.0.0:9000", true)
+	f("http://0.0.0.0:9000/", "127.0.0.1:9000", true)
+	f("http://[::1]:9000/", "[::]:9000", true)
+	f("http://127.0.0.1:3000", "127.0.0.1:9000", false)
+	f("http://127.0.0.2:9000", "127.0.0.1:9000", false)
+	f("http://[::1]:9000", "127.0.0.1:9000", false)
+	f("http://192.0.2.1:9000", "0.0.0.0:9000", false)
+
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := ln.Addr().String()
+	ln.Close()
+	if status, _, stderr := runHere(t, "listen", "--addr", address, "--forward", "http://"+address); status != exitUsage || !strings.Contains(stderr, "leads back") {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+}
+
 // A redirect is the sender's business, and a failure on purpose reaches nobody.
 func TestListenForwardsNeitherFailuresNorFollowsRedirects(t *testing.T) {
 	asked := make(chan string, 4)

@@ -100,6 +100,9 @@ func (c *listenCmd) Run(sh *shell) error {
 	r := &receiver{secrets: c.Secret, tolerance: c.Tolerance, answer: c.answerer(sh.err), got: show.print}
 	if c.Forward != "" {
 		f, err := newForwarder(c.Forward)
+		if err == nil {
+			err = f.refuseLoop(sh.ctx, ln.Addr())
+		}
 		if err != nil {
 			ln.Close()
 			return exitWith(exitUsage, err)
