@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -138,8 +139,11 @@ func Read(r io.Reader, create func(name string) (io.WriteCloser, error)) (Summar
 		return rd.seen, err
 	}
 	// tar ends with zeros; anything else behind it is not ours.
-	if rest, err := io.Copy(io.Discard, zeros{buffered}); err != nil {
-		return rd.seen, damaged("after its end, at byte %d: %v", rest, err)
+	switch rest, err := io.Copy(io.Discard, zeros{buffered}); {
+	case errors.Is(err, errNotZero):
+		return rd.seen, damaged("the backup is whole, but other bytes follow its end after %d of padding: was something appended to it?", rest)
+	case err != nil:
+		return rd.seen, readError("behind the last file", err)
 	}
 	return rd.seen, nil
 }
@@ -148,12 +152,15 @@ func damaged(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(format, args...))
 }
 
+// zeros reads zeros, and errNotZero where there is anything else.
 type zeros struct{ r io.Reader }
+
+var errNotZero = errors.New("not zero")
 
 func (z zeros) Read(p []byte) (int, error) {
 	n, err := z.r.Read(p)
-	if i := bytes.IndexFunc(p[:n], func(r rune) bool { return r != 0 }); i >= 0 {
-		return i, errors.New("there is something behind it")
+	if i := slices.IndexFunc(p[:n], func(b byte) bool { return b != 0 }); i >= 0 {
+		return i, errNotZero
 	}
 	return n, err
 }
