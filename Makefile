@@ -39,7 +39,7 @@ build: ## build bin/harepost
 	go build -trimpath -o bin/harepost ./cmd/harepost
 
 test: lint no-race ## vet, lint, and every test under the race detector, in quick sizes
-	go test $(RACE) $(TESTFLAGS) $(PKG)
+	go test $(RACE) -timeout 30m $(TESTFLAGS) $(PKG)
 	go test -C tools -count=1 ./... # they read files outside their module, which the cache does not see
 
 race: ## the tests under the race detector, COUNT=5 times over

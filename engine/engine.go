@@ -107,6 +107,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	for range cap(e.spare) {
 		e.spare <- new(commit)
 	}
+	e.space.short.Store(e.space.look(e) != nil) // the keeper looks for the first time in a second
 	close(e.started)
 	log.Start()
 	e.applier.Go(e.apply)

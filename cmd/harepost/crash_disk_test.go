@@ -131,7 +131,7 @@ func TestCrashOnAFullDiskLosesNothing(t *testing.T) {
 // sends again by itself.
 func TestAPurgeMakesRoomOnAFullDisk(t *testing.T) {
 	t.Parallel()
-	disk := newSmallDisk(t, 128)
+	disk := newSmallDisk(t, 48)
 	s := disk.serve()
 	key := s.devKey()
 	const dies = `"delivery":{"max_attempts":1},"body":`
@@ -151,7 +151,7 @@ func TestAPurgeMakesRoomOnAFullDisk(t *testing.T) {
 			t.Fatalf("%d %s\n%s", status, text, s.stderr.String())
 		}
 		if accepted > 400 {
-			t.Fatal("a disk of 128 MiB took 400 sends of 400 KB")
+			t.Fatal("a disk of 48 MiB took 400 sends of 400 KB")
 		}
 	}
 	t.Logf("%d sends of 400 KB were taken", accepted)
