@@ -11,8 +11,14 @@ type compactor struct {
 	wanted chan struct{} // room for one
 }
 
-// compactPause is the least between two rounds: they read and write all there is.
-const compactPause = 30 * time.Second
+const (
+	// compactPause is the least between two rounds: they read and write all there
+	// is. It doubles, up to compactPauseMost, while a round gains less than a
+	// compactGain-th: then what is there is pending.
+	compactPause     = 30 * time.Second
+	compactPauseMost = 15 * time.Minute
+	compactGain      = 50
+)
 
 func (c *compactor) init() { c.wanted = make(chan struct{}, 1) }
 
@@ -27,30 +33,34 @@ func (c *compactor) wake() {
 func (e *Engine) compact() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() { // a round is long
+	e.keeper.Go(func() { // a round is long
 		defer cancel()
 		select {
 		case <-e.stop:
 		case <-e.failed:
-		case <-ctx.Done():
 		}
-	}()
-	pause := time.NewTimer(0)
-	defer pause.Stop()
+	})
+	pause := compactPause
 	for {
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			return
-		}
 		select {
 		case <-e.compactor.wanted:
 		case <-ctx.Done():
 			return
 		}
-		if err := e.state.Reclaim(ctx); err != nil && ctx.Err() == nil {
+		before := e.state.DiskBytes()
+		err := e.state.Reclaim(ctx)
+		if err != nil && ctx.Err() == nil {
 			e.opts.Logger.Error("engine: compact the data to make room; it will be tried again", "error", err)
 		}
-		pause.Reset(compactPause)
+		if gained := before - e.state.DiskBytes(); err == nil && gained >= before/compactGain {
+			pause = compactPause
+		} else {
+			pause = min(2*pause, compactPauseMost)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
 	}
 }

@@ -20,6 +20,7 @@ type ended struct {
 	state *State
 	index uint64
 	ids   []delivery.ID // in order
+	body  func([]byte)  // fills a body; nil: zeros
 }
 
 func newEnded(t testing.TB, o Options) *ended {
@@ -48,6 +49,9 @@ func (e *ended) apply(cmd ...[]byte) []Entry {
 func (e *ended) add(st delivery.Status, late bool, bodyBytes int) delivery.ID {
 	id := delivery.MakeID(delivery.Sequence(epoch)+uint64(len(e.ids)), 7)
 	body := make([]byte, bodyBytes)
+	if e.body != nil {
+		e.body(body)
+	}
 	rec := delivery.Record{
 		ID: id, NotBefore: id.UnixMilli(), Account: 1, Method: "POST", BodyBytes: bodyBytes, BodyCRC: delivery.BodyCRC(body),
 		Target: delivery.Target{URL: "https://a.example/hook", Scheme: "https", Host: "a.example", Port: 443, URI: "/hook"},
