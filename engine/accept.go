@@ -23,8 +23,9 @@ const youngDelay = 2 * time.Second
 // Send makes a delivery of s and returns when it is durable. Errors: a
 // [*RateLimitedError], [*AddressBlockedError] or [*DomainNotVerifiedError]
 // says why it was refused, as does [ErrSuspended], [ErrUnauthorized] that the
-// account was deleted this moment, [ErrTooLarge] that the log has no room for one
-// like it, [ErrOverloaded] that it was not tried, [ErrUnknown] that it may or may not have been accepted.
+// account was deleted this moment, [ErrTooLarge] that the log takes none of its
+// size, [ErrOverloaded] that it was not tried, [ErrUnknown] that it may or may not
+// have been accepted.
 func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error) {
 	if err := e.Ready(); err != nil {
 		e.metrics.notNow(err)

@@ -299,14 +299,14 @@ func (e *Engine) shutdown() error {
 	return errors.Join(err, e.state.Close())
 }
 
-// flushAtClose spares the next start the replay. On a disk that is full and stays
-// so it is not waited for: the log has everything.
+// flushAtClose spares the next start the replay. It is not waited for for ever, as
+// on a disk that is full and stays so: the log has everything.
 func (e *Engine) flushAtClose() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeFlushWait)
 	defer cancel()
 	err := e.state.FlushContext(ctx)
-	if ctx.Err() != nil && e.state.NoSpace() != nil {
-		e.opts.Logger.Warn("the disk is full: the state is not flushed, the next start replays the log")
+	if ctx.Err() != nil {
+		e.opts.Logger.Warn("the state is not flushed in time, the next start replays the log", "no_space", e.state.NoSpace() != nil)
 		return nil
 	}
 	return err
