@@ -81,7 +81,8 @@ type Client struct {
 
 // New returns a client for the server at baseURL, such as
 // https://harepost.example, acting for the account of apiKey. Without a key
-// only CreateAccount is allowed by the server.
+// only CreateAccount is allowed by the server. A key or a token that no request
+// can show is a *KeyError.
 func New(baseURL, apiKey string, o Options) (*Client, error) {
 	u, err := url.Parse(baseURL)
 	switch {
@@ -97,6 +98,10 @@ func New(baseURL, apiKey string, o Options) (*Client, error) {
 		return nil, fmt.Errorf("client: RetryDelay %s, MaxRetryAfter %s", o.RetryDelay, o.MaxRetryAfter)
 	case o.HTTPClient != nil && o.Timeout != 0:
 		return nil, errors.New("client: Timeout belongs into the HTTPClient that is given")
+	case !sendable(apiKey):
+		return nil, &KeyError{What: "API key"}
+	case !sendable(o.AdminToken):
+		return nil, &KeyError{What: "admin token"}
 	}
 	o.RetryDelay = cmp.Or(o.RetryDelay, 200*time.Millisecond)
 	o.MaxRetryAfter = cmp.Or(o.MaxRetryAfter, 30*time.Second)

@@ -505,6 +505,21 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	refused("https://harepost.example", client.Options{HTTPClient: http.DefaultClient, Timeout: time.Second})
 }
 
+// A key that no header can carry must not pass for a server that is away, nor
+// be repeated in what is logged.
+func TestNewRefusesAKeyThatNoHeaderCanCarry(t *testing.T) {
+	for _, end := range []string{"\r", "\n", "\r\n", "\x00", "\x7f"} {
+		_, err := client.New("https://harepost.example", "sesame"+end, client.Options{})
+		if e, ok := errors.AsType[*client.KeyError](err); !ok || e.What != "API key" || strings.Contains(err.Error(), "sesame") {
+			t.Errorf("a key that ends with %q: %v", end, err)
+		}
+		_, err = client.New("https://harepost.example", "", client.Options{AdminToken: "sesame" + end})
+		if e, ok := errors.AsType[*client.KeyError](err); !ok || e.What != "admin token" || strings.Contains(err.Error(), "sesame") {
+			t.Errorf("a token that ends with %q: %v", end, err)
+		}
+	}
+}
+
 func TestAGivenHTTPClientIsUsedAndLeftAlone(t *testing.T) {
 	s := serve(t, answer{302, "Location: /elsewhere", ""})
 	used := false

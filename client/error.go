@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -57,6 +58,23 @@ func (e *Error) Error() string {
 
 // Is tells whether target is what the status means.
 func (e *Error) Is(target error) bool { return sentinels[e.Status] == target && target != nil }
+
+// A KeyError is New's answer to an API key or an admin token that no header can
+// carry, mostly because its file has the line breaks of another system. Every
+// call would fail as if the server were away.
+type KeyError struct {
+	What string // "API key" or "admin token"
+}
+
+// Error does not repeat the key: it would be a secret in a log.
+func (e *KeyError) Error() string {
+	return "client: the " + e.What + " has a line break or another control character in it"
+}
+
+// sendable tells whether a header can carry what is shown as a bearer.
+func sendable(bearer string) bool {
+	return !strings.ContainsFunc(bearer, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
 
 // PendingDomain returns the domain that VerifyDomain could not verify yet, with
 // the record to publish; false if the error is another.

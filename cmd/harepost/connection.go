@@ -52,10 +52,19 @@ func (c connection) dial(apiKey, adminToken string) (*session, error) {
 		AdminToken: adminToken, HTTPClient: h, UserAgent: "harepost-cli/" + readBuildInfo().Version,
 		Answered: func(body []byte) { s.answer = body },
 	})
+	if e, ok := errors.AsType[*client.KeyError](err); ok {
+		return nil, usagef("the %s has a line break or another control character in it: set %s again, without that", e.What, keySources[e.What])
+	}
 	if err != nil {
 		return nil, exitWith(exitUsage, err)
 	}
 	return &s, nil
+}
+
+// keySources are where the commands have from what the client shows.
+var keySources = map[string]string{
+	"API key":     "HAREPOST_API_KEY (--api-key)",
+	"admin token": "HAREPOST_ADMIN_TOKEN (--admin-token)",
 }
 
 // raw is the last answer; {} where it was done and nothing was said.
