@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/harepost/harepost/client"
@@ -195,7 +196,7 @@ func (c *deliveriesListCmd) Run(sh *shell) error {
 
 type deliveriesReplayCmd struct {
 	keyed    `embed:""`
-	QueueIDs []string `arg:"" name:"queue_id" help:"The deliveries, as in hr_..."`
+	QueueIDs []string `arg:"" name:"queue_id" help:"The deliveries, as in hr_... Each is tried, whatever came of the others."`
 }
 
 // Run replays them one after the other.
@@ -207,24 +208,46 @@ func (c *deliveriesReplayCmd) Run(sh *shell) error {
 	return changeEach(sh, c.connection, api, c.QueueIDs, api.Replay)
 }
 
-// changeEach makes one change to each delivery, and stops at the first that is
-// refused: what was done before it has been printed.
+// changeEach makes one change to each delivery, tells what came of each, and
+// ends with the highest of their statuses. It stops early only where the others
+// would fare the same: without an answer, or with a key that is not taken.
 func changeEach(sh *shell, c connection, api *session, ids []string, change func(context.Context, string) (client.Delivery, error)) error {
-	p := painterFor(sh.out)
-	for _, id := range ids {
+	worst := exitOK
+	for i, id := range ids {
 		d, err := change(sh.ctx, id)
-		if err != nil {
-			return c.explain(fmt.Errorf("%s: %w", id, err))
-		}
-		if c.JSON {
-			if err := printJSONLine(sh.out, api.raw()); err != nil {
+		if err == nil {
+			if err := printChanged(sh, c, api, d); err != nil {
 				return err
 			}
 			continue
 		}
-		fmt.Fprintf(sh.out, "%s  %s\n", p.bold(d.QueueID), p.status(d.Status))
+		explained := c.explain(fmt.Errorf("%s: %w", id, err))
+		if len(ids) == 1 || sh.ctx.Err() != nil {
+			return explained
+		}
+		fmt.Fprintln(sh.err, explained)
+		worst = max(worst, statusOf(explained))
+		if _, answered := errors.AsType[*client.Error](err); answered && !errors.Is(err, client.ErrUnauthorized) {
+			continue
+		}
+		if rest := ids[i+1:]; len(rest) > 0 {
+			fmt.Fprintf(sh.err, "not tried: %s\n", strings.Join(rest, " "))
+		}
+		break
+	}
+	if worst != exitOK {
+		return exitWith(worst, nil)
 	}
 	return nil
+}
+
+func printChanged(sh *shell, c connection, api *session, d client.Delivery) error {
+	if c.JSON {
+		return printJSONLine(sh.out, api.raw())
+	}
+	p := painterFor(sh.out)
+	_, err := fmt.Fprintf(sh.out, "%s  %s\n", p.bold(d.QueueID), p.status(d.Status))
+	return err
 }
 
 type deliveriesCancelCmd struct {
