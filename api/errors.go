@@ -126,7 +126,7 @@ func (s *Server) problemOf(err error) *problem {
 		return &problem{
 			status:     fasthttp.StatusTooManyRequests,
 			message:    "rate limit exceeded",
-			detail:     "send again after the seconds in Retry-After",
+			detail:     "the account's sends of a minute are used up for now",
 			retryAfter: max(limited.RetryAfter, time.Second),
 		}
 	case errors.As(err, &pending):
@@ -176,7 +176,7 @@ func (s *Server) problemOf(err error) *problem {
 		return &problem{
 			status:     fasthttp.StatusServiceUnavailable,
 			message:    "overloaded",
-			detail:     "nothing was accepted; send again after the seconds in Retry-After",
+			detail:     "nothing was accepted; the same request may be taken later",
 			retryAfter: s.o.OverloadedRetryAfter,
 		}
 	case errors.Is(err, engine.ErrTooLarge):
@@ -204,7 +204,7 @@ func (s *Server) problemOf(err error) *problem {
 		return &problem{
 			status:     fasthttp.StatusServiceUnavailable,
 			message:    "shutting down",
-			detail:     "send again, to another server or after the seconds in Retry-After",
+			detail:     "send again, to another server or to this one when it is back",
 			retryAfter: s.o.OverloadedRetryAfter,
 		}
 	}
@@ -217,7 +217,7 @@ func (s *Server) bodiesFull() *problem {
 		status:  fasthttp.StatusServiceUnavailable,
 		message: "overloaded",
 		detail: "too many large requests are under way, of this account or of all, and this one was not read; " +
-			"send it again after the seconds in Retry-After",
+			"it may be taken later",
 		retryAfter: s.o.OverloadedRetryAfter,
 	}
 }
