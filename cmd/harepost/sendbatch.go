@@ -10,6 +10,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/harepost/harepost/client"
@@ -36,9 +39,13 @@ type batchLine struct {
 type batchReader struct {
 	in   *bufio.Reader
 	line int        // number of the last that was read, from 1
+	seen bool       // a line with something in it
 	held *batchLine // was read, and did not fit into the request before
 	err  error      // ended the reading; io.EOF: the file's end
 }
+
+// errBatchArray says that a file is the API's other form of a batch.
+var errBatchArray = errors.New("it is a JSON array, and not one send in a line; jq -c '.[]' makes lines of it")
 
 func newBatchReader(r io.Reader) *batchReader {
 	return &batchReader{in: bufio.NewReaderSize(r, 64<<10)}
@@ -98,9 +105,15 @@ func (b *batchReader) read() *batchLine {
 		if tooLong {
 			return &batchLine{b.line, nil}
 		}
-		if text = bytes.TrimSpace(text); len(text) > 0 {
-			return &batchLine{b.line, append(text, '\n')}
+		if text = bytes.TrimSpace(text); len(text) == 0 {
+			continue
 		}
+		if !b.seen && text[0] == '[' {
+			b.err = errBatchArray
+			return nil
+		}
+		b.seen = true
+		return &batchLine{b.line, append(text, '\n')}
 	}
 	return nil
 }
@@ -120,8 +133,8 @@ type batchSender struct {
 	accepted int64
 	repeated int64
 	refused  int64
-	later    int64 // of the refused: may be tried again
-	last     int   // line that has a result, and so have all before it; 0: none
+	reasons  refusals
+	last     int // line that has a result, and so have all before it; 0: none
 }
 
 // runBatch sends the file that --batch names.
@@ -145,20 +158,20 @@ func (c *sendCmd) runBatch(sh *shell, api *client.Client) error {
 		return tally{matched: size, done: min(read.n, max(size, 0))}
 	})
 	b.bar.end()
+	b.reasons.sum(sh.err)
 	fmt.Fprintf(sh.err, "accepted %s, duplicates %s, refused %s\n", countText(b.accepted), countText(b.repeated), countText(b.refused))
 	switch {
 	case err != nil:
 		return err
-	case b.refused > b.later:
-		return exitWith(exitRefused, nil)
 	case b.refused > 0:
-		return exitWith(exitNotNow, nil)
+		return exitWith(exitRefused, nil)
 	}
 	return nil
 }
 
 // sendAll stops at the first request that is not answered, and says which lines
-// are in doubt.
+// are in doubt; and at the first of which some were turned away for now: what
+// else there is would be too.
 func (b *batchSender) sendAll(ctx context.Context, lines *batchReader, share func() tally) error {
 	for {
 		next, err := lines.next()
@@ -167,6 +180,8 @@ func (b *batchSender) sendAll(ctx context.Context, lines *batchReader, share fun
 			return fmt.Errorf("--batch: %w; %s", errInterrupted, b.sentText())
 		case errors.Is(err, io.EOF):
 			return nil
+		case errors.Is(err, errBatchArray):
+			return usagef("--batch: %w", err)
 		case err != nil:
 			return fmt.Errorf("--batch: line %d: %w; %s", lines.line, err, b.sentText())
 		}
@@ -200,7 +215,12 @@ func (b *batchSender) send(ctx context.Context, lines []batchLine) error {
 		}
 		return b.send(ctx, lines[half:])
 	case err != nil:
-		return b.c.explain(fmt.Errorf("%s: %w", spanText(lines), err))
+		explained := b.c.explain(err)
+		doubt := ""
+		if _, answered := errors.AsType[*client.Error](err); !answered {
+			doubt = ", and these lines are in doubt"
+		}
+		return exitWith(statusOf(explained), fmt.Errorf("%s: %w; %s%s", spanText(lines), explained, b.sentText(), doubt))
 	case len(results) != len(lines):
 		return exitWith(exitFailed, fmt.Errorf("%s: %d results for %d sends", spanText(lines), len(results), len(lines)))
 	}
@@ -210,7 +230,64 @@ func (b *batchSender) send(ctx context.Context, lines []batchLine) error {
 		}
 	}
 	b.last = lines[len(lines)-1].number
-	return nil
+	return whereToGoOn(lines, results)
+}
+
+// whereToGoOn is nil unless some of the lines were turned away for now. Then it
+// says from which line on none was taken, and which before that.
+func whereToGoOn(lines []batchLine, results []client.BatchResult) error {
+	var away []int // indexes of lines that were turned away for now
+	tail := 0      // in away: behind it nothing was taken
+	var wait time.Duration
+	for i, r := range results {
+		switch {
+		case r.Err == nil:
+			tail = len(away)
+		case isForNow(r.Err):
+			away, wait = append(away, i), max(wait, waitAsked(r.Err))
+		}
+	}
+	if len(away) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("stopped: the server takes no more for now; go on after line %d", lines[len(lines)-1].number)
+	if tail < len(away) {
+		text = fmt.Sprintf("stopped: the server takes no more for now; go on with line %d", lines[away[tail]].number)
+	}
+	if wait > 0 {
+		text += fmt.Sprintf(" in %s", wait)
+	}
+	if tail > 0 {
+		numbers := make([]int, tail)
+		for i := range numbers {
+			numbers[i] = lines[away[i]].number
+		}
+		text += "; of what is before it, turned away too: " + numbersText(numbers)
+	}
+	return exitWith(exitNotNow, errors.New(text))
+}
+
+// numbersText is growing numbers of lines, with those that follow each other
+// taken together, up to a length that can still be read.
+func numbersText(numbers []int) string {
+	const most = 20
+	var spans []string
+	for i := 0; i < len(numbers); {
+		end := i + 1
+		for end < len(numbers) && numbers[end] == numbers[end-1]+1 {
+			end++
+		}
+		if len(spans) == most {
+			return strings.Join(spans, ", ") + fmt.Sprintf(" and %d more, which --json tells", len(numbers)-i)
+		}
+		span := strconv.Itoa(numbers[i])
+		if last := numbers[end-1]; last > numbers[i] {
+			span += " to " + strconv.Itoa(last)
+		}
+		spans = append(spans, span)
+		i = end
+	}
+	return strings.Join(spans, ", ")
 }
 
 func spanText(lines []batchLine) string {
@@ -247,9 +324,6 @@ func (b *batchSender) tell(line int, r client.BatchResult) error {
 	switch {
 	case r.Err != nil:
 		b.refused++
-		if waitAsked(r.Err) > 0 {
-			b.later++
-		}
 	case r.Receipt.Duplicate:
 		b.repeated++
 	default:
@@ -259,12 +333,78 @@ func (b *batchSender) tell(line int, r client.BatchResult) error {
 		return printJSONLine(b.sh.out, batchOutcome{line, r})
 	}
 	if r.Err != nil {
-		b.bar.end()
-		fmt.Fprintf(b.sh.err, "line %d: %s\n", line, printable(refusalText(r.Err)))
+		if text := refusalText(r.Err); b.reasons.tell(line, text) {
+			b.bar.end()
+			fmt.Fprintf(b.sh.err, "line %d: %s\n", line, printable(text))
+		}
 		return nil
 	}
 	_, err := fmt.Fprintln(b.sh.out, r.Receipt.QueueID)
 	return err
+}
+
+// Refusals are told line by line, those with the same text the first few times
+// only: a file of a thousand sends to a domain that is not verified is one thing
+// to tell. Of texts as many are known as fit a screen many times over; what
+// comes beyond is told each time.
+const (
+	refusalsTold  = 3
+	refusalsKnown = 1000
+)
+
+// A refusal is why some lines were refused.
+type refusal struct {
+	text        string
+	lines       int
+	first, last int // of those that were not told
+}
+
+// refusals are the reasons that came up, in their order.
+type refusals struct {
+	all    []*refusal
+	byText map[string]*refusal
+}
+
+// tell counts a refusal and reports whether it is to be told.
+func (r *refusals) tell(line int, text string) bool {
+	known := r.byText[text]
+	if known == nil {
+		if len(r.all) == refusalsKnown {
+			return true
+		}
+		if r.byText == nil {
+			r.byText = make(map[string]*refusal)
+		}
+		known = &refusal{text: text}
+		r.byText[text] = known
+		r.all = append(r.all, known)
+	}
+	if known.lines++; known.lines <= refusalsTold {
+		return true
+	}
+	if known.first == 0 {
+		known.first = line
+	}
+	known.last = line
+	return false
+}
+
+// sum tells how many were not told.
+func (r *refusals) sum(w io.Writer) {
+	for _, known := range r.all {
+		switch more := known.lines - refusalsTold; {
+		case more == 1:
+			fmt.Fprintf(w, "line %d: %s\n", known.first, printable(known.text))
+		case more > 1:
+			fmt.Fprintf(w, "%s more from line %d to %d: %s\n", countText(int64(more)), known.first, known.last, printable(known.text))
+		}
+	}
+}
+
+// isForNow tells whether what was refused so may be taken later.
+func isForNow(err error) bool {
+	e, ok := errors.AsType[*client.Error](err)
+	return ok && (e.Temporary() || e.RetryAfter > 0)
 }
 
 // waitAsked is how long the server wants to be left alone before another try.
@@ -274,6 +414,10 @@ func waitAsked(err error) time.Duration {
 	}
 	return 0
 }
+
+// batchIndex is how the API names a send of a batch: by its place in a request,
+// which is not that in the file.
+var batchIndex = regexp.MustCompile(`batch\[\d+\]`)
 
 // refusalText is why a line was refused, without the status, which is not that
 // of the request.
@@ -285,10 +429,7 @@ func refusalText(err error) string {
 			text += ": " + e.Detail
 		}
 	}
-	if d := waitAsked(err); d > 0 {
-		text += fmt.Sprintf("; try again in %s", d)
-	}
-	return text
+	return batchIndex.ReplaceAllLiteralString(text, "line")
 }
 
 // A countingReader knows how far a file has been read.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 )
@@ -121,4 +122,84 @@ func TestRequestsOfABatchKeepTheirSize(t *testing.T) {
 	if status != exitOK || sent != strings.Repeat(line, 3) || len(api.bodies) != 3 {
 		t.Errorf("status %d, %d bytes in %d requests\n%s", status, len(sent), len(api.bodies), stderr)
 	}
+}
+
+// A server that is full is asked once, not once for each request of the file,
+// and what it said of a thousand lines is not told a thousand times.
+func TestAFullServerEndsABatch(t *testing.T) {
+	var requests atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		n := requests.Add(1)
+		var results []string
+		for i := range bytes.Count(body, []byte("\n")) {
+			if n == 1 || i < 98 {
+				results = append(results, `{"queue_id":"hr_1","status":"queued"}`)
+			} else {
+				results = append(results, `{"error":"storage limit reached","detail":"nothing was accepted","status":507,"retry_after":10}`)
+			}
+		}
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprintf(w, `{"results":[%s]}`, strings.Join(results, ","))
+	}))
+	defer server.Close()
+	t.Setenv("HAREPOST_URL", server.URL)
+	t.Setenv("HAREPOST_API_KEY", "hp_live_test")
+	var out, errs bytes.Buffer
+	in := strings.NewReader(strings.Repeat("{}\n", 10*batchSends))
+	status := run(&shell{ctx: t.Context(), in: in, out: &out, err: &errs}, []string{"send", "--batch", "-"})
+	if status != exitNotNow || requests.Load() != 2 {
+		t.Errorf("status %d after %d requests", status, requests.Load())
+	}
+	want := `line 1099: storage limit reached: nothing was accepted
+line 1100: storage limit reached: nothing was accepted
+line 1101: storage limit reached: nothing was accepted
+899 more from line 1102 to 2000: storage limit reached: nothing was accepted
+accepted 1,098, duplicates 0, refused 902
+harepost: stopped: the server takes no more for now; go on with line 1099 in 10s
+`
+	if errs.String() != want {
+		t.Errorf("said\n%s, want\n%s", errs.String(), want)
+	}
+}
+
+// Without an answer the lines that may have been accepted are named.
+func TestABatchWithoutAnAnswerNamesWhatIsInDoubt(t *testing.T) {
+	var requests atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if requests.Add(1) == 2 {
+			panic(http.ErrAbortHandler)
+		}
+		results := strings.Repeat(`,{"queue_id":"hr_1","status":"queued"}`, bytes.Count(body, []byte("\n")))
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprintf(w, `{"results":[%s]}`, results[1:])
+	}))
+	defer server.Close()
+	t.Setenv("HAREPOST_URL", server.URL)
+	t.Setenv("HAREPOST_API_KEY", "hp_live_test")
+	var errs bytes.Buffer
+	in := strings.NewReader(strings.Repeat("{}\n", 3*batchSends))
+	status := run(&shell{ctx: t.Context(), in: in, out: io.Discard, err: &errs}, []string{"send", "--batch", "-"})
+	for _, want := range []string{"lines 1001 to 2000: no answer", "up to line 1000 all were sent, and these lines are in doubt"} {
+		if status != exitNotNow || requests.Load() != 2 || !strings.Contains(errs.String(), want) {
+			t.Errorf("status %d after %d requests, %q is not in\n%s", status, requests.Load(), want, errs.String())
+		}
+	}
+}
+
+func TestNumbersOfLinesAreTakenTogether(t *testing.T) {
+	f := func(want string, numbers ...int) {
+		t.Helper()
+		if got := numbersText(numbers); got != want {
+			t.Errorf("%v: %q, want %q", numbers, got, want)
+		}
+	}
+	f("7", 7)
+	f("1 to 3, 5, 7 to 8", 1, 2, 3, 5, 7, 8)
+	var odd []int
+	for i := range 30 {
+		odd = append(odd, 2*i+1)
+	}
+	f("1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39 and 10 more, which --json tells", odd...)
 }
