@@ -66,7 +66,8 @@ func (s *Server) listKeys(c *call) error {
 		b = appendTimeOrNull(b, keys[i].LastUsed)
 		b = append(b, '}')
 	}
-	writeJSON(c.http, fasthttp.StatusOK, append(b, ']', '}', '\n'))
+	b = s.noParameter(c).appendWarnings(append(b, ']'))
+	writeJSON(c.http, fasthttp.StatusOK, append(b, '}', '\n'))
 	return nil
 }
 

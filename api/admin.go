@@ -17,7 +17,7 @@ func (s *Server) listAccounts(c *call) error {
 	var after engine.AccountID
 	w := warnings{most: s.o.Warnings}
 	for k, v := range c.http.QueryArgs().All() {
-		if len(v) == 0 {
+		if len(v) == 0 && mayBeEmpty(string(k)) {
 			continue
 		}
 		var err error
@@ -29,7 +29,7 @@ func (s *Server) listAccounts(c *call) error {
 				err = invalid("cursor", "not one of ours", "the next_cursor of a page, unchanged")
 			}
 		default:
-			w.warn("unknown query parameter " + quoted(k) + " ignored")
+			w.unknownParameter(string(k))
 		}
 		if err != nil {
 			return err

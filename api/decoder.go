@@ -360,6 +360,19 @@ func (w *warnings) unknownField(prefix string, name []byte) {
 	w.warn("unknown field " + quoted(append([]byte(prefix), name...)) + " ignored")
 }
 
+func (w *warnings) unknownParameter(name string) {
+	w.warn("unknown query parameter " + quoted([]byte(name)) + " ignored")
+}
+
+// noParameter names the query parameters of a route that has none.
+func (s *Server) noParameter(c *call) *warnings {
+	w := &warnings{most: s.o.Warnings}
+	for name := range c.http.QueryArgs().All() {
+		w.unknownParameter(string(name))
+	}
+	return w
+}
+
 // appendTo puts the warnings into the object that b ends with.
 func (w *warnings) appendTo(b []byte) []byte {
 	return append(w.appendWarnings(b[:len(b)-1]), '}')

@@ -85,14 +85,25 @@ func parseListQuery(args *fasthttp.Args, mostWarnings int) (*listQuery, error) {
 	q := &listQuery{limit: defaultPage}
 	q.most = mostWarnings
 	for k, v := range args.All() {
-		if len(v) == 0 {
-			continue // ?status= is how forms say "any"
+		if len(v) == 0 && mayBeEmpty(string(k)) {
+			continue
 		}
 		if err := q.parameter(string(k), string(v)); err != nil {
 			return nil, err
 		}
 	}
 	return q, nil
+}
+
+// mayBeEmpty tells whether a parameter is as good as not given when it is empty:
+// a cursor's loop begins so. A status has its words, and "" is none of them:
+// that is a variable that was not set.
+func mayBeEmpty(name string) bool {
+	switch name {
+	case "limit", "cursor", "target", "host", "label", "idempotency_key", "since", "until":
+		return true
+	}
+	return false
 }
 
 func (q *listQuery) parameter(name, value string) (err error) {
@@ -126,7 +137,7 @@ func (q *listQuery) parameter(name, value string) (err error) {
 	case "until":
 		f.Until, err = parseQueryTime(name, value)
 	default:
-		q.warn("unknown query parameter " + quoted([]byte(name)) + " ignored")
+		q.unknownParameter(name)
 	}
 	return err
 }

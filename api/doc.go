@@ -70,7 +70,8 @@
 //   - A bound on keys, domains, secrets or jobs that is reached is a 400: a 409
 //     is about the state of the one thing that the request names.
 //   - A rate_limit_per_minute of 0 is no limit, null the server's default.
-//   - An empty query parameter is one that was not given.
+//   - An empty query parameter is one that was not given, but for status, which
+//     has no word for "any": an empty one is a 400.
 //   - Open sign-up opens POST /v1/accounts; the other routes of accounts need
 //     the admin token all the same. It refuses a
 //     request with the header Origin of another site: a web page, which may be

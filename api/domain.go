@@ -80,7 +80,8 @@ func (s *Server) listDomains(c *call) error {
 		b = appendTimeOrNull(b, d.VerifiedAt)
 		b = append(b, '}')
 	}
-	writeJSON(c.http, fasthttp.StatusOK, append(b, ']', '}', '\n'))
+	b = s.noParameter(c).appendWarnings(append(b, ']'))
+	writeJSON(c.http, fasthttp.StatusOK, append(b, '}', '\n'))
 	return nil
 }
 

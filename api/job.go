@@ -37,7 +37,8 @@ func (s *Server) writeJobs(c *call, shown func(*engine.Job) bool) error {
 		}
 		b = appendJob(b, &jobs[i])
 	}
-	writeJSON(c.http, fasthttp.StatusOK, append(b, ']', '}', '\n'))
+	b = s.noParameter(c).appendWarnings(append(b, ']'))
+	writeJSON(c.http, fasthttp.StatusOK, append(b, '}', '\n'))
 	return nil
 }
 
