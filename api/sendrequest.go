@@ -401,6 +401,9 @@ func (r *sendRequest) finish(header []byte, now time.Time) error {
 		return refused("target", err.Error())
 	}
 	if r.send.Method == "GET" {
+		if len(r.send.Body) > 0 {
+			r.warn("body ignored: a GET is sent without one")
+		}
 		r.send.Body, r.jsonBody = nil, false
 	}
 	if r.jsonBody && !r.typed {
@@ -426,6 +429,9 @@ func (r *sendRequest) idempotencyKey(header []byte) error {
 	if !ok || chars > r.o.IdempotencyKeyChars {
 		return refused("idempotency_key", "it must have at most "+strconv.Itoa(r.o.IdempotencyKeyChars)+
 			" printable characters, without a space at either end")
+	}
+	if r.key != nil && len(key) == 0 {
+		r.warn("idempotency_key is empty, which is the same as none: a repetition is a new send")
 	}
 	r.send.IdempotencyKey = alias(key)
 	return nil

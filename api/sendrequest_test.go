@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,34 @@ func TestSendDefaults(t *testing.T) {
 	if send.Policy != want {
 		t.Errorf("policy of nulls %+v, want %+v", send.Policy, want)
 	}
+}
+
+// What is taken and means less than it looks like is said.
+func TestSendWarnsOfWhatHasNoEffect(t *testing.T) {
+	f := func(members, header string, want ...string) {
+		t.Helper()
+		r, err := decodeSend(t, Options{}, with(members), header)
+		if err != nil {
+			t.Fatalf("%s: %v", members, err)
+		}
+		if !slices.Equal(r.list, want) {
+			t.Errorf("%s: warnings %q, want %q", members, r.list, want)
+		}
+	}
+	const body = "body ignored: a GET is sent without one"
+	f(`"method":"GET","body":"x"`, "", body)
+	f(`"body":{"a":1},"method":"GET"`, "", body)
+	f(`"method":"GET","body":0`, "", body)
+	f(`"method":"GET","body":""`, "")
+	f(`"method":"GET","body":null`, "")
+	f(`"method":"GET"`, "")
+	f(`"method":"DELETE","body":"x"`, "")
+	const key = "idempotency_key is empty, which is the same as none: a repetition is a new send"
+	f(`"idempotency_key":""`, "", key)
+	f(`"idempotency_key":""`, "from-the-header")
+	f(`"idempotency_key":null`, "")
+	f(`"idempotency_key":"k"`, "")
+	f("", "")
 }
 
 // The bytes of a JSON body go out as they came; a string is what it means.
