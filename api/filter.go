@@ -42,6 +42,9 @@ func (k *bulk) statuses() string {
 // field takes one field of a filter, as text.
 func (k *bulk) field(name, value string) (err error) {
 	f := &k.filter
+	if !isFilterField(name) {
+		return unknownFilterField(name)
+	}
 	if value == "" {
 		return refused("filter", "field "+quoted([]byte(name))+" is empty; leave it out to mean any")
 	}
@@ -63,10 +66,23 @@ func (k *bulk) field(name, value string) (err error) {
 	case "until":
 		f.Until, err = parseQueryTime(name, value)
 	default:
-		return refused("filter", "unknown field "+quoted([]byte(name))+
-			"; there are status, target, host, label, idempotency_key, since and until")
+		return unknownFilterField(name) // never pass over one
 	}
 	return err
+}
+
+// isFilterField tells whether field knows the name.
+func isFilterField(name string) bool {
+	switch name {
+	case "status", "target", "host", "label", "idempotency_key", "since", "until":
+		return true
+	}
+	return false
+}
+
+func unknownFilterField(name string) *problem {
+	return refused("filter", "unknown field "+quoted([]byte(name))+
+		"; there are status, target, host, label, idempotency_key, since and until")
 }
 
 func (k *bulk) status(value string) (engine.Status, error) {
@@ -120,6 +136,9 @@ func (k *bulk) members(d *decoder) error {
 		name, more, err := d.next()
 		if err != nil || !more {
 			return err
+		}
+		if !isFilterField(string(name)) { // whatever its value is
+			return unknownFilterField(string(name))
 		}
 		field := "filter." + clip(name)
 		value, given, err := d.str(field)
