@@ -147,6 +147,7 @@ type Summary struct {
 type Page struct {
 	Data       []Summary `json:"data"`
 	NextCursor *string   `json:"next_cursor"` // Filter.Cursor of the next page; nil: this is the last
+	Warnings   []string  `json:"warnings,omitempty"`
 }
 
 // A Filter selects deliveries. Fields that are set must all match.

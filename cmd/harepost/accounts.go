@@ -150,7 +150,7 @@ func (c *accountsGetCmd) Run(sh *shell) error {
 	}
 	a, err := api.Account(sh.ctx, c.ID)
 	if err != nil {
-		return c.explain(err)
+		return c.explainOf("account", c.ID, err)
 	}
 	return printAccount(sh, c.connection, api, a)
 }
@@ -193,7 +193,7 @@ func (c *accountsSetCmd) Run(sh *shell) error {
 	}
 	a, err := api.ChangeAccount(sh.ctx, c.ID, c.change())
 	if err != nil {
-		return c.explain(err)
+		return c.explainOf("account", c.ID, err)
 	}
 	return printAccount(sh, c.connection, api, a)
 }
@@ -212,14 +212,14 @@ func (c *accountsDeleteCmd) Run(sh *shell) error {
 	}
 	a, err := api.Account(sh.ctx, c.ID)
 	if err != nil {
-		return c.explain(err)
+		return c.explainOf("account", c.ID, err)
 	}
 	question := fmt.Sprintf("This would delete %s (%s) with all its deliveries, domains and keys.", a.AccountID, printable(a.Name))
 	if err := (consent{Yes: c.Yes}).ask(sh, question); err != nil {
 		return err
 	}
 	if err := api.DeleteAccount(sh.ctx, c.ID); err != nil {
-		return c.explain(err)
+		return c.explainOf("account", c.ID, err)
 	}
 	if c.JSON {
 		return printJSON(sh.out, api.raw())

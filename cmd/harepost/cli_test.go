@@ -27,6 +27,11 @@ func TestUsageErrorsAreExplainedWithStatusTwo(t *testing.T) {
 	f("can't be used together", "accounts", "set", "acc_1", "--suspend", "--resume")
 	f("can't be used together", "accounts", "set", "acc_1", "--rate-limit", "1", "--default-rate-limit")
 	f("no admin token", "accounts", "list")
+	f("from 1 to 100, not 0", "deliveries", "list", "--limit", "0", "--api-key", "k")
+	f("from 1 to 100, not 101", "dead-letters", "list", "--limit", "101", "--api-key", "k")
+	f("--wait-timeout is for --wait", "send", "http://127.0.0.1/", "--wait-timeout", "1m", "--api-key", "k")
+	f("--wait-timeout is for --wait", "send", "--batch", "x", "--wait-timeout", "1s", "--api-key", "k")
+	f("--wait-timeout is for --wait", "deliveries", "get", "hr_1", "--wait-timeout", "1s", "--api-key", "k")
 	f("must not be empty", "deliveries", "list", "--label", "", "--api-key", "k")
 	f("--batch stands alone", "send", "http://127.0.0.1/", "--batch", "x")
 	f("--batch stands alone", "send", "--batch", "x", "--sign")
@@ -141,6 +146,30 @@ func TestHelpHidesNoDefault(t *testing.T) {
 			t.Errorf("%s --%s: the help shows %s and not the default %s", n.FullPath(), f.Name, f.PlaceHolder, f.Default)
 		}
 	})
+}
+
+// Only statuses that the command's server takes are offered.
+func TestHelpNamesTheStatusesThatThereAre(t *testing.T) {
+	f := func(want string, args ...string) {
+		t.Helper()
+		_, help, _ := runHere(t, append(args, "--help")...)
+		if help = strings.Join(strings.Fields(help), " "); !strings.Contains(help, "Only these: "+want+" (") {
+			t.Errorf("%q: want %q in\n%s", args, want, help)
+		}
+	}
+	f("queued, retrying, delivered, rejected, dead_letter, canceled", "deliveries", "list")
+	f("queued, retrying", "deliveries", "cancel")
+	f("dead_letter, rejected", "dead-letters", "list")
+	f("dead_letter, rejected", "dead-letters", "replay")
+	f("dead_letter, rejected", "dead-letters", "purge")
+}
+
+// A variable for --wait-timeout may be there for the commands that wait.
+func TestTheVariableOfWaitTimeoutDoesNotWait(t *testing.T) {
+	t.Setenv("HAREPOST_SEND_WAIT_TIMEOUT", "5m")
+	if status, _, stderr := runHere(t, "send", "http://127.0.0.1/"); !strings.Contains(stderr, "no API key") {
+		t.Errorf("status %d\n%s", status, stderr)
+	}
 }
 
 func visitFlags(k *kong.Kong, see func(*kong.Node, *kong.Flag)) {

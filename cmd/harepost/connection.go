@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/harepost/harepost/client"
@@ -147,8 +150,24 @@ func (c connection) explain(err error) error {
 	return exitWith(status, err)
 }
 
+// explainOf is explain for a call about one thing, which it names where the
+// server does not have it.
+func (c connection) explainOf(kind, id string, err error) error {
+	if errors.Is(err, client.ErrNotFound) {
+		err = fmt.Errorf("%s %s: %w", kind, id, err)
+	}
+	return c.explain(err)
+}
+
 const adviceOnKeys = "the key or token is not one of this server's, or was revoked (HAREPOST_API_KEY, HAREPOST_ADMIN_TOKEN); " +
 	"`harepost keys create` makes another key with one that works, `harepost accounts create NAME` an account with its first"
+
+// mayBeHTTPS tells whether a call in plain HTTP ended as it does where TLS is
+// spoken: the connection was closed, or the answer was a TLS alert.
+func (c connection) mayBeHTTPS(err error) bool {
+	plain := len(c.URL) > len("http://") && strings.EqualFold(c.URL[:len("http://")], "http://")
+	return plain && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`))
+}
 
 // explainSilence is about calls that got no answer, or none of ours.
 func (c connection) explainSilence(err error) error {
@@ -159,7 +178,11 @@ func (c connection) explainSilence(err error) error {
 		return exitWith(exitNotNow, fmt.Errorf("%s is not trusted: %w (a private authority is given with --tls-ca or HAREPOST_CA_FILE)", c.URL, err))
 	}
 	if e, ok := errors.AsType[*url.Error](err); ok {
-		err = fmt.Errorf("no answer from %s: %w (is a server running there? see --url)", c.URL, e.Err)
+		hint := "is a server running there? see --url"
+		if c.mayBeHTTPS(e.Err) {
+			hint = "if the server speaks HTTPS, its URL begins with https://, see --url"
+		}
+		err = fmt.Errorf("no answer from %s: %w (%s)", c.URL, e.Err, hint)
 	}
 	return exitWith(exitNotNow, err)
 }

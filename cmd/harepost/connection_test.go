@@ -1,6 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -25,4 +29,51 @@ func TestAKeyWithALineBreakIsAMistakeInTheCommand(t *testing.T) {
 	f("HAREPOST_ADMIN_TOKEN", "--admin-token", "accounts", "list")
 	f("HAREPOST_ADMIN_TOKEN", "--admin-token", "accounts", "create", "shop")
 	f("HAREPOST_ADMIN_TOKEN", "--admin-token", "backup", t.TempDir()+"/x.tar")
+}
+
+// Plain HTTP at a TLS port says no more than that the connection was closed.
+func TestPlainHTTPAtATLSPortIsPointedToHTTPS(t *testing.T) {
+	hangUp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp.Close()
+	go func() {
+		for {
+			conn, err := hangUp.Accept()
+			if err != nil {
+				return
+			}
+			conn.Read(make([]byte, 1<<16)) // what is unread would make it a reset
+			conn.Close()
+		}
+	}()
+	alert, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alert.Close()
+	go func() {
+		for {
+			conn, err := alert.Accept()
+			if err != nil {
+				return
+			}
+			conn.(*tls.Conn).Handshake()
+			conn.Close()
+		}
+	}()
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer silent.Close()
+	f := func(url string, hinted bool) {
+		t.Helper()
+		status, _, stderr := runHere(t, "deliveries", "list", "--api-key", "k", "--url", url)
+		if status != exitNotNow || strings.Contains(stderr, "begins with https://") != hinted {
+			t.Errorf("%s: status %d\n%s", url, status, stderr)
+		}
+	}
+	f("http://"+hangUp.Addr().String(), true)
+	f("http://"+alert.Addr().String(), true)
+	f(silent.URL, true)
+	f("http://127.0.0.1:1", false)
 }

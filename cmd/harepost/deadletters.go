@@ -8,7 +8,7 @@ type deadLettersCmd struct {
 
 type deadLettersListCmd struct {
 	keyed  `embed:""`
-	lister `embed:""`
+	lister `embed:"" set:"statuses=dead_letter, rejected"`
 }
 
 // Run lists dead letters.
@@ -22,7 +22,7 @@ func (c *deadLettersListCmd) Run(sh *shell) error {
 
 type deadLettersReplayCmd struct {
 	keyed       `embed:""`
-	filterFlags `embed:""`
+	filterFlags `embed:"" set:"statuses=dead_letter, rejected"`
 	bulk        `embed:""`
 	DryRun      bool `name:"dry-run" help:"Only show how many it would be."`
 }
@@ -40,7 +40,7 @@ func (c *deadLettersReplayCmd) Run(sh *shell) error {
 
 type deadLettersPurgeCmd struct {
 	keyed       `embed:""`
-	filterFlags `embed:""`
+	filterFlags `embed:"" set:"statuses=dead_letter, rejected"`
 	bulk        `embed:""`
 	consent     `embed:""`
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/harepost/harepost/client"
 	"github.com/harepost/harepost/engine"
 )
@@ -27,6 +29,17 @@ type deliveriesCmd struct {
 type waiter struct {
 	Wait        bool          `name:"wait" help:"Wait until the delivery has ended: exit status 0 when it was delivered, 6 when not, 7 when the wait was over first."`
 	WaitTimeout time.Duration `name:"wait-timeout" default:"1m" help:"How long --wait waits."`
+}
+
+// Validate refuses a time for what is not waited for. The variable may be set
+// for the commands that wait.
+func (w waiter) Validate(ctx *kong.Context) error {
+	for _, p := range ctx.Path {
+		if !w.Wait && p.Flag != nil && p.Flag.Name == "wait-timeout" {
+			return errors.New("--wait-timeout is for --wait")
+		}
+	}
+	return nil
 }
 
 type deliveriesGetCmd struct {
@@ -48,7 +61,7 @@ func (c *deliveriesGetCmd) Run(sh *shell) error {
 	}
 	d, err := get(sh.ctx, c.QueueID)
 	if err != nil {
-		return c.explain(err)
+		return c.explainOf("delivery", c.QueueID, err)
 	}
 	if !c.Wait {
 		return c.show(sh, api, d)
@@ -56,7 +69,7 @@ func (c *deliveriesGetCmd) Run(sh *shell) error {
 	d, waited := c.await(sh.ctx, api.Client, d)
 	if c.Payload && (waited == nil || errors.Is(waited, errStillPending)) {
 		if d, err = api.DeliveryWithPayload(sh.ctx, c.QueueID); err != nil {
-			return c.explain(err)
+			return c.explainOf("delivery", c.QueueID, err)
 		}
 	}
 	return c.report(c.connection, d, waited, func() error { return c.show(sh, api, d) })
@@ -182,7 +195,7 @@ func errorText(text *string) string {
 
 type deliveriesListCmd struct {
 	keyed  `embed:""`
-	lister `embed:""`
+	lister `embed:"" set:"statuses=queued, retrying, delivered, rejected, dead_letter, canceled"`
 }
 
 // Run lists deliveries.
@@ -252,7 +265,7 @@ func printChanged(sh *shell, c connection, api *session, d client.Delivery) erro
 
 type deliveriesCancelCmd struct {
 	keyed       `embed:""`
-	filterFlags `embed:""`
+	filterFlags `embed:"" set:"statuses=queued, retrying"`
 	bulk        `embed:""`
 	consent     `embed:""`
 	QueueIDs    []string `arg:"" optional:"" name:"queue_id" help:"The deliveries, as in hr_...; none: those that the filter selects."`
@@ -261,7 +274,7 @@ type deliveriesCancelCmd struct {
 // Validate refuses ids and a filter together: which of them is meant?
 func (c *deliveriesCancelCmd) Validate() error {
 	if len(c.QueueIDs) > 0 && (c.filterFlags != filterFlags{} || c.DryRun || c.bulk != bulk{}) {
-		return errors.New("ids and a filter, --dry-run, --rate or --detach exclude each other")
+		return errors.New("ids and a filter, --all, --dry-run, --rate or --detach exclude each other")
 	}
 	return c.bulk.Validate()
 }

@@ -72,7 +72,7 @@ func (c *domainsVerifyCmd) Run(sh *shell) error {
 		return exitWith(exitNotNow, fmt.Errorf("%s is still pending: %w; DNS may take some minutes, then verify again", c.Domain, err))
 	}
 	if err != nil {
-		return c.explain(err)
+		return c.explainOf("domain", c.Domain, err)
 	}
 	if c.JSON {
 		return printJSON(sh.out, api.raw())
@@ -120,7 +120,7 @@ func (c *domainsGetCmd) Run(sh *shell) error {
 	}
 	d, err := api.Domain(sh.ctx, c.Domain)
 	if err != nil {
-		return c.explain(err)
+		return c.explainOf("domain", c.Domain, err)
 	}
 	if c.JSON {
 		return printJSON(sh.out, api.raw())
@@ -149,7 +149,7 @@ func (c *domainsDeleteCmd) Run(sh *shell) error {
 		return err
 	}
 	if err := api.DeleteDomain(sh.ctx, c.Domain); err != nil {
-		return c.explain(err)
+		return c.explainOf("domain", c.Domain, err)
 	}
 	if c.JSON {
 		return printJSON(sh.out, api.raw())

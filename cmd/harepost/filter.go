@@ -11,9 +11,10 @@ import (
 	"github.com/harepost/harepost/client"
 )
 
-// filterFlags select deliveries; what is given must all match.
+// filterFlags select deliveries; what is given must all match. Who embeds them
+// sets the statuses that there are to select.
 type filterFlags struct {
-	Status         selector `name:"status" placeholder:"STATUS" help:"Only these: queued, retrying, delivered, rejected, dead_letter, canceled."`
+	Status         selector `name:"status" placeholder:"STATUS" help:"Only these: ${statuses}."`
 	Target         selector `name:"target" placeholder:"PREFIX" help:"Only targets that begin so."`
 	Host           selector `name:"host" placeholder:"HOST" help:"Only this host."`
 	Label          selector `name:"label" placeholder:"LABEL" help:"Only with this label."`
@@ -50,6 +51,14 @@ type lister struct {
 	All         bool   `name:"all" help:"Every page. With --json, one delivery in a line."`
 }
 
+// Validate refuses a page that the server would make another of.
+func (l lister) Validate() error {
+	if l.Limit < 1 || l.Limit > client.MaxPage {
+		return fmt.Errorf("--limit must be from 1 to %d, not %d; --all has every page", client.MaxPage, l.Limit)
+	}
+	return nil
+}
+
 // A pager fetches one page.
 type pager func(context.Context, client.Filter) (client.Page, error)
 
@@ -64,6 +73,7 @@ func (l lister) list(sh *shell, c connection, api *session, fetch pager) error {
 	if err != nil {
 		return c.explain(err)
 	}
+	printWarnings(sh, page.Warnings)
 	if c.JSON {
 		return printJSON(sh.out, api.raw())
 	}
@@ -84,6 +94,9 @@ func (l lister) listAll(sh *shell, c connection, api *session, f client.Filter, 
 		if err != nil {
 			return c.explain(err)
 		}
+		if first {
+			printWarnings(sh, page.Warnings)
+		}
 		if c.JSON {
 			if err := printRows(sh, api); err != nil {
 				return err
@@ -97,6 +110,13 @@ func (l lister) listAll(sh *shell, c connection, api *session, f client.Filter, 
 			return nil
 		}
 		f.Cursor = *page.NextCursor
+	}
+}
+
+// printWarnings tells what an answer says beside success.
+func printWarnings(sh *shell, warnings []string) {
+	for _, w := range warnings {
+		fmt.Fprintf(sh.err, "warning: %s\n", printable(w))
 	}
 }
 

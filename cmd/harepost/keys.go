@@ -77,7 +77,7 @@ func (c *keysRevokeCmd) Run(sh *shell) error {
 		return err
 	}
 	if err := api.DeleteKey(sh.ctx, c.ID); err != nil {
-		return c.explain(err)
+		return c.explainOf("key", c.ID, err)
 	}
 	if c.JSON {
 		return printJSON(sh.out, api.raw())

@@ -66,7 +66,7 @@ func (c *replaysGetCmd) Run(sh *shell) error {
 	}
 	j, err := api.Job(sh.ctx, c.ID)
 	if err != nil {
-		return c.explain(err)
+		return c.explainOf("operation", c.ID, err)
 	}
 	return printJob(sh, c.connection, api, j)
 }
@@ -84,7 +84,7 @@ func (c *replaysWatchCmd) Run(sh *shell) error {
 	}
 	j, err := api.Job(sh.ctx, c.ID)
 	if err != nil {
-		return c.explain(err)
+		return c.explainOf("operation", c.ID, err)
 	}
 	return follow(sh, c.connection, api, j)
 }
@@ -102,7 +102,7 @@ func (c *replaysCancelCmd) Run(sh *shell) error {
 	}
 	j, err := api.CancelJob(sh.ctx, c.ID)
 	if err != nil {
-		return c.explain(err)
+		return c.explainOf("operation", c.ID, err)
 	}
 	return printJob(sh, c.connection, api, j)
 }
@@ -123,6 +123,7 @@ func printJob(sh *shell, c connection, api *session, j client.Job) error {
 // bulk is the flags of commands that start a bulk operation.
 type bulk struct {
 	Rate   int  `name:"rate" default:"0" help:"At most so many in a second. 0: as fast as it goes without being in the way of other sends."`
+	All    bool `name:"all" help:"Say that there is no filter on purpose. Without a filter it is all of them anyway."`
 	Detach bool `name:"detach" help:"Start it, print its id and return: see replays watch. Without it, wait until it has ended."`
 }
 
@@ -144,6 +145,9 @@ func (b bulk) Validate() error {
 // run counts where somebody wants to know, asks, starts the operation and
 // follows it.
 func (b bulk) run(sh *shell, c connection, api *session, flags filterFlags, op operation) error {
+	if b.All && flags != (filterFlags{}) {
+		return usagef("--all and a filter exclude each other")
+	}
 	// One filter for the count and for the work: "90m" is the same moment.
 	work := client.Bulk{Filter: flags.filter(time.Now()), All: flags == filterFlags{}, RatePerSecond: b.Rate}
 	if op.consent.DryRun || !op.consent.Yes {
@@ -156,6 +160,9 @@ func (b bulk) run(sh *shell, c connection, api *session, flags filterFlags, op o
 		n := *counted.Matched
 		if op.consent.DryRun {
 			return printDryRun(sh, c, api, n, op.past)
+		}
+		if n == 0 {
+			return printNothing(sh, c, api, op.past)
 		}
 		if err := op.consent.ask(sh, fmt.Sprintf("This would %s %s.", op.verb, deliveriesText(n))); err != nil {
 			return err
@@ -176,6 +183,15 @@ func printDryRun(sh *shell, c connection, api *session, n int64, past string) er
 		return printJSON(sh.out, api.raw())
 	}
 	_, err := fmt.Fprintf(sh.out, "%s would be %s\n", deliveriesText(n), past)
+	return err
+}
+
+// printNothing answers where there is nothing to ask about.
+func printNothing(sh *shell, c connection, api *session, past string) error {
+	if c.JSON {
+		return printJSON(sh.out, api.raw())
+	}
+	_, err := fmt.Fprintf(sh.out, "nothing matches, nothing was %s\n", past)
 	return err
 }
 

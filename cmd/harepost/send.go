@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/harepost/harepost/client"
 )
 
@@ -48,7 +50,10 @@ type sendCmd struct {
 const sendBodyBytes = 64 << 20
 
 // Validate refuses a batch with what belongs to one send.
-func (c *sendCmd) Validate() error {
+func (c *sendCmd) Validate(ctx *kong.Context) error {
+	if err := c.waiter.Validate(ctx); err != nil {
+		return err
+	}
 	switch {
 	case c.Target == "" && c.Batch == "":
 		return errors.New("expected \"<target>\", or --batch FILE")
@@ -82,9 +87,7 @@ func (c *sendCmd) Run(sh *shell) error {
 	if err != nil {
 		return c.explain(err)
 	}
-	for _, w := range receipt.Warnings {
-		fmt.Fprintf(sh.err, "warning: %s\n", printable(w))
-	}
+	printWarnings(sh, append(c.clamped(), receipt.Warnings...))
 	if c.Wait {
 		d, waited := c.await(sh.ctx, api.Client, client.Delivery{QueueID: receipt.QueueID, Status: receipt.Status})
 		return c.report(c.connection, d, waited, func() error { return printDelivery(sh, c.connection, api, d) })
@@ -144,6 +147,22 @@ func (c *sendCmd) policy() *client.Policy {
 		return nil
 	}
 	return &p
+}
+
+// clamped says which flags the server takes for other numbers than they are.
+func (c *sendCmd) clamped() (warnings []string) {
+	within := func(flag string, given, lowest, highest time.Duration) {
+		if taken := min(max(given, lowest), highest); given != 0 && taken != given {
+			warnings = append(warnings, fmt.Sprintf("%s %s counts as %s: the server allows %s to %s", flag, given, taken, lowest, highest))
+		}
+	}
+	if n := c.MaxAttempts; n != 0 && (n < 1 || n > 25) {
+		warnings = append(warnings, fmt.Sprintf("--max-attempts %d counts as %d: the server allows 1 to 25", n, min(max(n, 1), 25)))
+	}
+	within("--base-delay", c.BaseDelay, 100*time.Millisecond, time.Minute)
+	within("--max-delay", c.MaxDelay, time.Second, 12*time.Hour)
+	within("--attempt-timeout", c.TryTimeout, time.Second, 30*time.Second)
+	return warnings
 }
 
 // body reads the body from where the flags say.
