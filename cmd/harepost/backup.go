@@ -6,9 +6,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/harepost/harepost/engine/backup"
+	"golang.org/x/sys/unix"
 )
 
 type backupCmd struct {
@@ -57,20 +59,21 @@ func (c *backupCmd) Run(sh *shell) error {
 // save writes the file under another name first.
 func (c *backupCmd) save(sh *shell) (seen backup.Summary, err error) {
 	dir := filepath.Dir(c.File)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(c.File)+".*") // mode 0600
+	f, err := createUnfinished(c.File)
 	if err != nil {
 		return seen, fmt.Errorf("backup: %w", err)
 	}
 	if seen, err = c.fetch(sh, f); err != nil {
-		return seen, errors.Join(err, f.Close(), os.Remove(f.Name()))
+		return seen, errors.Join(err, os.Remove(f.Name()), f.Close())
 	}
-	if err = errors.Join(f.Sync(), f.Close()); err == nil {
+	// Closed last: until it has its name, its lock is what says that it is in use.
+	if err = f.Sync(); err == nil {
 		err = os.Rename(f.Name(), c.File)
 	}
 	if err != nil {
-		return seen, fmt.Errorf("backup: %w", errors.Join(err, os.Remove(f.Name())))
+		return seen, fmt.Errorf("backup: %w", errors.Join(err, os.Remove(f.Name()), f.Close()))
 	}
-	if err := syncDir(dir); err != nil {
+	if err := errors.Join(f.Close(), syncDir(dir)); err != nil {
 		return seen, fmt.Errorf("backup: %w", err)
 	}
 	return seen, nil
@@ -126,6 +129,57 @@ func (o *outlet) Write(p []byte) (int, error) {
 		o.err = err
 	}
 	return n, err
+}
+
+// unfinishedInfix stands between the name of a backup and a number while the
+// backup is written.
+const unfinishedInfix = ".unfinished-"
+
+// createUnfinished creates the file that becomes file, and locks it. What a
+// backup of this name left that was killed goes first.
+func createUnfinished(file string) (*os.File, error) {
+	dir, prefix := filepath.Dir(file), "."+filepath.Base(file)+unfinishedInfix
+	removeUnfinished(dir, prefix)
+	for {
+		f, err := os.CreateTemp(dir, prefix+"*") // mode 0600
+		if err != nil {
+			return nil, err
+		}
+		// Where files cannot be locked nobody removes any, so that goes on without.
+		busy := errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
+		if _, err := os.Lstat(f.Name()); err == nil && !busy {
+			return f, nil
+		}
+		// Another took it for left over, before it was locked.
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// removeUnfinished removes what backups left that were killed: files of just
+// this name whose lock nobody has. A file that cannot be removed is in nobody's
+// way.
+func removeUnfinished(dir, prefix string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // creating a file there tells what is wrong
+	}
+	for _, entry := range entries {
+		number, ok := strings.CutPrefix(entry.Name(), prefix)
+		if !ok || number == "" || strings.Trim(number, "0123456789") != "" || !entry.Type().IsRegular() {
+			continue
+		}
+		name := filepath.Join(dir, entry.Name())
+		f, err := os.OpenFile(name, os.O_RDWR|unix.O_NOFOLLOW, 0) // NFS locks for writers only
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = os.Remove(name)
+		}
+		f.Close()
+	}
 }
 
 // checkBackup is check of a file.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,5 +54,71 @@ func TestABackupWhoseNameIsTakenMeanwhileSaysNoMore(t *testing.T) {
 	status, _, stderr := runHere(t, "backup", file)
 	if status != exitFailed || strings.Contains(stderr, "already closed") || !strings.Contains(stderr, "file exists") {
 		t.Errorf("status %d\n%s", status, stderr)
+	}
+}
+
+// A backup that was killed leaves what it had, which is as secret as all of it
+// and as large. The next one of the name removes it, and nothing else: not what
+// another backup is writing, and nothing that only looks alike.
+func TestTheNextBackupRemovesWhatAKilledOneLeft(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		b, err := backup.NewWriter(w, backup.Manifest{})
+		if err == nil {
+			err = b.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	t.Setenv("HAREPOST_URL", server.URL)
+	t.Setenv("HAREPOST_ADMIN_TOKEN", testAdminToken)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "x.tar")
+	// A process that was killed has no lock any more, and neither has a closed file.
+	left, err := createUnfinished(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := left.Close(); err != nil {
+		t.Fatal(err)
+	}
+	busy, err := createUnfinished(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	if _, err := os.Stat(left.Name()); err == nil {
+		t.Errorf("%s is still there", left.Name())
+	}
+	keep := map[string]bool{"x.tar": true, filepath.Base(busy.Name()): true}
+	for _, name := range []string{".x.tar.1", ".x.tar.unfinished-", ".x.tar.unfinished-1a", ".y.tar.unfinished-1", "x.tar.unfinished-1", ".ax.tar.unfinished-1"} {
+		writeFile(t, filepath.Join(dir, name), nil)
+		keep[name] = true
+	}
+	if err := os.Mkdir(filepath.Join(dir, ".x.tar.unfinished-2"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(busy.Name(), filepath.Join(dir, ".x.tar.unfinished-3")); err != nil {
+		t.Fatal(err)
+	}
+	keep[".x.tar.unfinished-2"], keep[".x.tar.unfinished-3"] = true, true
+	writeFile(t, filepath.Join(dir, ".x.tar.unfinished-4"), []byte("left"))
+
+	for range 2 {
+		if status, _, stderr := runHere(t, "backup", "--force", file); status != exitOK {
+			t.Fatalf("status %d\n%s", status, stderr)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	if want := slices.Sorted(maps.Keys(keep)); !slices.Equal(names, want) {
+		t.Errorf("there are %q, want %q", names, want)
 	}
 }
