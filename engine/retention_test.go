@@ -99,7 +99,13 @@ func TestRetentionNeverBlocksSends(t *testing.T) {
 			}
 		})
 	}
-	for pass := range 20 {
+	// Passes that drop something: what is attempted while the clock is set ends in
+	// the hour after, and not every pass meets any of it.
+	dropped := func() float64 { return metric(t, e, `harepost_retention_passes_total{reason="age"}`) }
+	for pass := 0; dropped() < 10 && !t.Failed(); pass++ {
+		if pass == 500 {
+			t.Fatalf("only %v of %d passes dropped anything", dropped(), pass)
+		}
 		before := taken.Load()
 		clock.set(time.Duration(pass) * 3 * time.Hour)
 		e.retain()
@@ -107,7 +113,4 @@ func TestRetentionNeverBlocksSends(t *testing.T) {
 	}
 	close(stop)
 	senders.Wait()
-	if n := metric(t, e, `harepost_retention_passes_total{reason="age"}`); n < 10 {
-		t.Errorf("only %v of 20 passes dropped anything", n)
-	}
 }

@@ -51,7 +51,10 @@ func TestRetentionWritesNextToNothing(t *testing.T) {
 	}
 	extra := written() - before + int64(len(cmd))
 	left := s.DiskBytes() // Pebble removes files some moments after it has let go of them
-	for give := time.Now().Add(30 * time.Second); left > held/4 && time.Now().Before(give); left = s.DiskBytes() {
+	// A table that begins or ends with what stays keeps its file until it is
+	// rewritten: some MiB, however much was dropped.
+	most := held/4 + 8<<20
+	for give := time.Now().Add(30 * time.Second); left > most && time.Now().Before(give); left = s.DiskBytes() {
 		<-time.After(2 * time.Millisecond)
 	}
 	t.Logf("%d finished deliveries, %d bytes on disk: dropped in %s (%s until at rest), %d bytes written (%.4f %%), %d bytes left on disk",
@@ -59,7 +62,7 @@ func TestRetentionWritesNextToNothing(t *testing.T) {
 	if extra > held/100 {
 		t.Errorf("%d bytes written to drop %d: more than 1 %%", extra, held)
 	}
-	if left > held/4 {
+	if left > most {
 		t.Errorf("%d of %d bytes are still on disk", left, held)
 	}
 	if names, err := filepath.Glob("state/*.sst"); err != nil || len(names) > 20 {
