@@ -373,7 +373,9 @@ func TestPowerCutKeepsEveryPromise(t *testing.T) {
 			clients = append(clients, &promisedClient{promises: p, n: n, account: newAccount(t, e), target: target})
 		}
 		stop, ended := make(chan struct{}), make(chan error, len(clients))
-		isCut := p.cutAfter(1+rng.IntN(50), fs, vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+		// The cut is made on a client's goroutine, so it has a source of its own.
+		cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rand.New(rand.NewPCG(rng.Uint64(), 1))}
+		isCut := p.cutAfter(1+rng.IntN(50), fs, cfg)
 		var working sync.WaitGroup
 		for _, c := range clients {
 			seed := rand.NewPCG(rng.Uint64(), 0)
