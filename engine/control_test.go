@@ -213,7 +213,12 @@ func TestCancelDuringAnAttempt(t *testing.T) {
 	if _, err := e.Replay(ctx, a, r.ID); err != nil {
 		t.Errorf("replay after it: %v", err)
 	}
-	<-started
+	for range 3 { // the new budget, so that the state is at rest when it is verified
+		<-started
+	}
+	if d := await(t, e, a, r.ID); d.Status != StatusDeadLetter || len(d.Attempts) != 4 {
+		t.Errorf("replayed, it is %s after %d attempts", d.Status, len(d.Attempts))
+	}
 	verifyState(t, e)
 }
 
@@ -449,15 +454,25 @@ func TestJobRate(t *testing.T) {
 	}
 }
 
-// verifyState reads the whole state and checks that it fits together.
+// verifyState reads the whole state and checks that it fits together. Attempts may
+// be recorded between two of its reads: what does not fit for that reason does
+// when it is read again.
 func verifyState(t *testing.T, e *Engine) {
 	t.Helper()
-	r, err := e.state.Verify()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range r.Findings {
-		t.Error(f)
+	for try := 1; ; try++ {
+		r, err := e.state.Verify()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Findings) == 0 {
+			return
+		}
+		if try == 50 {
+			for _, f := range r.Findings {
+				t.Error(f)
+			}
+			return
+		}
 	}
 }
 
