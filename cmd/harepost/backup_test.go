@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -33,24 +34,29 @@ func TestABackupOverADirectoryIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
-// Where the name is taken while the backup is fetched, that is all that is said.
-func TestABackupWhoseNameIsTakenMeanwhileSaysNoMore(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "x.tar")
+// serveEmptyBackup lets commands find a server that gives a whole backup with
+// nothing in it, after it has done something else.
+func serveEmptyBackup(t *testing.T, first func() error) {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if err := os.Mkdir(file, 0o700); err != nil {
-			t.Error(err)
+		err := first()
+		b, writeErr := backup.NewWriter(w, backup.Manifest{})
+		if writeErr == nil {
+			writeErr = b.Close()
 		}
-		b, err := backup.NewWriter(w, backup.Manifest{})
-		if err == nil {
-			err = b.Close()
-		}
-		if err != nil {
+		if err := errors.Join(err, writeErr); err != nil {
 			t.Error(err)
 		}
 	}))
-	defer server.Close()
+	t.Cleanup(server.Close)
 	t.Setenv("HAREPOST_URL", server.URL)
 	t.Setenv("HAREPOST_ADMIN_TOKEN", testAdminToken)
+}
+
+// Where the name is taken while the backup is fetched, that is all that is said.
+func TestABackupWhoseNameIsTakenMeanwhileSaysNoMore(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.tar")
+	serveEmptyBackup(t, func() error { return os.Mkdir(file, 0o700) })
 	status, _, stderr := runHere(t, "backup", file)
 	if status != exitFailed || strings.Contains(stderr, "already closed") || !strings.Contains(stderr, "file exists") {
 		t.Errorf("status %d\n%s", status, stderr)
@@ -61,18 +67,7 @@ func TestABackupWhoseNameIsTakenMeanwhileSaysNoMore(t *testing.T) {
 // and as large. The next one of the name removes it, and nothing else: not what
 // another backup is writing, and nothing that only looks alike.
 func TestTheNextBackupRemovesWhatAKilledOneLeft(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		b, err := backup.NewWriter(w, backup.Manifest{})
-		if err == nil {
-			err = b.Close()
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}))
-	defer server.Close()
-	t.Setenv("HAREPOST_URL", server.URL)
-	t.Setenv("HAREPOST_ADMIN_TOKEN", testAdminToken)
+	serveEmptyBackup(t, func() error { return nil })
 	dir := t.TempDir()
 	file := filepath.Join(dir, "x.tar")
 	// A process that was killed has no lock any more, and neither has a closed file.
