@@ -64,12 +64,10 @@ func (e *Engine) watchQuota() {
 	defer q.mu.Unlock()
 	used := e.dataBytes()
 	q.looked(used)
-	full := q.full.Load()
-	switch {
-	case used <= q.roomy():
+	if used <= q.roomy() {
 		e.setFull(false, used)
-		fallthrough
-	case used <= q.max && !full:
+	}
+	if used <= q.max && !q.full.Load() {
 		q.wait = 0
 		return
 	}

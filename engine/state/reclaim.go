@@ -1,11 +1,10 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 const (
@@ -64,7 +63,7 @@ func between(lower, upper []byte) []byte {
 		return nil
 	}
 	key := binary.BigEndian.AppendUint64(append([]byte(nil), lower[:same]...), middle)
-	if pebble.DefaultComparer.Compare(key, lower) <= 0 || pebble.DefaultComparer.Compare(key, upper) >= 0 {
+	if bytes.Compare(key, lower) <= 0 || bytes.Compare(key, upper) >= 0 {
 		return nil
 	}
 	return key
