@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -39,14 +38,17 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 		e.metrics.refused(refusedRate)
 		return Receipt{}, &RateLimitedError{RetryAfter: wait}
 	}
-	if err := e.checkTarget(ctx, a, &s.Target); err != nil {
+	waited, err := e.checkTarget(ctx, a, &s.Target)
+	if err != nil {
 		e.metrics.refused(refusedTarget)
 		return Receipt{}, err
 	}
+	if waited {
+		now = e.opts.Now()
+	}
 	var r Receipt
-	var err error
 	if s.IdempotencyKey == "" {
-		r, err = e.accept(a, s, nil)
+		r, err = e.accept(a, s, nil, now)
 	} else {
 		r, err = e.acceptOnce(ctx, a, s, now)
 	}
@@ -79,40 +81,40 @@ func (e *Engine) ratePerMinute(a AccountID) int {
 // target is not an address that is never connected to. A literal is looked at
 // first: no domain could cover it. A name is resolved only once it is known to
 // be the account's. That it does not resolve is no reason to refuse it: trouble
-// with DNS passes, and the attempt will say so if it does not.
-func (e *Engine) checkTarget(ctx context.Context, a AccountID, t *Target) error {
-	_, notLiteral := netip.ParseAddr(t.Host)
-	if notLiteral == nil {
-		if err := e.checkAddress(ctx, a, t); err != nil {
-			return err
+// with DNS passes, and the attempt will say so if it does not. It reports
+// whether that took a while.
+func (e *Engine) checkTarget(ctx context.Context, a AccountID, t *Target) (waited bool, err error) {
+	_, isLiteral := transport.ParseLiteral(t.Host)
+	if isLiteral {
+		if waited, err := e.checkAddress(ctx, a, t); err != nil {
+			return waited, err
 		}
 	}
 	if !e.covers(a, t.Host) {
-		return &DomainNotVerifiedError{Host: t.Host}
+		return false, &DomainNotVerifiedError{Host: t.Host}
 	}
-	if notLiteral == nil {
-		return nil
+	if isLiteral {
+		return false, nil
 	}
 	return e.checkAddress(ctx, a, t)
 }
 
-func (e *Engine) checkAddress(ctx context.Context, a AccountID, t *Target) error {
+func (e *Engine) checkAddress(ctx context.Context, a AccountID, t *Target) (waited bool, err error) {
 	known, err := e.opts.Transport.CheckKnown(t.Host, t.Port)
 	if !known {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, checkWait)
 		defer cancel()
 		if !e.lookups.begin(ctx, a) {
-			return nil
+			return true, nil
 		}
 		defer e.lookups.end(a)
 		err = e.opts.Transport.CheckHost(ctx, t.Host, t.Port)
 	}
-	var blocked *transport.BlockedError
-	if errors.As(err, &blocked) {
-		return &AddressBlockedError{Host: t.Host}
+	if _, blocked := errors.AsType[*transport.BlockedError](err); blocked {
+		return !known, &AddressBlockedError{Host: t.Host}
 	}
-	return nil
+	return !known, nil
 }
 
 // covers reports whether the account may send to the host.
@@ -124,14 +126,14 @@ func isLoopback(host string) bool {
 	if host == "localhost" {
 		return true
 	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
+	addr, ok := transport.ParseLiteral(host)
+	return ok && addr.Unmap().IsLoopback()
 }
 
 // accept commits the delivery. hash is its idempotency hash, nil if it has no
 // key.
-func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
-	p, err := e.prepare(a, s, hash)
+func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte, now time.Time) (Receipt, error) {
+	p, err := e.prepare(a, s, hash, now)
 	if err == nil {
 		e.take(p)
 		err = e.log.Append(p.cmd, p.cookie)
@@ -142,9 +144,10 @@ func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte) (Receipt, error) {
 	return e.receipt(p.cookie.(*ticket))
 }
 
-// prepare makes the command of a delivery, and the ticket that waits for it.
-func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte) (proposal, error) {
-	id := e.ids.next(e.opts.Now()) // not when the send came in: a look-up in DNS may lie between
+// prepare makes the command of a delivery that is accepted now, and the ticket
+// that waits for it.
+func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time) (proposal, error) {
+	id := e.ids.next(now)
 	due := id.UnixMilli()
 	if ms := s.NotBefore.UnixMilli(); !s.NotBefore.IsZero() && ms > due {
 		due = ms
@@ -171,27 +174,32 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte) (proposal, error)
 	if err != nil {
 		return proposal{}, err
 	}
-	var buf [1024]byte
 	c := command.Accept{
 		Stored:      due-id.UnixMilli() > youngDelay.Milliseconds(),
 		Destination: s.Target.Destination(),
-		Record:      delivery.AppendRecord(buf[:0], &rec),
-		Body:        body,
 	}
 	if hash != nil {
 		c.Idempotent, c.Hash = true, *hash
 	}
-	cmd := command.AppendAccept(make([]byte, 0, len(c.Record)+len(c.Body)+48), &c)
+	cmd, recordBytes := encodeAccept(c, &rec, body)
 	if len(cmd) > e.log.MostBytes() {
 		return proposal{}, ErrTooLarge // by itself: the others of a batch are taken
 	}
 	// From here on the delivery's bytes are the command's, the engine's own.
-	bodyAt := len(cmd) - len(c.Body)
-	c.Record, c.Body = cmd[bodyAt-len(c.Record):bodyAt:bodyAt], cmd[bodyAt:]
+	bodyAt := len(cmd) - len(body)
+	c.Record, c.Body = cmd[bodyAt-recordBytes:bodyAt:bodyAt], cmd[bodyAt:]
 
 	t := tickets.Get().(*ticket)
 	t.young = state.NewYoung(id, a, due, c)
 	return proposal{cmd, t}, nil
+}
+
+// encodeAccept returns the command c of a delivery, which ends in its record of
+// that many bytes and its body.
+func encodeAccept(c command.Accept, rec *delivery.Record, body []byte) (cmd []byte, recordBytes int) {
+	var buf [1024]byte // stays on the stack, as c does
+	c.Record, c.Body = delivery.AppendRecord(buf[:0], rec), body
+	return command.AppendAccept(make([]byte, 0, len(c.Record)+len(body)+48), &c), len(c.Record)
 }
 
 // take counts a send that is about to be taken against the room that there is.
@@ -250,7 +258,7 @@ func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte)
 	if err != nil || found {
 		return r, err
 	}
-	return e.accept(a, s, &hash)
+	return e.accept(a, s, &hash, now)
 }
 
 // acceptedBefore looks for a delivery of an earlier send with the same hash. If

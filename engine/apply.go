@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/harepost/harepost/engine/state"
 )
@@ -21,11 +22,29 @@ type ticket struct {
 // attempted is what the dispatcher remembers of an attempt until its record is
 // applied.
 type attempted struct {
+	cmd     []byte // the command, which nothing refers to once it is applied
 	lane    state.Lane
 	id      DeliveryID
 	outcome Outcome
 	status  Status
 	retry   state.Position // the next attempt, if status is StatusRetrying
+}
+
+// attempteds are reused: there is one for every attempt.
+var attempteds = sync.Pool{New: func() any { return new(attempted) }}
+
+// mostKeptCommand bounds the memory that an attempted keeps for its next use. A
+// response that was kept of a failed attempt is longer.
+const mostKeptCommand = 1 << 10
+
+// release gives a up to be reused.
+func (a *attempted) release() {
+	cmd := a.cmd[:0]
+	if cap(cmd) > mostKeptCommand {
+		cmd = nil
+	}
+	*a = attempted{cmd: cmd}
+	attempteds.Put(a)
 }
 
 // A commit is a batch on its way from the log to the state.
@@ -102,6 +121,11 @@ func (e *Engine) applyCommit(c *commit) error {
 		}
 	}
 	e.dispatcher.recorded(c, e.state.Low())
+	for _, cookie := range c.cookies {
+		if a, ok := cookie.(*attempted); ok {
+			a.release()
+		}
+	}
 	for _, t := range waiters { // the scheduler knows: whoever waits can rely on it
 		t.done <- struct{}{}
 	}
@@ -129,9 +153,10 @@ func answeredEarly(t *ticket) bool { return t.young != nil && !t.young.Accept.Id
 func (e *Engine) answerAccepts(batch []state.Entry, cookies []any) {
 	accepted := 0
 	e.dispatcher.mu.Lock()
+	now := e.dispatcher.now()
 	for i := range batch {
 		if y := batch[i].Young; y != nil {
-			e.dispatcher.addYoung(y, batch[i].Index)
+			e.dispatcher.addYoung(y, batch[i].Index, now)
 			accepted++
 		}
 	}

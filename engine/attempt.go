@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"github.com/harepost/harepost/engine/command"
@@ -21,7 +22,10 @@ type attempting struct {
 	result  transport.Result
 	headers []transport.Header
 	secrets []string
-	command []byte
+
+	// The text of the address that the last attempt went to.
+	remote     netip.Addr
+	remoteText string
 
 	// Of a delivery that was replayed: after how many attempts its budget began
 	// anew. It does not expire any more.
@@ -36,14 +40,14 @@ const (
 	errorDeleted = "canceled: the account was deleted"
 )
 
-// attempt makes one attempt. It returns what is to be recorded of it, whose
-// command it leaves in w; nil if no attempt was made, because the delivery has
-// ended or cannot be read.
-func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
+// attempt makes one attempt at the time now. It returns what is to be recorded
+// of it, nil if no attempt was made, because the delivery has ended or cannot be
+// read; and the time at its end.
+func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) (*attempted, time.Time) {
 	a, id := AccountID(next.Lane.Account), DeliveryID(next.Item.ID)
 	found, body, err := e.state.FindPending(a, id, next.Item.Attempt)
-	if errors.Is(err, state.ErrNotFound) {
-		return nil
+	if err != nil && errors.Is(err, state.ErrNotFound) {
+		return nil, now
 	}
 	if err == nil {
 		err = found.Row.DecodeRecord(&w.record)
@@ -53,17 +57,17 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
 	}
 	var box seal.Delivery
 	if err == nil {
-		box, body, err = e.open(w, body)
+		box, body, err = e.open(w, body, now)
 	}
 	if err != nil && !e.state.Directory().Has(a) {
-		return nil // deleted this moment, and its data key with it
+		return nil, now // deleted this moment, and its data key with it
 	}
 	if err != nil {
 		e.fail(fmt.Errorf("engine: read delivery %s for attempt %d: %w", id, next.Item.Attempt, err))
-		return nil
+		return nil, now
 	}
 	w.replayed, w.base = found.Row.Replayed, found.Row.Base
-	record, status := e.make(w, int(next.Item.Attempt), body)
+	record, status := e.make(w, int(next.Item.Attempt), body, now)
 	if w.record.Sealed {
 		record.ResponseBody = box.Seal(seal.Response, record.ResponseBody)
 	}
@@ -74,23 +78,24 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch) *attempted {
 		Status:    status,
 		UpdatedAt: record.CreatedAt.UnixMilli(),
 	}
-	done := &attempted{lane: stateLane(next.Lane), id: id, outcome: record.Outcome, status: status}
+	done := attempteds.Get().(*attempted)
+	done.lane, done.id, done.outcome, done.status = stateLane(next.Lane), id, record.Outcome, status
 	if status == StatusRetrying {
 		c.NextDue = record.NextAttemptAt.UnixMilli()
 		done.retry = state.Position{Due: c.NextDue, ID: id, Attempt: next.Item.Attempt + 1}
 	}
-	w.command = command.AppendAttempt(w.command[:0], &c, &record)
-	return done
+	done.cmd = command.AppendAttempt(done.cmd, &c, &record)
+	return done, record.CreatedAt
 }
 
 // open opens what is sealed of the worker's record, of its body and of the
 // secrets to sign with.
-func (e *Engine) open(w *attempting, stored []byte) (box seal.Delivery, body []byte, err error) {
+func (e *Engine) open(w *attempting, stored []byte, now time.Time) (box seal.Delivery, body []byte, err error) {
 	rec := &w.record
 	w.secrets = w.secrets[:0]
 	if rec.Sign {
 		owner, _ := e.state.Directory().Account(AccountID(rec.Account))
-		w.secrets = owner.LiveSecrets(w.secrets, e.opts.Now())
+		w.secrets = owner.LiveSecrets(w.secrets, now)
 		for i, kept := range w.secrets {
 			if w.secrets[i], err = e.openSecret(owner.ID, kept); err != nil {
 				return box, nil, err
@@ -113,18 +118,16 @@ func (e *Engine) open(w *attempting, stored []byte) (box seal.Delivery, body []b
 // record queues an attempt's record for the log. It is not waited for: if it
 // is lost in a crash, the attempt is made once more. When the log has failed
 // or is closed, that is what will happen.
-func (e *Engine) record(w *attempting, done *attempted) {
-	cmd := append([]byte(nil), w.command...)
-	if err := e.log.AppendWait(cmd, done); err != nil && e.ended() == nil {
+func (e *Engine) record(done *attempted) {
+	if err := e.log.AppendWait(done.cmd, done); err != nil && e.ended() == nil {
 		e.fail(err)
 	}
 }
 
 // make makes attempt number of the worker's record, and says how the delivery
 // stands after it.
-func (e *Engine) make(w *attempting, number int, body []byte) (delivery.Attempt, Status) {
+func (e *Engine) make(w *attempting, number int, body []byte, now time.Time) (delivery.Attempt, Status) {
 	rec := &w.record
-	now := e.opts.Now()
 	if rec.ExpiresAt != 0 && !w.replayed && now.UnixMilli() >= rec.ExpiresAt {
 		return endedByRule(number, now, OutcomeFailed, errorExpired), StatusDeadLetter
 	}
@@ -151,7 +154,10 @@ func (e *Engine) make(w *attempting, number int, body []byte) (delivery.Attempt,
 		BodyTruncated: res.BodyTruncated,
 	}
 	if res.RemoteIP.IsValid() {
-		record.RemoteIP = res.RemoteIP.String()
+		if res.RemoteIP != w.remote {
+			w.remote, w.remoteText = res.RemoteIP, res.RemoteIP.String()
+		}
+		record.RemoteIP = w.remoteText
 	}
 	e.metrics.observeAttempt(record.Latency)
 	switch {

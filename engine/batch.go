@@ -29,6 +29,7 @@ func (e *Engine) SendBatch(ctx context.Context, a AccountID, sends []*Send, resu
 	} else {
 		b.takeTokens()
 		b.checkTargets(ctx)
+		b.now = e.opts.Now() // look-ups in DNS may lie between
 		b.prepare()
 		b.commit()
 		b.follow(ctx)
@@ -100,7 +101,7 @@ func (b *batch) checkTargets(ctx context.Context) {
 	for range min(checksAtOnce, len(hosts)) {
 		checkers.Go(func() {
 			for sends := range work {
-				err := b.engine.checkTarget(ctx, b.account, &b.sends[sends[0]].Target)
+				_, err := b.engine.checkTarget(ctx, b.account, &b.sends[sends[0]].Target)
 				if err == nil {
 					continue
 				}
@@ -146,7 +147,7 @@ func (b *batch) prepare() {
 }
 
 func (b *batch) propose(i int, s *Send, hash *[16]byte, f *flight, key flightKey) {
-	p, err := b.engine.prepare(b.account, s, hash)
+	p, err := b.engine.prepare(b.account, s, hash, b.now)
 	if err != nil {
 		b.results[i].Err = err
 		if f != nil {

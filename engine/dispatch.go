@@ -47,9 +47,9 @@ func newDispatcher(e *Engine) *dispatcher {
 	}
 }
 
-func (d *dispatcher) now() scheduler.Time {
-	return scheduler.Time(d.engine.opts.Now().UnixMilli())
-}
+func (d *dispatcher) now() scheduler.Time { return schedulerTime(d.engine.opts.Now()) }
+
+func schedulerTime(t time.Time) scheduler.Time { return scheduler.Time(t.UnixMilli()) }
 
 func (d *dispatcher) start() { d.timing.Go(d.keepTime) }
 
@@ -95,12 +95,12 @@ func (d *dispatcher) wait() { d.running.Wait() }
 
 // addYoung gives the scheduler an accepted delivery. The lock is held, or
 // nothing runs yet.
-func (d *dispatcher) addYoung(y *state.Young, index uint64) {
+func (d *dispatcher) addYoung(y *state.Young, index uint64, now scheduler.Time) {
 	d.sched.Add(laneKey(y.Lane()), scheduler.Item{
 		ID:      scheduler.ID(y.ID),
 		Due:     scheduler.Time(y.Due),
 		Attempt: 1,
-	}, index, d.now())
+	}, index, now)
 }
 
 // follow has the scheduler hold an account's attempts back, or let them go on,
@@ -214,8 +214,9 @@ func (d *dispatcher) work(w *worker) {
 				continue
 			}
 		}
-		if next, ok := d.sched.Next(d.now()); ok {
-			d.attempts(w, next)
+		now := d.engine.opts.Now()
+		if next, ok := d.sched.Next(schedulerTime(now)); ok {
+			d.attempts(w, next, now)
 			continue
 		}
 		d.idle = append(d.idle, w)
@@ -234,24 +235,28 @@ func (d *dispatcher) work(w *worker) {
 // The slot of an attempt is freed before its record is queued for the log:
 // were it the other way round, the record could be applied and the retry
 // started before, and it would be the retry's slot that is freed.
-func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch) {
+func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch, now time.Time) {
+	var done *attempted // the last attempt, not queued for the log yet
 	for more := true; more; {
 		d.kick(1) // another attempt may be ready: let another worker take it
 		d.mu.Unlock()
-		done := d.engine.attempt(&w.attempting, next)
+		if done != nil {
+			d.engine.record(done)
+		}
+		done, now = d.engine.attempt(&w.attempting, next, now)
 		d.mu.Lock()
 		d.sched.Done(next.Lane, next.Item.ID)
 		if done == nil {
 			d.sched.Recorded(next.Lane, next.Item.ID) // there is nothing to record
 		}
 		if more = !d.stopping && d.sched.Stats().PagesWanted == 0; more {
-			next, more = d.sched.Next(d.now())
+			next, more = d.sched.Next(schedulerTime(now))
 		}
-		if done != nil {
-			d.mu.Unlock()
-			d.engine.record(&w.attempting, done)
-			d.mu.Lock()
-		}
+	}
+	if done != nil {
+		d.mu.Unlock()
+		d.engine.record(done)
+		d.mu.Lock()
 	}
 }
 

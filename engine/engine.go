@@ -221,7 +221,7 @@ func (e *Engine) restoreLanes() error {
 	}
 	e.state.EachYoung(func(y *state.Young) {
 		e.ids.observe(y.ID)
-		d.addYoung(y, y.Index())
+		d.addYoung(y, y.Index(), d.now())
 	})
 	return nil
 }

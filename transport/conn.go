@@ -21,7 +21,30 @@ type conn struct {
 	made      time.Time
 	roundTrip time.Duration // the shortest of the path, as last asked for
 	idle      time.Time     // since when, while in the pool
+	deadline  time.Time     // that reads and writes end by, zero if theirs differ
 	reused    bool
+}
+
+// deadlineGrain is the part of its timeout by which an attempt may end late.
+const deadlineGrain = 64
+
+// endBy makes reads and writes fail after deadline, and at most a deadlineGrain
+// of timeout later. A deadline costs a change of the runtime's timers. Set that
+// much later than asked for, it serves the attempts that follow on the same
+// connection too: a busy one has a few a second in place of hundreds.
+func (c *conn) endBy(deadline time.Time, timeout time.Duration) error {
+	latest := deadline.Add(timeout / deadlineGrain)
+	if !c.deadline.Before(deadline) && !c.deadline.After(latest) {
+		return nil
+	}
+	c.deadline = latest
+	return c.SetDeadline(latest)
+}
+
+// readBy makes reads fail after deadline. Writes keep what they have.
+func (c *conn) readBy(deadline time.Time) {
+	c.deadline = time.Time{}
+	c.SetReadDeadline(deadline)
 }
 
 // fresh reports whether the connection can carry another request: the peer

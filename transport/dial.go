@@ -73,9 +73,16 @@ func (d *dialer) addrs(ctx context.Context, host string, port uint16) ([]netip.A
 // errNotKnown is knownAddrs' answer where only a lookup could tell.
 var errNotKnown = errors.New("not looked up yet")
 
-// knownAddrs is addrs without a lookup.
-func (d *dialer) knownAddrs(host string, port uint16) ([]netip.Addr, error) {
-	return d.addrsBy(host, port, func() ([]netip.Addr, error) { return d.resolver.known(host) })
+// checkKnown says whether all of host's addresses are allowed, without a lookup.
+func (d *dialer) checkKnown(host string, port uint16) error {
+	if a, ok := literal(host); ok {
+		if !d.guard.allowed(a, port) {
+			return faultBlocked
+		}
+		return nil
+	}
+	_, err := d.addrsBy(host, port, func() ([]netip.Addr, error) { return d.resolver.known(host) })
+	return err
 }
 
 func (d *dialer) addrsBy(host string, port uint16, resolve func() ([]netip.Addr, error)) ([]netip.Addr, error) {

@@ -21,6 +21,7 @@ const (
 	maxBodyBytes  = 64 << 10 // read of a response body
 	maxKeptBytes  = 4 << 10  // kept of it
 	framingBytes  = 64 << 10 // of chunk framing and trailers, beside the body
+	headLeft      = 2 << 20  // read of interim and final heads, beyond the first bytes
 	salvageWindow = 100 * time.Millisecond
 )
 
@@ -90,15 +91,23 @@ func (s *source) Read(p []byte) (int, error) {
 // run sends req on c and reads the answer into res. keep says whether c may
 // carry another request.
 func (x *exchange) run(t *Transport, c *conn, req *Request, res *Result, deadline time.Time) (keep bool, f *fault) {
-	if err := c.SetDeadline(deadline); err != nil {
+	if err := c.endBy(deadline, deadline.Sub(res.Started)); err != nil {
 		return false, faultReset
 	}
-	x.buf = appendHead(x.buf[:0], req, c.dest, t.options.UserAgent, t.signers)
+	signed := res.Started
+	if !c.reused { // a dial may have taken its time
+		signed = time.Now()
+	}
+	x.buf = appendHead(x.buf[:0], req, c.dest, t.options.UserAgent, t.signers, signed)
 	asked := time.Now()
-	if err := x.write(c, bodyOf(req)); err != nil {
+	joined, err := x.write(c, bodyOf(req))
+	if err != nil {
 		return false, x.salvage(c, req, res, err, deadline, t.options.BodyDuration)
 	}
-	written := time.Now()
+	written := asked // one write of a few KiB: the socket's buffer took it
+	if !joined {
+		written = time.Now()
+	}
 	if f := x.readFirst(c); f != nil {
 		return false, f
 	}
@@ -110,7 +119,10 @@ func (x *exchange) run(t *Transport, c *conn, req *Request, res *Result, deadlin
 	if f := x.readHead(req); f != nil {
 		return false, f
 	}
-	now := time.Now()
+	now := first
+	if x.src.left < headLeft { // the head came in more than one piece
+		now = time.Now()
+	}
 	res.Latency = now.Sub(res.Started)
 	if f := classify(&x.resp, res, now); f != nil {
 		return false, f
@@ -121,25 +133,25 @@ func (x *exchange) run(t *Transport, c *conn, req *Request, res *Result, deadlin
 }
 
 // write sends the head in x.buf and the body: as one piece when they are
-// small, else side by side. The body is only read.
-func (x *exchange) write(c *conn, body []byte) error {
+// small, which joined reports, else side by side. The body is only read.
+func (x *exchange) write(c *conn, body []byte) (joined bool, err error) {
 	if len(x.buf)+len(body) <= joinedBytes {
 		x.buf = append(x.buf, body...)
 		_, err := c.Write(x.buf)
-		return err
+		return true, err
 	}
 	if c.tls != nil {
 		if _, err := c.tls.Write(x.buf); err != nil {
-			return err
+			return false, err
 		}
 		_, err := c.tls.Write(body)
-		return err
+		return false, err
 	}
 	x.vec = [2][]byte{x.buf, body}
 	x.bufs = x.vec[:]
-	_, err := x.bufs.WriteTo(c.socket.TCPConn)
+	_, err = x.bufs.WriteTo(c.socket.TCPConn)
 	x.vec, x.bufs = [2][]byte{}, nil
-	return err
+	return false, err
 }
 
 // readFirst waits for the response and takes its first bytes.
@@ -148,7 +160,7 @@ func (x *exchange) readFirst(c *conn) *fault {
 	if n == 0 {
 		return readFault(err, faultReset)
 	}
-	x.src = source{conn: c.Conn, first: x.buf[:n], left: 2 << 20}
+	x.src = source{conn: c.Conn, first: x.buf[:n], left: headLeft}
 	if err != nil {
 		x.src.err = err
 	}
@@ -210,7 +222,7 @@ func (x *exchange) salvage(c *conn, req *Request, res *Result, writeErr error, d
 	}
 	now := time.Now()
 	if window := now.Add(salvageWindow); window.Before(deadline) {
-		c.SetReadDeadline(window)
+		c.readBy(window)
 	}
 	if x.readFirst(c) != nil || x.readHead(req) != nil {
 		return faultResetInRequest
@@ -250,7 +262,7 @@ func (x *exchange) readBody(c *conn, res *Result, now, deadline time.Time, bodyT
 	}
 	if announced < 0 || x.br.Buffered() < min(announced, most) {
 		if limit := now.Add(bodyTime); limit.Before(deadline) {
-			c.SetReadDeadline(limit)
+			c.readBy(limit)
 		}
 	}
 	x.src.left = maxBodyBytes + framingBytes

@@ -11,8 +11,8 @@ import (
 // appendHead appends the request head to b, byte for byte what goes on the
 // wire. It is written here rather than by fasthttp because fasthttp adds a
 // Content-Type and a User-Agent of its own, changes the case of names, and
-// repairs what it should refuse.
-func appendHead(b []byte, req *Request, dest destination, userAgent string, signers *signers) []byte {
+// repairs what it should refuse. now is what the signatures are of.
+func appendHead(b []byte, req *Request, dest destination, userAgent string, signers *signers, now time.Time) []byte {
 	b = append(b, req.Method...)
 	b = append(b, ' ')
 	if req.URI == "" || req.URI[0] != '/' {
@@ -40,7 +40,7 @@ func appendHead(b []byte, req *Request, dest destination, userAgent string, sign
 	}
 	body := bodyOf(req)
 	if len(req.Secrets) > 0 {
-		b = signers.appendHeaders(b, req.Secrets, req.DeliveryID, body, time.Now())
+		b = signers.appendHeaders(b, req.Secrets, req.DeliveryID, body, now)
 	}
 	if !bodyless(req.Method) {
 		b = append(b, "Content-Length: "...)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -165,7 +166,7 @@ func TestAnyRequestIsOneRequest(t *testing.T) {
 		if !sendable(req) {
 			rt.Skip("not sendable")
 		}
-		b := appendHead(nil, req, destination{"example.com", 80, false}, "Harepost", newSigners())
+		b := appendHead(nil, req, destination{"example.com", 80, false}, "Harepost", newSigners(), time.Now())
 		b = append(b, bodyOf(req)...)
 		br := bufio.NewReader(bytes.NewReader(b))
 		r, body, err := readRequest(br)

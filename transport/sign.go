@@ -76,11 +76,10 @@ func (s *signers) of(secret string) *signer {
 
 // appendHeaders appends the signature headers of both schemes to b.
 func (s *signers) appendHeaders(b []byte, secrets []string, id string, body []byte, now time.Time) []byte {
-	var timeText [20]byte
-	unix := strconv.AppendInt(timeText[:0], now.Unix(), 10)
-
 	b = append(b, "X-Harepost-Signature: t="...)
-	b = append(b, unix...)
+	start := len(b)
+	b = strconv.AppendInt(b, now.Unix(), 10)
+	unix := b[start:len(b):len(b)] // stays what it is when b grows
 	standard := false
 	for _, secret := range secrets {
 		sg := s.of(secret)

@@ -78,8 +78,9 @@ func (t *Transport) Close() {
 }
 
 // Do makes one attempt and overwrites all of res with how it ended. It returns
-// by the attempt's deadline whatever the target does, and does not panic: what
-// a target sends must not be able to end the process.
+// by the attempt's deadline, or at most 1/64 of its timeout later, whatever the
+// target does, and does not panic: what a target sends must not be able to end
+// the process.
 func (t *Transport) Do(req *Request, res *Result) {
 	*res = Result{Started: time.Now()}
 	f := t.attempt(req, res)
@@ -123,7 +124,7 @@ func (t *Transport) attempt(req *Request, res *Result) (f *fault) {
 			x = new(exchange) // the old one may be in any state
 		}
 		if keep {
-			t.pool.put(c, time.Now())
+			t.pool.put(c, res.Started.Add(res.Latency))
 		} else {
 			t.pool.drop(c)
 		}
@@ -173,7 +174,7 @@ func (t *Transport) CheckHost(ctx context.Context, host string, port uint16) err
 // CheckKnown is CheckHost as far as it gets without a lookup; known is false
 // where that takes one.
 func (t *Transport) CheckKnown(host string, port uint16) (known bool, err error) {
-	_, err = t.dialer.knownAddrs(normalHost(host), port)
+	err = t.dialer.checkKnown(normalHost(host), port)
 	if err == errNotKnown {
 		return false, nil
 	}

@@ -56,7 +56,7 @@ type Target struct {
 // account that collide share a lane, which costs them isolation from each
 // other and nothing else: every delivery still goes to its own target.
 func (t *Target) Destination() uint64 {
-	var buf [300]byte
+	var buf [96]byte // of most hosts; a longer one allocates
 	b := append(buf[:0], t.Scheme...)
 	b = append(b, '/')
 	b = append(b, t.Host...)
