@@ -34,7 +34,7 @@ func (s *Server) sendBatch(c *call) error {
 	if err != nil {
 		return err
 	}
-	items := s.decodeBatch(raw)
+	items := s.decodeBatch(raw, c.received)
 	sends := make([]*engine.Send, len(items))
 	results := make([]engine.SendResult, len(items))
 	for i := range items {
@@ -127,9 +127,8 @@ func batchTooLong(most int) *problem {
 
 // decodeBatch decodes every send with the one decoder. What outlives it aliases
 // the request's body, or is the item's own.
-func (s *Server) decodeBatch(raw [][]byte) []batchItem {
+func (s *Server) decodeBatch(raw [][]byte, now time.Time) []batchItem {
 	items := make([]batchItem, len(raw))
-	now := s.now()
 	for i := range raw {
 		s.decodeItem(&items[i], i, raw[i], now)
 	}

@@ -43,6 +43,13 @@ type connections struct {
 	refused *metrics.Counter
 	bodies  bodies
 
+	tick   time.Duration  // of the timekeeper, see deadline
+	looked atomic.Int64   // its latest look, nanoseconds since epoch
+	start  sync.Once      // of the timekeeper
+	over   chan struct{}  // closed by closeAll: ends the timekeeper
+	end    sync.Once      // closes it
+	timing sync.WaitGroup // the timekeeper
+
 	mu        sync.Mutex
 	open      map[*conn]struct{}
 	spares    []*conn // of open: those above the limit, the oldest first
@@ -57,6 +64,8 @@ func (cs *connections) init(o *Options) {
 	cs.bodies.init(o)
 	cs.open = map[*conn]struct{}{}
 	cs.stopping = make(chan struct{})
+	cs.over = make(chan struct{})
+	cs.tick = min(max(min(o.ReadTimeout, o.WriteTimeout, o.IdleTimeout)/16, leastDeadlineTick), mostDeadlineTick)
 }
 
 // listen wraps ln so that what it accepts is counted. After stop it closes ln.
@@ -65,6 +74,11 @@ func (cs *connections) listen(ln net.Listener) net.Listener {
 	defer cs.mu.Unlock()
 	if cs.stopped() {
 		ln.Close()
+	} else {
+		cs.start.Do(func() {
+			cs.looked.Store(int64(time.Since(epoch)))
+			cs.timing.Go(cs.keepTime)
+		})
 	}
 	cs.listeners = append(cs.listeners, ln)
 	return &listener{Listener: ln, conns: cs}
@@ -149,15 +163,21 @@ func (cs *connections) stop() {
 	}
 }
 
-// closeAll closes the connections that are left.
-func (cs *connections) closeAll() {
+// appendOpen appends the open connections to list.
+func (cs *connections) appendOpen(list []*conn) []*conn {
 	cs.mu.Lock()
-	left := make([]*conn, 0, len(cs.open))
+	defer cs.mu.Unlock()
 	for c := range cs.open {
-		left = append(left, c)
+		list = append(list, c)
 	}
-	cs.mu.Unlock()
-	for _, c := range left {
+	return list
+}
+
+// closeAll closes the connections that are left, and ends the timekeeper.
+func (cs *connections) closeAll() {
+	defer cs.timing.Wait()
+	defer cs.end.Do(func() { close(cs.over) })
+	for _, c := range cs.appendOpen(nil) {
 		c.linger.Store(false)
 		if c.Close() != nil {
 			c.Conn.Close() // it is closing, and reads away
@@ -228,6 +248,8 @@ type conn struct {
 	closed atomic.Bool
 	body   body
 
+	reading, writing deadline
+
 	// Of a connection above the limit:
 	spare      bool
 	spareUntil time.Time
@@ -237,7 +259,10 @@ type conn struct {
 
 // SetReadDeadline sets the deadline, and an earlier one for a spare connection.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	if c.spare && (t.IsZero() || t.After(c.spareUntil)) {
+	if !c.spare {
+		return c.reading.set(c.Conn, net.Conn.SetReadDeadline, t, c.conns.looked.Load(), int64(c.conns.tick))
+	}
+	if t.IsZero() || t.After(c.spareUntil) {
 		t = c.spareUntil
 	}
 	err := c.Conn.SetReadDeadline(t)
@@ -245,6 +270,16 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 		err = c.Conn.SetReadDeadline(longAgo)
 	}
 	return err
+}
+
+// SetWriteDeadline sets the deadline.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	return c.writing.set(c.Conn, net.Conn.SetWriteDeadline, t, c.conns.looked.Load(), int64(c.conns.tick))
+}
+
+// SetDeadline sets both.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // admits says whether a request for r is answered on this connection; c may be
@@ -260,9 +295,6 @@ func (c *conn) admits(r *route) error {
 	c.linger.Store(true)
 	return errConnections
 }
-
-// longAgo is a deadline that has passed.
-var longAgo = time.Unix(1, 0)
 
 // evict ends the connection's wait for whatever its client has to say.
 func (c *conn) evict() {
@@ -288,6 +320,7 @@ func (c *conn) Close() error {
 // readAway ends our side and reads the other until it ends too, or a bound is
 // met. Errors do not matter: the connection is about to be closed.
 func (c *conn) readAway() {
+	c.reading.leave()
 	w, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok || w.CloseWrite() != nil {
 		return

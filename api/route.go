@@ -26,9 +26,10 @@ const (
 
 // A call is one request on its way to a handler. It ends with the handler.
 type call struct {
-	http    *fasthttp.RequestCtx
-	account engine.AccountID // of the API key, where the route asks for one
-	param   string           // the path's one variable element, where the route has one
+	http     *fasthttp.RequestCtx
+	account  engine.AccountID // of the API key, where the route asks for one
+	param    string           // the path's one variable element, where the route has one
+	received time.Time        // when its head and body were there
 }
 
 // access is whom a route serves.
@@ -148,7 +149,7 @@ func (r *route) with(raw []byte) (*route, string) {
 
 // serve answers one request.
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
-	start := time.Now()
+	start := s.now()
 	setRequestID(ctx)
 	conn, _ := ctx.Conn().(*conn) // nil with a server that is not ours
 	var r *route
@@ -161,7 +162,7 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 		r, param = s.find(path)
 		err := conn.admits(r)
 		if err == nil {
-			err = s.dispatch(ctx, r, param)
+			err = s.dispatch(&call{http: ctx, param: param, received: start}, r)
 		}
 		if err != nil {
 			s.writeError(ctx, err)
@@ -174,11 +175,12 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	if conn != nil {
 		conn.giveBody()
 	}
-	s.metrics.observe(r, ctx.Response.StatusCode(), time.Since(start))
+	s.metrics.observe(r, ctx.Response.StatusCode(), s.now().Sub(start))
 }
 
 // dispatch finds the handler, lets it work, and turns its panic into an error.
-func (s *Server) dispatch(ctx *fasthttp.RequestCtx, r *route, param string) (err error) {
+func (s *Server) dispatch(c *call, r *route) (err error) {
+	ctx := c.http
 	defer func() {
 		if v := recover(); v != nil {
 			err = &panicError{value: v, stack: debug.Stack()}
@@ -212,11 +214,10 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, r *route, param string) (err
 			detail:  "send the JSON without Content-Encoding",
 		}
 	}
-	c := call{http: ctx, param: param}
-	if err := s.authorize(&c, r.access); err != nil {
+	if err := s.authorize(c, r.access); err != nil {
 		return err
 	}
-	return h(&c)
+	return h(c)
 }
 
 // authorize lets a call through to a route, and says for which account.

@@ -12,7 +12,7 @@ func (s *Server) send(c *call) error {
 	r := s.acquireSendRequest(c.http.PostBody())
 	defer r.release()
 	key := c.http.Request.Header.Peek(headerIdempotencyKey)
-	if err := r.decode(key, s.now()); err != nil {
+	if err := r.decode(key, c.received); err != nil {
 		return err
 	}
 	receipt, err := s.engine.Send(s.ctx, c.account, &r.send)

@@ -190,13 +190,12 @@ func (r *sendRequest) headerValue(name []byte) ([]byte, bool, error) {
 	if err != nil || v.Kind() == 'n' {
 		return nil, false, err
 	}
-	field := "headers." + clip(name)
 	if v.Kind() != '"' {
-		return nil, false, invalid(field, kindName(v), "a string")
+		return nil, false, invalid("headers."+clip(name), kindName(v), "a string")
 	}
 	value := r.unquote(v)
 	if !httpguts.ValidHeaderFieldValue(alias(value)) {
-		return nil, false, refused(field, "its value has a line break or another control character")
+		return nil, false, refused("headers."+clip(name), "its value has a line break or another control character")
 	}
 	return value, true, nil
 }
@@ -397,7 +396,7 @@ func (r *sendRequest) finish(header []byte, now time.Time) error {
 		return &problem{status: 400, message: "target is missing", detail: "target must be an https URL"}
 	}
 	var err error
-	if r.send.Target, err = parseTarget(alias(r.target), r.rules); err != nil {
+	if r.send.Target, err = r.rules.parse(alias(r.target)); err != nil {
 		return refused("target", err.Error())
 	}
 	if r.send.Method == "GET" {

@@ -2,10 +2,12 @@ package api
 
 import (
 	"errors"
+	"hash/maphash"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/harepost/harepost/engine"
@@ -17,6 +19,36 @@ type targetRules struct {
 	loopback     bool // Options.Dev
 	urlChars     int
 	privateNames []string
+
+	known targetCache
+}
+
+// targetCache keeps what targets were parsed to: senders name the same ones
+// again and again. A place for each hash, the latest target with it in it; no
+// lock, no order, and no more memory than targetPlaces of keptTargetBytes.
+type targetCache [targetPlaces]atomic.Pointer[engine.Target]
+
+const (
+	targetPlaces    = 2048
+	keptTargetBytes = 512
+)
+
+var targetSeed = maphash.MakeSeed()
+
+// parse is parseTarget, by the cache. What it returns may alias raw.
+func (r *targetRules) parse(raw string) (engine.Target, error) {
+	if len(raw) > keptTargetBytes {
+		return parseTarget(raw, r)
+	}
+	place := &r.known[maphash.String(targetSeed, raw)%targetPlaces]
+	if t := place.Load(); t != nil && t.URL == raw {
+		return *t, nil
+	}
+	t, err := parseTarget(strings.Clone(raw), r)
+	if err == nil {
+		place.Store(&t)
+	}
+	return t, err
 }
 
 // parseTarget parses a target URL once and for all. The error is a reason in

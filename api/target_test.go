@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -341,4 +342,36 @@ func FuzzTarget(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A target that is known is what it was parsed to, whatever has come between,
+// and nothing of it aliases the request that brought it.
+func TestKnownTargets(t *testing.T) {
+	r := rules()
+	raw := func(i int) string { return fmt.Sprintf("https://hooks-%d.example.com/v1/%d?q", i%7000, i) }
+	for i := range 3 * targetPlaces {
+		request := []byte(raw(i))
+		want, err := parseTarget(raw(i), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, when := range []string{"first", "again"} {
+			if got, err := r.parse(alias(request)); err != nil || got != want {
+				t.Fatalf("%s, %s: %+v, %v; parsed: %+v", raw(i), when, got, err, want)
+			}
+		}
+		for n := range request {
+			request[n] = 'x' // as the next request of the connection does
+		}
+		if got, err := r.parse(raw(i)); err != nil || got != want {
+			t.Fatalf("%s, after its request: %+v, %v", raw(i), got, err)
+		}
+	}
+	if _, err := r.parse("https://10.0.0.1:0/"); err == nil {
+		t.Error("a target that is none is parsed")
+	}
+	long := "https://hooks.example.com/" + strings.Repeat("a", keptTargetBytes)
+	if got, err := r.parse(long); err != nil || got.URL != long {
+		t.Errorf("a long target: %+v, %v", got, err)
+	}
 }
