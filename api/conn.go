@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/harepost/harepost/internal/tcp"
 )
 
 const (
@@ -100,6 +102,11 @@ func (cs *connections) admit(nc net.Conn) *conn {
 	if cs.stopped() {
 		nc.Close()
 		return nil
+	}
+	if t, ok := nc.(*net.TCPConn); ok {
+		if cheaper, err := tcp.New(t); err == nil { // else it is closed, which the first read will say
+			nc = cheaper
+		}
 	}
 	c := &conn{Conn: nc, conns: cs}
 	if len(cs.open)-len(cs.spares) >= cs.most {

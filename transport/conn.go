@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
+	"github.com/harepost/harepost/internal/tcp"
 )
 
 // conn is one connection to a destination. It belongs to one attempt at a
@@ -103,7 +105,7 @@ var errWouldBlock error = wouldBlock{}
 
 // socket is a TCP connection that can also be read without waiting.
 type socket struct {
-	*net.TCPConn
+	*tcp.Conn
 	raw     syscall.RawConn
 	records recordCounter // over TLS: where in the record stream we are
 	isTLS   bool
@@ -119,12 +121,16 @@ type socket struct {
 	one      [1]byte
 }
 
-func newSocket(tcp *net.TCPConn, isTLS bool) (*socket, error) {
-	raw, err := tcp.SyscallConn()
+func newSocket(c *net.TCPConn, isTLS bool) (*socket, error) {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{TCPConn: tcp, raw: raw, isTLS: isTLS}
+	read, err := tcp.New(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{Conn: read, raw: raw, isTLS: isTLS}
 	s.receive = func(fd uintptr) { s.n, s.err = recvNow(fd, s.buf, s.peekOnly) }
 	return s, nil
 }
@@ -132,14 +138,14 @@ func newSocket(tcp *net.TCPConn, isTLS bool) (*socket, error) {
 // Read reads as net.Conn says, unless noWait is set.
 func (s *socket) Read(p []byte) (int, error) {
 	if !s.isTLS {
-		return s.TCPConn.Read(p)
+		return s.Conn.Read(p)
 	}
 	var n int
 	var err error
 	if s.noWait && len(p) > 0 {
 		n, err = s.now(p, false)
 	} else {
-		n, err = s.TCPConn.Read(p)
+		n, err = s.Conn.Read(p)
 	}
 	s.records.add(p[:n])
 	return n, err

@@ -3,37 +3,31 @@ package transport
 import (
 	"io"
 	"os"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/harepost/harepost/internal/tcp"
 )
 
 // recvNow reads into p without waiting; with peek the bytes stay in the
 // socket. It returns errWouldBlock when there is nothing and io.EOF when the
-// peer has closed. The raw system call keeps it off the scheduler: it cannot
-// block, and it is made before every reuse of a connection.
+// peer has closed.
 func recvNow(fd uintptr, p []byte, peek bool) (int, error) {
-	flags := uintptr(unix.MSG_DONTWAIT)
+	flags := 0
 	if peek {
-		flags |= unix.MSG_PEEK
+		flags = unix.MSG_PEEK
 	}
-	for {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd,
-			uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), flags, 0, 0)
-		switch {
-		case errno == unix.EINTR:
-			continue
-		case errno == unix.EAGAIN:
-			return 0, errWouldBlock
-		case errno != 0:
-			return 0, os.NewSyscallError("recvfrom", errno)
-		case n == 0:
-			return 0, io.EOF
-		}
-		return int(n), nil
+	n, errno := tcp.Receive(fd, p, flags)
+	switch {
+	case errno == unix.EAGAIN:
+		return 0, errWouldBlock
+	case errno != 0:
+		return 0, os.NewSyscallError("recvfrom", errno)
+	case n == 0:
+		return 0, io.EOF
 	}
+	return n, nil
 }
 
 // minRoundTrip returns the shortest round trip the kernel has seen on the
