@@ -82,6 +82,8 @@ func benchAppend(b *testing.B, c Compression, writers int) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 	b.ReportMetric(float64(b.N)/float64(commits), "entries/sync")
+	b.ReportMetric(float64(commits)/float64(b.N), "syncs/op")
+	b.ReportMetric(float64(stored)/float64(b.N), "disk-B/op")
 	b.ReportMetric(float64(stored)/float64(raw), "stored/raw")
 }
 
@@ -104,7 +106,7 @@ func BenchmarkFrame(b *testing.B) {
 	}
 }
 
-func benchWriter(b *testing.B, c Compression) (*writer, []Entry, int64) {
+func benchWriter(b testing.TB, c Compression) (*writer, []Entry, int64) {
 	o, err := Options{Compression: c}.withDefaults()
 	if err != nil {
 		b.Fatal(err)
@@ -122,30 +124,41 @@ func benchWriter(b *testing.B, c Compression) (*writer, []Entry, int64) {
 func BenchmarkDecode(b *testing.B) {
 	for _, c := range []Compression{CompressionS2, CompressionNone} {
 		b.Run(c.String(), func(b *testing.B) {
-			w, batch, bytes := benchWriter(b, c)
-			w.gather(batch)
-			frameBuf, h := w.pack(batch)
-			frameBuf, _ = finishFrame(frameBuf, &h, 1)
-			file := append(make([]byte, headerBytes), frameBuf...)
-			h.synced = headerBytes
-			h.put(file[headerBytes:])
-			_, crc := finishFrame(file[headerBytes:headerBytes+frameHeaderBytes+int(h.storedBytes)], &h, 1)
-			r := &frameReader{file: vfs.NewMemFile(file), size: int64(len(file)), seed: 1}
+			r, bytes := oneFrame(b, c)
 			var d decoder
 			b.SetBytes(bytes)
 			b.ReportAllocs()
 			for b.Loop() {
-				f, bad, err := r.frameAt(headerBytes)
-				if bad != "" || err != nil || f.crc != crc {
-					b.Fatal(bad, err)
-				}
-				next, n := Index(1), 0
-				bad, err = d.frame(&f, &source{first: 1, last: 100}, &next, func(Entry) error { n++; return nil })
-				if bad != "" || err != nil || n != 100 {
-					b.Fatal(bad, err, n)
-				}
+				decodeFrame(b, r, &d)
 			}
+			b.ReportMetric(b.Elapsed().Seconds()/float64(b.N)/100*1e9, "ns/entry")
 		})
+	}
+}
+
+// oneFrame is a file in memory with a frame of 100 entries, and how many bytes
+// these have.
+func oneFrame(t testing.TB, c Compression) (*frameReader, int64) {
+	w, batch, bytes := benchWriter(t, c)
+	w.gather(batch)
+	frame, h := w.pack(batch)
+	frame, _ = finishFrame(frame, &h, 1)
+	file := append(make([]byte, headerBytes), frame...)
+	h.synced = headerBytes
+	h.put(file[headerBytes:])
+	finishFrame(file[headerBytes:headerBytes+frameHeaderBytes+int(h.storedBytes)], &h, 1)
+	return &frameReader{file: vfs.NewMemFile(file), size: int64(len(file)), seed: 1}, bytes
+}
+
+func decodeFrame(t testing.TB, r *frameReader, d *decoder) {
+	f, bad, err := r.frameAt(headerBytes)
+	if bad != "" || err != nil {
+		t.Fatal(bad, err)
+	}
+	next, n := Index(1), 0
+	bad, err = d.frame(&f, &source{first: 1, last: 100}, &next, func(Entry) error { n++; return nil })
+	if bad != "" || err != nil || n != 100 {
+		t.Fatal(bad, err, n)
 	}
 }
 
