@@ -92,19 +92,166 @@ func BenchmarkBacklog(b *testing.B) {
 	}
 }
 
-// BenchmarkWheel: set one of 100,000 keys, now and then advance.
-func BenchmarkWheel(b *testing.B) {
+// BenchmarkTurns: 1,000 lanes with 64 items each that are due, of one account or
+// of 100. One operation takes the next item in turn and puts another into its
+// lane, so that every lane stays as long as it is.
+func BenchmarkTurns(b *testing.B) {
+	for name, accounts := range map[string]int{"accounts=1": 1, "accounts=100": 100} {
+		b.Run(name, func(b *testing.B) {
+			const lanes = 1000
+			s := New(Options{})
+			for n := range 64 * lanes {
+				s.Add(LaneKey{Account: uint64(n % accounts), Destination: uint64(n % lanes)}, due(n, clock), 0, clock)
+			}
+			b.ReportAllocs()
+			n := 64 * lanes
+			for b.Loop() {
+				turn(b, s, due(n, clock))
+				n++
+			}
+		})
+	}
+}
+
+// turn starts and ends the next attempt and adds it to its lane.
+func turn(t testing.TB, s *Scheduler, it Item) {
+	d, ok := s.Next(clock)
+	if !ok {
+		t.Fatal("nothing to start")
+	}
+	s.Done(d.Lane, d.Item.ID)
+	s.Recorded(d.Lane, d.Item.ID)
+	s.Add(d.Lane, it, 0, clock)
+}
+
+// wheelKeys is how many keys stand in the wheel that is measured.
+const wheelKeys = 100_000
+
+// keyAt goes through all keys in an order that the memory does not foresee.
+func keyAt(n uint32) uint32 { return 1 + uint32(uint64(n)*7919%wheelKeys) }
+
+// momentAt spreads moments over the hour after now.
+func momentAt(now Time, n uint32) Time { return now + Time(n*2654435761%3_600_000) }
+
+// filledWheel has wheelKeys keys, due within an hour: in all of its levels.
+func filledWheel() *wheel {
 	w := newWheel(clock)
-	now := clock
-	n := uint32(0)
-	for b.Loop() {
-		w.set(1+n*7919%100_000, now+Time(n*2654435761%3_600_000))
-		if n++; n%100 == 0 {
-			now += 10
-			w.advance(now)
-			for _, ok := w.takeExpired(); ok; _, ok = w.takeExpired() {
+	for n := range uint32(wheelKeys) {
+		w.set(1+n, momentAt(clock, n))
+	}
+	return w
+}
+
+// BenchmarkWheel: what each of its calls costs beside 100,000 keys.
+func BenchmarkWheel(b *testing.B) {
+	b.Run("insert", func(b *testing.B) { // a new key
+		w := filledWheel()
+		b.ReportAllocs()
+		for n := uint32(0); b.Loop(); n++ {
+			w.set(wheelKeys+1+n%wheelKeys, momentAt(clock, n))
+			if n%wheelKeys == wheelKeys-1 {
+				b.StopTimer()
+				for key := range uint32(wheelKeys) {
+					w.cancel(wheelKeys + 1 + key)
+				}
+				b.StartTimer()
 			}
 		}
+	})
+	b.Run("cancel", func(b *testing.B) {
+		w := filledWheel()
+		b.ReportAllocs()
+		for n := uint32(1); b.Loop(); n++ {
+			w.cancel(1 + n*7919%wheelKeys)
+			if n%wheelKeys == 0 {
+				b.StopTimer()
+				w = filledWheel()
+				b.StartTimer()
+			}
+		}
+	})
+	// One key at a time that is due in the present 2.56 s, so that it expires
+	// from where it was set.
+	b.Run("expire", func(b *testing.B) {
+		w, now := newWheel(clock), clock
+		b.ReportAllocs()
+		for n := uint32(1); b.Loop(); n++ {
+			now = waitOut(b, w, 1+n%wheelKeys, now, tickMs)
+		}
+	})
+	// One that is due in ten minutes and comes down through two levels.
+	b.Run("cascade", func(b *testing.B) {
+		w, now := newWheel(clock), clock
+		b.ReportAllocs()
+		for n := uint32(1); b.Loop(); n++ {
+			now = waitOut(b, w, 1+n%wheelKeys, now, 600_000)
+		}
+	})
+	// As the scheduler uses it: set again and again, and advanced now and then.
+	b.Run("mixed", func(b *testing.B) {
+		w, now := filledWheel(), clock
+		b.ReportAllocs()
+		for n := uint32(1); b.Loop(); n++ {
+			w.set(keyAt(n), momentAt(now, n))
+			if n%100 == 0 {
+				now += 10
+				w.advance(now)
+				for _, ok := w.takeExpired(); ok; _, ok = w.takeExpired() {
+				}
+			}
+		}
+	})
+}
+
+// waitOut sets a key, waits it out and takes it. It returns the time then.
+func waitOut(t testing.TB, w *wheel, key uint32, now, wait Time) Time {
+	w.set(key, now+wait)
+	now += wait + tickMs
+	w.advance(now)
+	if got, ok := w.takeExpired(); !ok || got != key {
+		t.Fatalf("%d expired, not %d", got, key)
+	}
+	return now
+}
+
+// Keys that the wheel has had before cost it no memory.
+func TestWheelDoesNotAllocate(t *testing.T) {
+	w, now, n := filledWheel(), clock, uint32(1)
+	if got := testing.AllocsPerRun(1000, func() {
+		for range 100 {
+			n++
+			w.set(keyAt(n), momentAt(now, n))
+			w.cancel(keyAt(n + wheelKeys/2))
+		}
+		now += 1000
+		w.advance(now)
+		for _, ok := w.takeExpired(); ok; _, ok = w.takeExpired() {
+		}
+	}); got != 0 {
+		t.Errorf("%v allocations for 100 keys", got)
+	}
+}
+
+// Turns over 1,000 lanes of 100 accounts cost no memory either.
+func TestATurnDoesNotAllocate(t *testing.T) {
+	const lanes = 1000
+	s := New(Options{})
+	for n := range 4 * lanes {
+		s.Add(LaneKey{Account: uint64(n % 100), Destination: uint64(n % lanes)}, due(n, clock), 0, clock)
+	}
+	n := 4 * lanes
+	run := func() {
+		for range lanes {
+			turn(t, s, due(n, clock))
+			n++
+		}
+	}
+	for range 20 {
+		run()
+	}
+	// The map of the runtime reorganises itself once in a long while.
+	if got := testing.AllocsPerRun(20, run); got > 2 {
+		t.Errorf("%v allocations for 1,000 turns", got)
 	}
 }
 
