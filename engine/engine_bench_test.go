@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/harepost/harepost/engine/state"
+)
+
+// rawReceiver is a target on loopback that answers 200 to every read and
+// allocates nothing while it does: what is counted or profiled beside it is the
+// engine's. A small request is one write, and so one read.
+func rawReceiver(t testing.TB) (target Target, answered *atomic.Int64) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered = new(atomic.Int64)
+	reply := []byte("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer c.Close()
+				for buf := make([]byte, 16<<10); ; answered.Add(1) {
+					if _, err := c.Read(buf); err != nil {
+						return
+					}
+					if _, err := c.Write(reply); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	// The engine and its transport, which are closed before, end the connections.
+	t.Cleanup(func() { ln.Close(); running.Wait() })
+	return targetOf(t, "http://"+ln.Addr().String()+"/v1/orders"), answered
+}
+
+// benchBody is 300 bytes of JSON.
+func benchBody() string {
+	const head = `{"id":"ord_123","event":"order.paid","amount":4200,"currency":"EUR","note":"`
+	return head + strings.Repeat("n", 300-len(head)-2) + `"}`
+}
+
+// benchOptions are as in production where that matters to the hot path: a log
+// and memtables large enough that neither ends while a benchmark runs.
+func benchOptions(t testing.TB) Options {
+	o := testOptions(t, vfs.NewMem())
+	o.LogSegmentBytes = 64 << 20
+	o.State = state.Options{CacheBytes: 64 << 20, MemTableBytes: 64 << 20}
+	return o
+}
+
+// BenchmarkDelivery is the whole way of a delivery but the API and the disk: send,
+// log, apply, attempt, record; with as many senders as wait for receipts. The
+// receiver's share is in the time and not in the allocations.
+func BenchmarkDelivery(b *testing.B) {
+	for name, sign := range map[string]bool{"plain": false, "signed": true} {
+		b.Run(name, func(b *testing.B) {
+			target, _ := rawReceiver(b)
+			e := openEngine(b, benchOptions(b))
+			a := newAccount(b, e)
+			s := sendTo(target, benchBody())
+			s.Sign = sign
+			s.Headers = []Header{{Name: "Content-Type", Value: "application/json"}}
+			sendMany(b, e, a, s, 2000, 64)
+			b.ReportAllocs()
+			b.ResetTimer()
+			sendMany(b, e, a, s, b.N, 64)
+		})
+	}
+}
+
+// sendMany sends s n times, from a number of senders at once, and waits until
+// everything is delivered.
+func sendMany(t testing.TB, e *Engine, a AccountID, s *Send, n, senders int) {
+	var sent atomic.Int64
+	var wg sync.WaitGroup
+	for range senders {
+		wg.Go(func() {
+			for sent.Add(1) <= int64(n) {
+				if _, err := e.Send(context.Background(), a, s); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	awaitCondition(t, "everything is delivered", func() bool { return e.state.Pending() == 0 })
+}
+
+// What a delivery allocates from Send to the record of its attempt, in all of the
+// engine's rooms together. On a disk that syncs at once almost every command has a
+// frame of its own, and three or four of these are that frame's; beside a real one
+// they are shared.
+func TestDeliveryAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool drop what it is given")
+	}
+	const n = 1000
+	for name, c := range map[string]struct {
+		sign bool
+		most float64
+	}{
+		"plain":  {false, 19},
+		"signed": {true, 21},
+	} {
+		target, answered := rawReceiver(t)
+		e := openEngine(t, benchOptions(t))
+		a := newAccount(t, e)
+		s := sendTo(target, benchBody())
+		s.Sign = c.sign
+		s.Headers = []Header{{Name: "Content-Type", Value: "application/json"}}
+		sendMany(t, e, a, s, 2*n, 256) // connections, workers, pools and maps
+		before := answered.Load()
+		got := testing.AllocsPerRun(5, func() { sendMany(t, e, a, s, n, 256) }) / n
+		if more := answered.Load() - before; more != 6*n { // and once to warm up
+			t.Errorf("%s: %d requests were answered, not %d", name, more, 6*n)
+		}
+		if got > c.most {
+			t.Errorf("%s: %.1f allocations a delivery, want at most %.0f", name, got, c.most)
+		}
+	}
+}
