@@ -16,8 +16,23 @@ import (
 func BenchmarkList(b *testing.B) {
 	s := openState(b, vfs.NewMem(), Options{MemTableBytes: 16 << 20, CacheBytes: 64 << 20})
 	fillFinished(b, s, 200_000)
+	b.ReportAllocs()
 	for b.Loop() {
 		page, err := s.List(1, &delivery.Filter{}, delivery.ID{}, 25)
+		if err != nil || len(page.Deliveries) != 25 {
+			b.Fatalf("%d deliveries, %v", len(page.Deliveries), err)
+		}
+	}
+}
+
+// BenchmarkListOfYoung reads the newest page of an account whose newest 10,000
+// deliveries wait for their first attempt.
+func BenchmarkListOfYoung(b *testing.B) {
+	f := newTraffic(b)
+	f.apply(b, f.accepts(b, 10_000, false))
+	b.ReportAllocs()
+	for b.Loop() {
+		page, err := f.state.List(1, &delivery.Filter{}, delivery.ID{}, 25)
 		if err != nil || len(page.Deliveries) != 25 {
 			b.Fatalf("%d deliveries, %v", len(page.Deliveries), err)
 		}
