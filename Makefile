@@ -11,6 +11,9 @@ PROFILES   ?= out/profiles
 BENCHFLAGS ?=
 TESTFLAGS  ?=
 PKG        ?= ./...
+BENCH      ?= .
+OLD        ?=
+NEW        ?= out/bench.txt
 
 TOOL := go tool -modfile=tools/go.mod
 
@@ -24,13 +27,14 @@ RACE :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: dead-letters retention openapi-client api-docs help demo build test race lint fuzz crash model bench profile vuln clean no-race format vet staticcheck signs
+.PHONY: dead-letters retention openapi-client api-docs help demo build test race lint fuzz crash model bench profile microbench microbench-smoke benchstat vuln clean no-race format vet staticcheck signs
 
 help: ## list the targets
-	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: PKG=./wal  TESTFLAGS='-run Torn -v'  FUZZTIME=30s"
-	@echo "           N=30 (crash)  N=1000000 (retention)  STEPS=1000000 (model)  COUNT=5 (race)  BENCHFLAGS='--rounds 5'"
+	@echo "           N=30 (crash)  N=1000000 (retention)  STEPS=1000000 (model)  COUNT=5 (race)  COUNT=10 (microbench)"
+	@echo "           BENCH=Apply (microbench)  OLD=before.txt NEW=out/bench.txt (benchstat)  BENCHFLAGS='--rounds 5'"
 
 demo: build ## everything on one screen: server, receiver, deliveries, retries, dead letters
 	bin/harepost demo
@@ -96,6 +100,28 @@ retention: ## what dropping N=1000000 finished deliveries writes, and how long i
 profile: build ## the same, short, with CPU profiles of both into PROFILES=out/profiles
 	@mkdir -p $(PROFILES)
 	bin/harepost bench throughput --dir out --rounds 1 --profile-dir $(PROFILES) $(BENCHFLAGS)
+
+# Found and not listed, so that none is left out. go runs the benchmarks of several
+# packages one after the other. Compare runs of an otherwise idle machine only:
+# benchstat takes a neighbour's load for a change.
+BENCHED = $(shell grep -rl --include='*_test.go' --exclude-dir=tools '^func Benchmark' . | xargs -n1 dirname | sort -u)
+GIVEN   = $(if $(filter file,$(origin $(1))),$(2),$($(1)))
+
+# tee hides the status of what it reads from: microbench.ok is there only after success.
+microbench: ## Go benchmarks matching BENCH=. of all packages or PKG=./wal, COUNT=10 times each, into out/bench.txt
+	@mkdir -p out
+	@rm -f out/microbench.ok
+	@(go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(call GIVEN,COUNT,10) -timeout 0 $(TESTFLAGS) $(call GIVEN,PKG,$(BENCHED)) \
+		&& touch out/microbench.ok) | tee out/bench.txt
+	@rm out/microbench.ok 2>/dev/null || { echo "*** a benchmark failed: see above" >&2; exit 1; }
+
+microbench-smoke: ## every Go benchmark once, to see that it runs, and the tests of allocations without -race
+	go test -count=1 -run Alloc -bench . -benchtime 1x -benchmem $(TESTFLAGS) $(call GIVEN,PKG,$(BENCHED))
+
+benchstat: ## what moved from OLD=before.txt to NEW=out/bench.txt, beyond the noise
+	@if [ ! -f "$(OLD)" ] || [ ! -f "$(NEW)" ]; then \
+		echo "usage: make benchstat OLD=before.txt NEW=out/bench.txt, both from make microbench" >&2; exit 1; fi
+	$(TOOL) benchstat $(OLD) $(NEW)
 
 vuln: ## known vulnerabilities in what we call, from the Go vulnerability database
 	tools/vuln.sh
