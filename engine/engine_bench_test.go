@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -9,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/harepost/harepost/engine/seal"
 	"github.com/harepost/harepost/engine/state"
 )
 
@@ -63,35 +66,66 @@ func benchOptions(t testing.TB) Options {
 	return o
 }
 
+func benchKeyring(t testing.TB) *seal.Keyring {
+	line, err := seal.NewKeyLine(rand.Reader, "k1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := seal.ParseKeyring([]byte(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 // BenchmarkDelivery is the whole way of a delivery but the API and the disk: send,
 // log, apply, attempt, record; with as many senders as wait for receipts. The
 // receiver's share is in the time and not in the allocations.
 func BenchmarkDelivery(b *testing.B) {
-	for name, sign := range map[string]bool{"plain": false, "signed": true} {
+	for name, c := range map[string]struct{ sign, keyed, sealed bool }{
+		"plain":  {},
+		"signed": {sign: true},
+		"keyed":  {keyed: true}, // each with an idempotency key of its own
+		"sealed": {sealed: true},
+	} {
 		b.Run(name, func(b *testing.B) {
 			target, _ := rawReceiver(b)
-			e := openEngine(b, benchOptions(b))
+			o := benchOptions(b)
+			if c.sealed {
+				o.Keyring = benchKeyring(b)
+			}
+			e := openEngine(b, o)
 			a := newAccount(b, e)
 			s := sendTo(target, benchBody())
-			s.Sign = sign
+			s.Sign = c.sign
 			s.Headers = []Header{{Name: "Content-Type", Value: "application/json"}}
-			sendMany(b, e, a, s, 2000, 64)
+			var keys []string
+			if c.keyed {
+				for n := range 2000 + b.N {
+					keys = append(keys, fmt.Sprintf("ord_%d-paid", n))
+				}
+			}
+			sendMany(b, e, a, s, keys, 2000, 64)
 			b.ReportAllocs()
 			b.ResetTimer()
-			sendMany(b, e, a, s, b.N, 64)
+			sendMany(b, e, a, s, keys[min(2000, len(keys)):], b.N, 64)
 		})
 	}
 }
 
-// sendMany sends s n times, from a number of senders at once, and waits until
-// everything is delivered.
-func sendMany(t testing.TB, e *Engine, a AccountID, s *Send, n, senders int) {
+// sendMany sends s n times, under one key after the other if there are any, from
+// a number of senders at once, and waits until everything is delivered.
+func sendMany(t testing.TB, e *Engine, a AccountID, s *Send, keys []string, n, senders int) {
 	var sent atomic.Int64
 	var wg sync.WaitGroup
 	for range senders {
+		own := *s
 		wg.Go(func() {
-			for sent.Add(1) <= int64(n) {
-				if _, err := e.Send(context.Background(), a, s); err != nil {
+			for i := int(sent.Add(1)); i <= n; i = int(sent.Add(1)) {
+				if len(keys) > 0 {
+					own.IdempotencyKey = keys[i-1]
+				}
+				if _, err := e.Send(context.Background(), a, &own); err != nil {
 					t.Error(err)
 					return
 				}
@@ -124,9 +158,9 @@ func TestDeliveryAllocations(t *testing.T) {
 		s := sendTo(target, benchBody())
 		s.Sign = c.sign
 		s.Headers = []Header{{Name: "Content-Type", Value: "application/json"}}
-		sendMany(t, e, a, s, 2*n, 256) // connections, workers, pools and maps
+		sendMany(t, e, a, s, nil, 2*n, 256) // connections, workers, pools and maps
 		before := answered.Load()
-		got := testing.AllocsPerRun(5, func() { sendMany(t, e, a, s, n, 256) }) / n
+		got := testing.AllocsPerRun(5, func() { sendMany(t, e, a, s, nil, n, 256) }) / n
 		if more := answered.Load() - before; more != 6*n { // and once to warm up
 			t.Errorf("%s: %d requests were answered, not %d", name, more, 6*n)
 		}

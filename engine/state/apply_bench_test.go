@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -19,6 +20,13 @@ type traffic struct {
 	index uint64
 	made  uint64
 	noise []byte
+	keyed bool // the accepts have idempotency keys, see hashOf
+}
+
+// hashOf is what the nth delivery was accepted under.
+func hashOf(n uint64) (hash [16]byte) {
+	binary.BigEndian.PutUint64(hash[:], n*0x9e3779b97f4a7c15) // as scattered as a hash is
+	return hash
 }
 
 // newTraffic begins with an account, in a state whose memtables are as large as
@@ -63,9 +71,11 @@ func (f *traffic) accepts(t testing.TB, n int, stored bool) []Entry {
 		body := make([]byte, 300)
 		copy(body, f.noise[f.made*149%(1<<20-150):][:150])
 		rec.BodyCRC = delivery.BodyCRC(body)
+		cmd := command.AppendAccept(nil, &command.Accept{
+			Stored: stored, Destination: rec.Target.Destination(), Idempotent: f.keyed, Hash: hashOf(f.made),
+			Record: delivery.AppendRecord(nil, &rec), Body: body,
+		})
 		f.made++
-		cmd := command.AppendAccept(nil, &command.Accept{Stored: stored, Destination: rec.Target.Destination(),
-			Record: delivery.AppendRecord(nil, &rec), Body: body})
 		_, r, err := command.Parse(cmd)
 		if err != nil {
 			t.Fatal(err)
@@ -186,6 +196,33 @@ func BenchmarkFindPending(b *testing.B) {
 					b.Fatal(len(body), err)
 				}
 				n++
+			}
+		})
+	}
+}
+
+// BenchmarkIdempotent looks for a key beside 200,000 others, which most sends do
+// not find, and finds one.
+func BenchmarkIdempotent(b *testing.B) {
+	f := newTraffic(b)
+	f.keyed = true
+	const n = 200_000
+	for range n / 1000 {
+		accepts := f.accepts(b, 1000, false)
+		f.apply(b, accepts)
+		f.apply(b, attempts(accepts, 1, delivery.Delivered))
+	}
+	if err := f.state.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	for name, first := range map[string]uint64{"miss": n, "hit": 0} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := uint64(0); b.Loop(); i++ {
+				_, found, err := f.state.Idempotent(1, hashOf(first+i*7919%n), epoch.Add(time.Second), 24*time.Hour)
+				if err != nil || found != (first == 0) {
+					b.Fatal(found, err)
+				}
 			}
 		})
 	}
