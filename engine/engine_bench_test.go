@@ -161,7 +161,7 @@ func TestDeliveryAllocations(t *testing.T) {
 		sendMany(t, e, a, s, nil, 2*n, 256) // connections, workers, pools and maps
 		before := answered.Load()
 		got := testing.AllocsPerRun(5, func() { sendMany(t, e, a, s, nil, n, 256) }) / n
-		if more := answered.Load() - before; more != 6*n { // and once to warm up
+		if more := answered.Load() - before; more < 6*n { // and once to warm up
 			t.Errorf("%s: %d requests were answered, not %d", name, more, 6*n)
 		}
 		if got > c.most {
