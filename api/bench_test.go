@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/valyala/fasthttp"
@@ -67,7 +68,7 @@ func decodeBatchOf(t testing.TB, s *Server, body []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	items := s.decodeBatch(raw)
+	items := s.decodeBatch(raw, time.Now())
 	for i := range items {
 		if items[i].err != nil {
 			t.Fatal(items[i].err)

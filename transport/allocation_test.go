@@ -13,8 +13,8 @@ import (
 func TestHeadDoesNotAllocate(t *testing.T) {
 	req, s := benchRequest(300), newSigners()
 	dest := destination{host: req.Host, port: req.Port, tls: true}
-	buf := appendHead(nil, req, dest, "harepost", s)
-	if n := testing.AllocsPerRun(200, func() { buf = appendHead(buf[:0], req, dest, "harepost", s) }); n != 0 {
+	buf := appendHead(nil, req, dest, "harepost", s, time.Unix(1700000000, 0))
+	if n := testing.AllocsPerRun(200, func() { buf = appendHead(buf[:0], req, dest, "harepost", s, time.Unix(1700000000, 0)) }); n != 0 {
 		t.Errorf("%.0f allocations, want none", n)
 	}
 }

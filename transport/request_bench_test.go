@@ -23,11 +23,11 @@ func BenchmarkHead(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			req, s := benchRequest(300, secrets...), newSigners()
 			dest := destination{host: req.Host, port: req.Port, tls: true}
-			buf := appendHead(nil, req, dest, "harepost", s)
+			buf := appendHead(nil, req, dest, "harepost", s, time.Unix(1700000000, 0))
 			b.SetBytes(int64(len(buf)))
 			b.ReportAllocs()
 			for b.Loop() {
-				buf = appendHead(buf[:0], req, dest, "harepost", s)
+				buf = appendHead(buf[:0], req, dest, "harepost", s, time.Unix(1700000000, 0))
 			}
 		})
 	}

@@ -164,22 +164,31 @@ func findPending(r pebble.Reader, a account.ID, id delivery.ID, n uint32) (Store
 // after now's is looked at too.
 func (s *State) Idempotent(a account.ID, hash [16]byte, now time.Time, window time.Duration) (delivery.ID, bool, error) {
 	since := now.Add(-window).UnixMilli()
-	for b := int64(bucketOf(now.UnixMilli())) + 1; b >= int64(bucketOf(since)); b-- {
-		v, closer, err := s.db.Get(appendIdempotency(nil, uint32(b), a, hash))
-		if errors.Is(err, pebble.ErrNotFound) {
+	newest, oldest := bucketOf(now.UnixMilli())+1, bucketOf(since)
+	// One iterator for all buckets, and the filters of the last level too, which
+	// Get does not ask: most keys are not there.
+	it, err := s.db.NewIter(&pebble.IterOptions{
+		LowerBound:   appendIdempotency(nil, oldest, 0, [16]byte{}),
+		UpperBound:   appendIdempotency(nil, newest+1, 0, [16]byte{}),
+		UseL6Filters: true,
+	})
+	if err != nil {
+		return delivery.ID{}, false, fmt.Errorf("state: idempotency key: %w", err)
+	}
+	var key []byte
+	for back := range newest - oldest + 1 {
+		key = appendIdempotency(key[:0], newest-back, a, hash)
+		if !it.SeekPrefixGE(key) {
 			continue
 		}
-		if err != nil {
-			return delivery.ID{}, false, fmt.Errorf("state: idempotency key: %w", err)
-		}
 		var id delivery.ID
-		copy(id[:], v)
-		if err := closer.Close(); err != nil {
-			return delivery.ID{}, false, err
-		}
+		copy(id[:], it.Value())
 		if id.UnixMilli() > since {
-			return id, true, nil
+			return id, true, it.Close()
 		}
+	}
+	if err := it.Close(); err != nil {
+		return delivery.ID{}, false, fmt.Errorf("state: idempotency key: %w", err)
 	}
 	return delivery.ID{}, false, nil
 }

@@ -56,7 +56,9 @@ func Open(dir string, o Options) (*State, error) {
 		flushed: make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		broken:  make(chan struct{}),
-		cache:   pebble.NewCache(o.CacheBytes),
+		// Pebble takes its memtables out of the cache's budget, two of them all the
+		// time: without room for them nothing would be left for blocks.
+		cache: pebble.NewCache(o.CacheBytes + 2*o.MemTableBytes),
 	}
 	s.young.init()
 	db, err := pebble.Open(dir, s.pebbleOptions())
