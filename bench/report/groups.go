@@ -169,8 +169,22 @@ func (r *Report) Groups() []Group {
 // Ratios are those of every system against each yardstick of the same run: all
 // rated metrics against Forwarder, latencies against Direct.
 func (r *Report) Ratios() []Ratio {
-	cells, measures := r.cells(), r.measures()
 	var ratios []Ratio
+	r.pairs(func(system, against string, load Load, m measure, of, added []float64) {
+		ratio := Ratio{System: system, Against: against, Load: load, Metric: m.Name, Ratio: rangeOf(of)}
+		if against == Direct {
+			more := rangeOf(added)
+			ratio.Added = &more
+		}
+		ratios = append(ratios, ratio)
+	})
+	return ratios
+}
+
+// pairs calls each with the ratios and the differences of every system to each
+// of its yardsticks, round by round, where there are any.
+func (r *Report) pairs(each func(system, against string, load Load, m measure, ratios, added []float64)) {
+	cells, measures := r.cells(), r.measures()
 	for _, load := range r.loads() {
 		for _, system := range r.systems() {
 			for _, against := range yardsticks(system) {
@@ -178,21 +192,14 @@ func (r *Report) Ratios() []Ratio {
 					if !m.Rated || against == Direct && m.latency == "" {
 						continue
 					}
-					of, added := pair(m, cells[cell{system, load}], cells[cell{against, load}])
-					if len(of) == 0 {
-						continue
+					ratios, added := pair(m, cells[cell{system, load}], cells[cell{against, load}])
+					if len(ratios) > 0 {
+						each(system, against, load, m, ratios, added)
 					}
-					ratio := Ratio{System: system, Against: against, Load: load, Metric: m.Name, Ratio: rangeOf(of)}
-					if against == Direct {
-						more := rangeOf(added)
-						ratio.Added = &more
-					}
-					ratios = append(ratios, ratio)
 				}
 			}
 		}
 	}
-	return ratios
 }
 
 // yardsticks are what a system is compared with.

@@ -16,6 +16,7 @@ const textWidth = 118
 type table struct {
 	labels  []column // repeated on every stripe, aligned left
 	columns []column // aligned right
+	width   int      // of the terminal
 }
 
 type column struct {
@@ -40,10 +41,10 @@ func (t table) write(b *strings.Builder) {
 			for _, c := range t.columns[to:next] {
 				more += c.width() + gap
 			}
-			if to > from && width+more-gap > textWidth {
+			if to > from && width+more-gap > t.width {
 				break
 			}
-			if width+more-gap > textWidth { // too wide even alone
+			if width+more-gap > t.width { // too wide even alone
 				next, more = to+1, t.columns[to].width()+gap
 			}
 			width, to = width+more, next

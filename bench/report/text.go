@@ -227,7 +227,7 @@ var alwaysShown = map[string]bool{Lost: true, Duplicates: true}
 
 // layOut makes a table of rows with a column for each measure that they have.
 func (r *Report) layOut(rows []row, terse bool) table {
-	var t table
+	t := table{width: textWidth}
 	if terse {
 		t.labels = append(t.labels, loadColumn(rows))
 	}
