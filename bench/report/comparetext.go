@@ -89,14 +89,10 @@ func changeTable(changes []Change) table {
 	shift, p, from, to := column{title: "change"}, column{title: "p"}, column{title: "A"}, column{title: "B"}
 	for _, c := range changes {
 		s := scaleFor(c.Unit, []float64{c.A.Median, c.A.Max, c.B.Median, c.B.Max})
-		title := c.Title
-		if s.Unit != "" {
-			title += ", " + s.Unit
-		}
 		verdict.cells = append(verdict.cells, strings.ToUpper(string(c.Verdict)))
 		load.cells = append(load.cells, c.Load.String())
 		what.cells = append(what.cells, c.what())
-		metric.cells = append(metric.cells, title)
+		metric.cells = append(metric.cells, s.title(c.Title))
 		shift.cells = append(shift.cells, c.shiftText())
 		p.cells = append(p.cells, fmt.Sprintf("%.3f", c.P))
 		from.cells = append(from.cells, s.rangeText(c.A))

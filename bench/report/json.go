@@ -151,6 +151,9 @@ func (r *Report) validate() error {
 		if round.System == "" {
 			return fmt.Errorf(`the field "rounds[%d].system" is missing or empty`, i)
 		}
+		if !finite(round.Load.Value) {
+			return fmt.Errorf(`the field "rounds[%d].load.value" is %v, beyond %v`, i, round.Load.Value, greatest)
+		}
 		if round.Number < 1 {
 			return fmt.Errorf(`the field "rounds[%d].number" is %d, want at least 1`, i, round.Number)
 		}

@@ -26,7 +26,12 @@ func rangeOf(values []float64) Range {
 	return Range{Median: v[(n-1)/2]/2 + v[n/2]/2, Min: v[0], Max: v[n-1], Rounds: n}
 }
 
-func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+// greatest is beyond what anything measured can be. It keeps sums, scales and
+// axes within what a float64 can say, whatever a file holds.
+const greatest = 1e18
+
+// finite reports whether v is a number to reckon with.
+func finite(v float64) bool { return math.Abs(v) <= greatest }
 
 // A scale is the unit in which a column or an axis is read, chosen so that its
 // numbers are short.
@@ -61,6 +66,14 @@ func scaleFor(unit string, values []float64) scale {
 	default:
 		return scale{unit, 1, whole}
 	}
+}
+
+// title adds the unit to the title of a column or an axis.
+func (s scale) title(title string) string {
+	if s.Unit == "" {
+		return title
+	}
+	return title + ", " + shorten(s.Unit, 12)
 }
 
 // text writes a value in the scale, without its unit.

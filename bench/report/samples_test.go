@@ -155,3 +155,61 @@ func sampleOutage(seed uint64) *Report {
 	r.Findings = []Finding{{"time to drain", 14_200, "ms", Lower}, {"peak rate to the receiver", 12_600, "/s", Neither}}
 	return r
 }
+
+// sampleLongSweep is a sweep of sixty loads.
+func sampleLongSweep() *Report {
+	var rates []float64
+	for i := range 60 {
+		rates = append(rates, float64(600*(i+1)))
+	}
+	return sampleSweep(8, rates, 3)
+}
+
+// sampleVariants has loads of the same value, told apart by their variant, and one
+// that only a newer program knows the metric of.
+func sampleVariants() *Report {
+	r, s := sampleReport("noisy-tenant"), newSampler(12)
+	for number := 1; number <= 3; number++ {
+		for _, rate := range []float64{1000, 2000} {
+			for _, variant := range []string{"solo", "beside black holes"} {
+				p50 := 0.5
+				if variant != "solo" {
+					p50 = 0.6
+				}
+				r.Rounds = append(r.Rounds, Round{
+					System: Engine, Number: number, Load: Load{"healthy rate", rate, "/s", variant},
+					Values:    map[string]float64{DeliveredRate: s.near(rate, 0.01), "moon_phase": s.near(3, 0.2)},
+					Latencies: map[string]Distribution{"arrival": s.latency(10_000, p50, 1.1)},
+				})
+			}
+		}
+	}
+	return r
+}
+
+// hostileText is in every text of hostileReport.
+const hostileText = `"'><script>alert(1)</script><svg onload=alert(2)>{{.}}</title></style>` + "\x1b[2J\u202e"
+
+// hostileReport has names that would be markup, and numbers beyond all measure.
+func hostileReport() *Report {
+	x := hostileText
+	r := sampleVariants()
+	r.Scenario, r.Durability, r.Command = x, x, []string{x, x}
+	r.Versions = Versions{x, x, x}
+	r.Machine = Machine{CPU: x, Kernel: x, Filesystem: x, Disk: x, LoadAverage: x}
+	r.Settings = []Setting{{x, x}}
+	r.Findings = []Finding{{x, 1, x, Neither}, {"no number", math.Inf(1), "", Neither}}
+	r.Notes = []string{x}
+	for i := range r.Rounds {
+		round := &r.Rounds[i]
+		round.System += x
+		round.Load.Axis, round.Load.Unit, round.Load.Variant = x, x, round.Load.Variant+x
+		round.FirstFailure = x
+		round.Values[x] = 1
+		round.Values[CPU] = []float64{-5, 1e308, math.NaN(), 0, 5e-324}[i%5]
+		round.Latencies[x] = Distribution{Quantiles: []Quantile{{50, 1e-300}, {100, math.Inf(1)}}}
+		round.Timeline = []Sample{{-1 << 63, map[string]float64{x: 1}}, {1, map[string]float64{x: 1e18}}, {1<<63 - 1, map[string]float64{x: -1e18}}}
+	}
+	r.Rounds = append(r.Rounds, Round{System: "", Number: 1, Load: Load{Axis: x, Value: math.NaN()}, Values: map[string]float64{DeliveredRate: 5}})
+	return r
+}

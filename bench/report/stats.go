@@ -8,7 +8,7 @@ import (
 // maxExactRounds bounds the rounds, of both samples together, for which the
 // exact distribution is counted. Above it the normal one is closer than anybody
 // needs.
-const maxExactRounds = 60
+const maxExactRounds = 40
 
 // rankSum is the p-value, of two sides, of the test of Mann and Whitney: how often
 // chance alone would rank two samples of the same distribution as far apart as a

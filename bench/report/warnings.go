@@ -43,7 +43,7 @@ func (r *Report) Warnings() []string {
 		out = append(out, fmt.Sprintf("the load average before was %s: somebody else was at work", r.Machine.LoadAverage))
 	}
 	out = append(out, r.ceilingWarnings()...)
-	if late := r.greatest(GeneratorLateMax); late > lateMS {
+	if late := r.most(GeneratorLateMax); late > lateMS {
 		out = append(out, fmt.Sprintf("the generator was up to %s behind its schedule: the load was not the one asked for", quantity(late, "ms")))
 	}
 	if r.Quick {
@@ -127,13 +127,13 @@ func (r *Report) total(name string) (sum float64) {
 	return sum
 }
 
-func (r *Report) greatest(name string) (greatest float64) {
+func (r *Report) most(name string) (most float64) {
 	for _, round := range r.Rounds {
 		if v := round.Values[name]; finite(v) {
-			greatest = max(greatest, v)
+			most = max(most, v)
 		}
 	}
-	return greatest
+	return most
 }
 
 // fewestRounds is the least number of rounds of any group.
