@@ -99,13 +99,13 @@ func (r *Report) cards() []card {
 // sheets have all numbers: a table for each load, a row for each measure.
 func (r *Report) sheets() []sheet {
 	var sheets []sheet
-	measures, loads := r.measures(), r.loads()
+	measures, loads, of := r.measures(), r.loads(), r.rows()
 	for _, load := range loads {
-		rows := r.rowsOf(load)
+		rows := of[load]
 		if len(loads) >= manyLoads {
 			rows = slices.DeleteFunc(rows, row.minor)
 		}
-		t := sheet{Caption: fmt.Sprintf("%s; %s", load, r.caption(rows)), Heads: []string{""}}
+		t := sheet{Caption: fmt.Sprintf("%s; %s", load, caption(rows)), Heads: []string{""}}
 		for _, row := range rows {
 			t.Heads = append(t.Heads, row.label)
 		}

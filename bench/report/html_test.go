@@ -93,7 +93,7 @@ func TestPageShowsWhatThereIs(t *testing.T) {
 	check("throughput", "--engine-flag=--lane-concurrency=128", "By system", "35,897 (32,598 to 41,145)", "0.821", "Latency by percentile", "All numbers")
 	check("sweep", "Over rate", "Latency over rate", "arrival p99.9, ms (logarithmic)", "rate, /s (logarithmic)", "so waiting is not hidden")
 	check("outage", "Over time", "time, s", "pending", "RSS, MiB", "time to drain", "14.2 s")
-	check("broken", "12 ACKNOWLEDGED SENDS WERE LOST", "in memory", "connection refused")
+	check("broken", "ACKNOWLEDGED SENDS LOST: 12", "in memory", "connection refused")
 	check("empty", "nothing was measured")
 	check("variants", "engine, beside black holes", "moon phase")
 	for name, plots := range map[string]int{"throughput": 7, "sweep": 20, "outage": 6, "empty": 0} {

@@ -8,22 +8,21 @@ import (
 	"maps"
 )
 
-// Bounds of what Read takes. The longest soak with a sample a second is below a
-// tenth of them.
+// Bounds of what Read takes. A soak of a day with ten numbers a second is a fifth
+// of them.
 const (
-	maxJSONBytes = 64 << 20
+	maxJSONBytes = 128 << 20
 	maxRounds    = 100_000
 )
 
 // WriteJSON writes the report for programs: itself, and beside it the groups and
 // ratios that follow from its rounds. Numbers that are not finite are left out,
-// as JSON has none.
+// as JSON has none. It is one line: indented, a long timeline is three times as
+// large.
 func (r *Report) WriteJSON(w io.Writer) error {
 	clean := r.finite()
 	clean.Format = FormatVersion
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	err := enc.Encode(struct {
+	err := json.NewEncoder(w).Encode(struct {
 		*Report
 		Groups []Group  `json:"groups"`
 		Ratios []Ratio  `json:"ratios"`
@@ -91,13 +90,15 @@ func (d Distribution) check() error {
 
 // Read reads what WriteJSON wrote. It takes fields it does not know, and refuses
 // any other format than its own.
-func Read(in io.Reader) (*Report, error) {
-	text, err := io.ReadAll(io.LimitReader(in, maxJSONBytes+1))
+func Read(in io.Reader) (*Report, error) { return read(in, maxJSONBytes) }
+
+func read(in io.Reader, mostBytes int) (*Report, error) {
+	text, err := io.ReadAll(io.LimitReader(in, int64(mostBytes)+1))
 	if err != nil {
 		return nil, fmt.Errorf("report: read: %w", err)
 	}
-	if len(text) > maxJSONBytes {
-		return nil, fmt.Errorf("report: read: more than %s of JSON", quantity(maxJSONBytes, "B"))
+	if len(text) > mostBytes {
+		return nil, fmt.Errorf("report: read: more than %s of JSON", quantity(float64(mostBytes), "B"))
 	}
 	// The format first: of another one, no other field may be judged.
 	var head struct {

@@ -43,7 +43,7 @@ type scale struct {
 
 // scaleFor chooses the scale of values, which have unit.
 func scaleFor(unit string, values []float64) scale {
-	largest, whole := 0.0, unit == ""
+	largest, whole := 0.0, unit == "" || unit == "B"
 	for _, v := range values {
 		if finite(v) {
 			largest = max(largest, math.Abs(v))

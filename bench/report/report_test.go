@@ -135,8 +135,13 @@ func TestReadNamesWhatIsWrong(t *testing.T) {
 	check(`{"format": 1, "scenario": "x", "rounds": [{"system": "engine", "number": 1, "values": {"accepted": "many"}}]}`, "values")
 	check(`{"format": 1, "scenario": "x", "rounds": [{"system": "engine", "number": 1, "latencies": {"answer": {"quantiles": [{"percent": 99}, {"percent": 50}]}}}]}`,
 		`"rounds[0].latencies["answer"]"`, "quantiles[1]")
-	check(`{"format": 1, "scenario": "`+strings.Repeat("x", maxJSONBytes)+`"}`, "more than 64.0 MiB")
-
+	const small = `{"format": 1, "scenario": "x"}`
+	if _, err := read(strings.NewReader(small), len(small)); err != nil {
+		t.Errorf("as many bytes as allowed: %v", err)
+	}
+	if _, err := read(strings.NewReader(small), len(small)-1); err == nil || !strings.Contains(err.Error(), "more than 29 B") {
+		t.Errorf("a byte too many: %v", err)
+	}
 	r, err := Read(strings.NewReader(`{"format": 1, "scenario": "x", "of_tomorrow": {"a": 1}}`))
 	if err != nil || r.Scenario != "x" {
 		t.Errorf("with an unknown field: %+v, %v", r, err)

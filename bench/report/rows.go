@@ -21,21 +21,18 @@ func (r row) minor() bool {
 	return strings.HasPrefix(r.label, Forwarder+" ") || strings.HasSuffix(r.label, " / "+Direct)
 }
 
-// rowsOf are the rows of one load: its groups, and below them their ratios.
-func (r *Report) rowsOf(load Load) []row {
-	var rows []row
+// rows are those of each load: its groups, and below them their ratios.
+func (r *Report) rows() map[Load][]row {
+	rows := map[Load][]row{}
 	for _, g := range r.Groups() {
-		if g.Load == load {
-			rows = append(rows, row{load, g.System, g.Rounds, g.Values, false})
-		}
+		rows[g.Load] = append(rows[g.Load], row{g.Load, g.System, g.Rounds, g.Values, false})
 	}
-	for _, ratio := range r.Ratios() {
-		if ratio.Load != load {
-			continue
-		}
-		rows = addTo(rows, row{load: load, label: ratio.System + " / " + ratio.Against, plain: true}, ratio.Metric, ratio.Ratio)
-		if ratio.Added != nil {
-			rows = addTo(rows, row{load: load, label: ratio.System + " - " + ratio.Against}, ratio.Metric, *ratio.Added)
+	for _, of := range r.Ratios() {
+		ratio := row{load: of.Load, label: of.System + " / " + of.Against, plain: true}
+		rows[of.Load] = addTo(rows[of.Load], ratio, of.Metric, of.Ratio)
+		if of.Added != nil {
+			added := row{load: of.Load, label: of.System + " - " + of.Against}
+			rows[of.Load] = addTo(rows[of.Load], added, of.Metric, *of.Added)
 		}
 	}
 	return rows
@@ -53,7 +50,7 @@ func addTo(rows []row, to row, name string, value Range) []row {
 }
 
 // caption says what the numbers of a block are.
-func (r *Report) caption(rows []row) string {
+func caption(rows []row) string {
 	least, most := 0, 0
 	for _, row := range rows {
 		if row.rounds > 0 {

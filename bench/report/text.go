@@ -137,17 +137,17 @@ func (r *Report) writeTables(b *strings.Builder) {
 	if len(loads) == 0 {
 		return
 	}
+	of := r.rows()
 	if len(loads) < manyLoads {
 		for _, load := range loads {
-			rows := r.rowsOf(load)
-			fmt.Fprintf(b, "\n%s; %s\n", load, r.caption(rows))
-			r.layOut(rows, false).write(b)
+			fmt.Fprintf(b, "\n%s; %s\n", load, caption(of[load]))
+			r.layOut(of[load], false).write(b)
 		}
 		return
 	}
 	var rows []row
 	for _, load := range loads {
-		rows = append(rows, slices.DeleteFunc(r.rowsOf(load), row.minor)...)
+		rows = append(rows, slices.DeleteFunc(of[load], row.minor)...)
 	}
 	fmt.Fprintf(b, "\n%s; medians, ranges in the other forms of this report\n", plural(len(loads), "load"))
 	r.layOut(rows, true).write(b)

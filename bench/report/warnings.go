@@ -28,7 +28,7 @@ var inMemory = map[string]bool{"tmpfs": true, "ramfs": true}
 func (r *Report) Warnings() []string {
 	var out []string
 	if lost := r.total(Lost); lost > 0 {
-		out = append(out, fmt.Sprintf("%s ACKNOWLEDGED SENDS WERE LOST", quantity(lost, "")))
+		out = append(out, fmt.Sprintf("ACKNOWLEDGED SENDS LOST: %s", quantity(lost, "")))
 	}
 	if len(r.Rounds) == 0 {
 		out = append(out, "nothing was measured")
