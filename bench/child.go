@@ -16,6 +16,7 @@ const (
 	roleReceiver  = "receiver"
 	roleForwarder = "forwarder"
 	roleGenerator = "generator"
+	roleTrivial   = "trivial"
 )
 
 // A request is one line from the parent to a child, after the first line, which
@@ -38,8 +39,14 @@ const (
 type (
 	receiverReady  struct{ Targets []string }
 	forwarderReady struct{ Addr string }
-	generatorReady struct{ Measuring bool } // said when the warm-up is over
+	trivialReady   struct{ Addr string }
 )
+
+// generatorSaid is one line of a generator: how far it is, or what it did.
+type generatorSaid struct {
+	Generating *Generating `json:"generating,omitempty"`
+	Done       *Generated  `json:"done,omitempty"`
+}
 
 type forwarderStatus struct {
 	Lost uint64 `json:"lost"`
@@ -58,6 +65,8 @@ func Child(ctx context.Context, role string, in io.Reader, out io.Writer) error 
 		err = lines.forwarder()
 	case roleGenerator:
 		err = lines.generator(ctx)
+	case roleTrivial:
+		err = lines.trivial()
 	default:
 		err = errors.New("no such role")
 	}
@@ -149,11 +158,28 @@ func (t talk) generator(ctx context.Context) error {
 		return err
 	}
 	var said error
-	g, err := Generate(ctx, o, func() { said = t.enc.Encode(generatorReady{true}) })
+	g, err := Generate(ctx, o, func(far Generating) {
+		said = errors.Join(said, t.enc.Encode(generatorSaid{Generating: &far}))
+	})
 	if err := errors.Join(err, said); err != nil {
 		return err
 	}
-	return t.enc.Encode(g)
+	return t.enc.Encode(generatorSaid{Done: &g})
+}
+
+func (t talk) trivial() error {
+	if err := t.dec.Decode(new(struct{})); err != nil {
+		return err
+	}
+	s, err := serveTrivial()
+	if err != nil {
+		return err
+	}
+	err = t.enc.Encode(trivialReady{s.listeners[0].Addr().String()})
+	if err == nil {
+		err = t.serve(func(q request) (any, error) { return nil, fmt.Errorf("asked to %q", q.Do) })
+	}
+	return errors.Join(err, s.close())
 }
 
 // profileSelf writes a CPU profile of this process over the next d.

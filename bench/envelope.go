@@ -24,42 +24,47 @@ var errNoTarget = errors.New("no target")
 // is refused, an escaped body is unescaped.
 func readEnvelope(request []byte) (envelope, error) {
 	var e envelope
-	s := scanner{data: request}
-	if err := s.expect('{'); err != nil {
+	if err := eachMember(request, e.set); err != nil {
 		return e, err
-	}
-	for first := true; ; first = false {
-		c, err := s.peek()
-		if err != nil {
-			return e, err
-		}
-		if c == '}' {
-			break
-		}
-		if !first {
-			if err := s.expect(','); err != nil {
-				return e, err
-			}
-		}
-		name, err := s.value()
-		if err != nil {
-			return e, err
-		}
-		if err := s.expect(':'); err != nil {
-			return e, err
-		}
-		value, err := s.value()
-		if err != nil {
-			return e, err
-		}
-		if err := e.set(name, value); err != nil {
-			return e, err
-		}
 	}
 	if len(e.Target) == 0 {
 		return e, errNoTarget
 	}
 	return e, nil
+}
+
+// eachMember calls member with the name, in its quotes, and the value of every
+// member of an object.
+func eachMember(object []byte, member func(name, value []byte) error) error {
+	s := scanner{data: object}
+	if err := s.expect('{'); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		c, err := s.peek()
+		if err != nil || c == '}' {
+			return err
+		}
+		if !first {
+			if err := s.expect(','); err != nil {
+				return err
+			}
+		}
+		name, err := s.value()
+		if err != nil {
+			return err
+		}
+		if err := s.expect(':'); err != nil {
+			return err
+		}
+		value, err := s.value()
+		if err != nil {
+			return err
+		}
+		if err := member(name, value); err != nil {
+			return err
+		}
+	}
 }
 
 func (e *envelope) set(name, value []byte) (err error) {

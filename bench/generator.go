@@ -4,98 +4,183 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/harepost/harepost/bench/report"
 )
 
 // GeneratorOptions say what load to make.
 type GeneratorOptions struct {
-	Addr          string        // host:port of the system under load
-	Authorization string        // value of the header, empty: none
-	Targets       []string      // URLs to send to; connections take turns
-	Connections   int           // one request in flight on each
-	Warmup        time.Duration // load before the measuring begins
-	Duration      time.Duration // of the measuring
-	PayloadBytes  int           // of each delivery, at least minPayloadBytes
-	Run           uint32        // written into every mark
+	// URL of the system under load: scheme, host and port.
+	URL string `json:"url,omitempty"`
+	// Direct posts the payloads to the targets themselves, as somebody would who
+	// has no system between. Then URL, Keys, Batch, Repeat and Delivery say nothing.
+	Direct bool `json:"direct,omitempty"`
+
+	// Keys are API keys, one of each account; sends take turns. None: no header.
+	Keys []string `json:"keys,omitempty"`
+	// Targets are the URLs to send to; the sends of an account take turns, and a
+	// URL that is there twice gets twice as much. A direct POST goes to that of its
+	// connection.
+	Targets []string `json:"targets"`
+
+	// Connections to the system, one request under way on each. In an open loop
+	// they bound what is under way: what is due beyond it waits, and its waiting
+	// is part of its latency.
+	Connections int `json:"connections"`
+	// Rate is that of an open loop, in sends a second. Zero: a closed loop, in
+	// which each connection sends as soon as it has its answer.
+	Rate    Rate `json:"rate"`
+	Poisson bool `json:"poisson,omitempty"` // arrivals at random instead of evenly
+
+	Batch   int     `json:"batch,omitempty"` // sends of a batch; 0: POST /v1/send
+	Payload Sizes   `json:"payload"`
+	Repeat  float64 `json:"repeat,omitempty"` // share of requests that repeat the last one, idempotency keys and all
+	// Delivery is the JSON of every send's "delivery", its policy. Empty: none.
+	Delivery string `json:"delivery,omitempty"`
+
+	Warmup   time.Duration `json:"warmup_ns"`   // load before the measuring begins
+	Duration time.Duration `json:"duration_ns"` // of the measuring
+	Run      uint32        `json:"run"`         // written into every mark
+	Seed     uint64        `json:"seed"`        // of Poisson arrivals
 }
 
 const (
-	// answerWait bounds how long the generator waits for one answer. The
-	// engine answers or refuses earlier.
+	// answerWait bounds how long the generator waits for one answer, and for the
+	// backlog of an open loop at its end. The engine answers or refuses earlier.
 	answerWait = 30 * time.Second
-	// refusedPause is what a connection waits after 429 or 503: less than the
-	// Retry-After of whole seconds, so that the load comes back quickly, and
-	// long enough that refusals do not become the load.
+	// refusedPause is what a connection of a closed loop waits after 429 or 503:
+	// less than the Retry-After of whole seconds, so that the load comes back
+	// quickly, and long enough that refusals do not become the load. An open loop
+	// goes by its schedule.
 	refusedPause = 50 * time.Millisecond
 	// failuresInRow is how many failed requests end a connection's work.
 	failuresInRow = 10
+	// progressEvery is how often the generator says how far it is.
+	progressEvery = 200 * time.Millisecond
 )
+
+func (o GeneratorOptions) validate() error {
+	switch {
+	case len(o.Targets) == 0 || o.Connections < 1 || o.Duration <= 0:
+		return fmt.Errorf("bench: generator: %d targets, %d connections, %s (at least 1, 1 and some time)", len(o.Targets), o.Connections, o.Duration)
+	case o.Payload.at == nil:
+		return errors.New("bench: generator: no payload sizes")
+	case o.Batch < 0 || o.Batch > 50_000:
+		return fmt.Errorf("bench: generator: batches of %d, want 1 to 50,000", o.Batch)
+	case o.Direct && (o.Batch > 0 || o.Repeat > 0):
+		return errors.New("bench: generator: a direct POST has no batches and no idempotency keys")
+	case !(o.Repeat >= 0 && o.Repeat < 1):
+		return fmt.Errorf("bench: generator: a share of %g repetitions, want 0 to below 1", o.Repeat)
+	}
+	return nil
+}
 
 // Generated says what a load did.
 type Generated struct {
 	// Attempted sends had the sequence numbers below it.
 	Attempted uint64 `json:"attempted"`
-	Accepted  uint64 `json:"accepted"` // answered 202
+	Accepted  uint64 `json:"accepted"` // answered 202, each send once
 	Refused   uint64 `json:"refused"`  // answered 429 or 503
 	Failed    uint64 `json:"failed"`   // any other answer, or none
+	Repeated  uint64 `json:"repeated"` // made again on purpose
+	// Unsent were due, and no connection was free until the end.
+	Unsent uint64 `json:"unsent"`
 	// FirstFailure is the first reason, for the report.
 	FirstFailure string `json:"first_failure,omitempty"`
 
-	MeasuredAccepted uint64        `json:"measured_accepted"` // of those, after the warm-up
+	PayloadBytes     uint64        `json:"payload_bytes"`     // of accepted sends
+	MeasuredAccepted uint64        `json:"measured_accepted"` // answered while measuring, repetitions too
 	MeasuredTime     time.Duration `json:"measured_ns"`
 	Began            moment        `json:"began"`
-	AnswerLatency    Latency       `json:"answer_latency"` // of measured, accepted sends
-	AcceptedMarks    sequences     `json:"accepted_marks"`
+	// AnswerLatency is of accepted requests: from when they were due in an open
+	// loop, from when they were made in a closed one.
+	AnswerLatency report.Distribution `json:"answer_latency"`
+	LateMax       time.Duration       `json:"late_max_ns"` // of a request behind its schedule
+	AcceptedMarks sequences           `json:"accepted_marks"`
+}
+
+// Generating is what a load has done so far.
+type Generating struct {
+	At        moment `json:"at"`
+	Measuring bool   `json:"measuring,omitempty"` // the warm-up is over
+	Attempted uint64 `json:"attempted"`
+	Accepted  uint64 `json:"accepted"`
+	Refused   uint64 `json:"refused"`
+	Failed    uint64 `json:"failed"`
 }
 
 // A load is one run of the generator.
 type load struct {
 	options  GeneratorOptions
+	writer   *requestWriter
 	next     atomic.Uint64 // sequence number of the next send
 	accepted *sequenceSet
-	latency  *latencyRecorder
 
 	measuring atomic.Bool
 	stopping  atomic.Bool
 	stop      chan struct{} // closed with stopping, for those who pause
+	abort     chan struct{} // closed when nothing is to be sent any more
 
-	counts struct {
-		accepted, measured, refused, failed atomic.Uint64
-	}
+	// Of an open loop; due is nil in a closed one.
+	due         chan moment // from the pacer to the senders
+	measureFrom moment
+	giveUp      moment
+	unsent      atomic.Uint64
+
 	failure     sync.Once
 	firstFailed error
 }
 
 // Generate opens the connections, loads the system for Warmup and Duration,
-// waits for the answers under way and returns. It calls measuring between the
-// two phases, from its own goroutine. The error is of the load itself: refusals
-// and failed requests are counts.
-func Generate(ctx context.Context, o GeneratorOptions, measuring func()) (Generated, error) {
-	if len(o.Targets) == 0 || o.Connections < 1 || o.PayloadBytes < minPayloadBytes {
-		return Generated{}, fmt.Errorf("bench: generator: %d targets, %d connections, %d payload bytes (at least 1, 1 and %d)",
-			len(o.Targets), o.Connections, o.PayloadBytes, minPayloadBytes)
+// waits for the answers under way and returns. It tells how far it is a few
+// times a second, and at the moment the warm-up is over, from its own goroutine;
+// tell may be nil. The error is of the load itself: refusals and failed requests
+// are counts.
+func Generate(ctx context.Context, o GeneratorOptions, tell func(Generating)) (Generated, error) {
+	if err := o.validate(); err != nil {
+		return Generated{}, err
+	}
+	writer, err := newRequestWriter(o)
+	if err != nil {
+		return Generated{}, err
 	}
 	l := &load{
 		options:  o,
+		writer:   writer,
 		accepted: newSequenceSet(),
-		latency:  newLatencyRecorder(),
 		stop:     make(chan struct{}),
+		abort:    make(chan struct{}),
 	}
 	senders, err := l.connect(ctx)
 	if err != nil {
 		return Generated{}, err
 	}
+	endNow := sync.OnceFunc(func() { close(l.abort) })
+	defer context.AfterFunc(ctx, func() {
+		endNow()
+		for _, s := range senders {
+			s.interrupt()
+		}
+	})()
 	began := now()
+	pacing := l.openLoop(began)
 	errs := make(chan error, len(senders))
 	var running sync.WaitGroup
 	for _, s := range senders {
 		running.Go(func() { errs <- s.run() })
 	}
-	measured := l.keepTime(ctx, senders, measuring)
-	running.Wait()
+	ended := make(chan struct{})
+	go func() { // ends with the senders, and is waited for below
+		running.Wait()
+		close(ended)
+	}()
+	measured := l.keepTime(ctx, senders, tell, ended)
+	<-ended
+	endNow()
+	pacing.Wait()
 	close(errs)
 	var failed error
 	for err := range errs {
@@ -104,7 +189,22 @@ func Generate(ctx context.Context, o GeneratorOptions, measuring func()) (Genera
 	if failed == nil {
 		failed = ctx.Err()
 	}
-	return l.result(began, measured), failed
+	return l.result(senders, began, measured), failed
+}
+
+// openLoop starts the pacer, if there is to be one.
+func (l *load) openLoop(began moment) *sync.WaitGroup {
+	pacing := new(sync.WaitGroup)
+	o := l.options
+	if o.Rate.IsZero() {
+		return pacing
+	}
+	l.due = make(chan moment, backlogRequests)
+	l.measureFrom = began + moment(o.Warmup)
+	l.giveUp = l.measureFrom + moment(o.Duration+answerWait)
+	s := newSchedule(o.Rate, o.Warmup, o.Duration, l.each(), o.Poisson, o.Seed)
+	pacing.Go(func() { l.pace(s, began) })
+	return pacing
 }
 
 // connect opens every connection before the load begins, so that none of it
@@ -112,12 +212,12 @@ func Generate(ctx context.Context, o GeneratorOptions, measuring func()) (Genera
 func (l *load) connect(ctx context.Context) ([]*sender, error) {
 	senders := make([]*sender, 0, l.options.Connections)
 	for i := range l.options.Connections {
-		s := newSender(l, l.options.Targets[i%len(l.options.Targets)])
+		s := newSender(l, i)
 		if err := s.dial(ctx); err != nil {
 			for _, s := range senders {
 				s.close()
 			}
-			return nil, fmt.Errorf("bench: connect to %s: %w", l.options.Addr, err)
+			return nil, fmt.Errorf("bench: connect to %s: %w", s.url, err)
 		}
 		senders = append(senders, s)
 	}
@@ -125,75 +225,126 @@ func (l *load) connect(ctx context.Context) ([]*sender, error) {
 }
 
 // keepTime runs the two phases, ends the load and returns how long was
-// measured. When ctx ends it also cuts the requests under way.
-func (l *load) keepTime(ctx context.Context, senders []*sender, measuring func()) time.Duration {
+// measured. It returns early when all senders have, and when ctx ends.
+func (l *load) keepTime(ctx context.Context, senders []*sender, tell func(Generating), ended <-chan struct{}) time.Duration {
 	defer func() {
 		l.stopping.Store(true)
 		close(l.stop)
 	}()
-	phase := func(d time.Duration) bool {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			return true
-		case <-ctx.Done():
-			for _, s := range senders {
-				s.interrupt()
-			}
-			return false
-		}
+	if tell == nil {
+		tell = func(Generating) {}
 	}
+	phase := func(d time.Duration) bool { return l.phase(ctx, d, senders, tell, ended) }
 	if !phase(l.options.Warmup) {
 		return 0
 	}
-	if measuring != nil {
-		measuring()
-	}
 	start := now()
 	l.measuring.Store(true)
+	tell(l.progress(senders))
 	phase(l.options.Duration)
 	l.measuring.Store(false)
 	return now().sub(start)
 }
 
-func (l *load) result(began moment, measured time.Duration) Generated {
-	g := Generated{
-		Attempted:        min(l.next.Load(), maxSends),
-		Accepted:         l.counts.accepted.Load(),
-		Refused:          l.counts.refused.Load(),
-		Failed:           l.counts.failed.Load(),
-		MeasuredAccepted: l.counts.measured.Load(),
-		MeasuredTime:     measured,
-		Began:            began,
-		AnswerLatency:    l.latency.summary(),
-		AcceptedMarks:    l.accepted.export(),
+// phase waits for d, and reports false if the load ended before.
+func (l *load) phase(ctx context.Context, d time.Duration, senders []*sender, tell func(Generating), ended <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	ticker := time.NewTicker(progressEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return true
+		case <-ticker.C:
+			tell(l.progress(senders))
+		case <-ended:
+			return false
+		case <-ctx.Done():
+			return false
+		}
 	}
+}
+
+// take returns the moment at which the next request is due, when it has come;
+// false at the end of the load.
+func (l *load) take() (moment, bool) {
+	if l.due == nil {
+		return now(), !l.stopping.Load()
+	}
+	for due := range l.due {
+		if now() < l.giveUp && !l.aborted() {
+			return due, true
+		}
+		l.unsent.Add(uint64(l.each()))
+	}
+	return 0, false
+}
+
+func (l *load) aborted() bool {
+	select {
+	case <-l.abort:
+		return true
+	default:
+		return false
+	}
+}
+
+// ending tells that a lost connection is not needed again.
+func (l *load) ending() bool {
+	return l.stopping.Load() && len(l.due) == 0
+}
+
+// measures tells whether a request that was due then is one of those measured.
+// A closed loop goes by when the answer came.
+func (l *load) measures(due moment) bool {
+	if l.due == nil {
+		return l.measuring.Load()
+	}
+	return due >= l.measureFrom
+}
+
+// each is how many sends one request has.
+func (l *load) each() int { return max(l.options.Batch, 1) }
+
+// digits keeps the histograms of many connections within 100 MB or so.
+func (l *load) digits() int {
+	if l.options.Connections > 512 {
+		return 2
+	}
+	return 3
+}
+
+func (l *load) progress(senders []*sender) Generating {
+	p := Generating{At: now(), Measuring: l.measuring.Load(), Attempted: min(l.next.Load(), maxSends)}
+	for _, s := range senders {
+		p.Accepted += s.accepted.Load()
+		p.Refused += s.refused.Load()
+		p.Failed += s.failed.Load()
+	}
+	return p
+}
+
+func (l *load) result(senders []*sender, began moment, measured time.Duration) Generated {
+	p := l.progress(senders)
+	g := Generated{
+		Attempted: p.Attempted, Accepted: p.Accepted, Refused: p.Refused, Failed: p.Failed,
+		Unsent:        l.unsent.Load(),
+		MeasuredTime:  measured,
+		Began:         began,
+		AcceptedMarks: l.accepted.export(),
+	}
+	all := newHistogram(3)
+	for _, s := range senders {
+		g.MeasuredAccepted += s.measured
+		g.PayloadBytes += s.payload
+		g.Repeated += s.repeated
+		g.LateMax = max(g.LateMax, s.lateMax)
+		all.Merge(s.latency)
+	}
+	g.AnswerLatency = distributionOf(all)
 	if l.firstFailed != nil {
 		g.FirstFailure = l.firstFailed.Error()
 	}
 	return g
-}
-
-// count files one answer; err is what went wrong instead of one.
-func (l *load) count(sequence uint32, status int, took time.Duration, err error) {
-	switch {
-	case err == nil && status == http.StatusAccepted:
-		l.counts.accepted.Add(1)
-		l.accepted.add(sequence)
-		if l.measuring.Load() {
-			l.counts.measured.Add(1)
-			l.latency.record(sequence, took)
-		}
-	case err == nil && (status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable):
-		l.counts.refused.Add(1)
-	default:
-		l.counts.failed.Add(1)
-		l.failure.Do(func() {
-			if err == nil {
-				err = fmt.Errorf("answered %d", status)
-			}
-			l.firstFailed = err
-		})
-	}
 }

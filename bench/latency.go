@@ -5,18 +5,9 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-)
 
-// Latency summarises a distribution; all values are milliseconds. The histogram
-// behind it has a resolution of three digits, and at worst a microsecond.
-type Latency struct {
-	Count  int64   `json:"count"`
-	P50MS  float64 `json:"p50_ms"`
-	P90MS  float64 `json:"p90_ms"`
-	P99MS  float64 `json:"p99_ms"`
-	P999MS float64 `json:"p999_ms"`
-	MaxMS  float64 `json:"max_ms"`
-}
+	"github.com/harepost/harepost/bench/report"
+)
 
 // The range of the histograms. What is longer is counted as the longest: a
 // round does not wait longer for anything.
@@ -25,8 +16,48 @@ const (
 	longestLatency  = 10 * time.Minute
 )
 
+// percents are the quantiles that a report has of a histogram.
+var percents = []float64{10, 25, 50, 75, 90, 95, 99, 99.9, 99.99}
+
+// newHistogram has a resolution of so many significant digits, and at worst a
+// microsecond. Three digits take 160 KiB, two 24 KiB.
+func newHistogram(digits int) *hdrhistogram.Histogram {
+	return hdrhistogram.New(1, int64(longestLatency/shortestLatency), digits)
+}
+
+func recordLatency(h *hdrhistogram.Histogram, d time.Duration) {
+	d = min(max(d, shortestLatency), longestLatency)
+	// The value is inside the histogram's range, which is the only error.
+	_ = h.RecordValue(int64(d / shortestLatency))
+}
+
+// distributionOf summarises a histogram for a report.
+func distributionOf(h *hdrhistogram.Histogram) report.Distribution {
+	const unit = float64(time.Millisecond / shortestLatency)
+	d := report.Distribution{
+		Count:  h.TotalCount(),
+		MeanMS: h.Mean() / unit,
+		MaxMS:  float64(h.Max()) / unit,
+	}
+	for _, p := range percents {
+		d.Quantiles = append(d.Quantiles, report.Quantile{Percent: p, MS: float64(h.ValueAtQuantile(p)) / unit})
+	}
+	return d
+}
+
+// quantile is the value that percent of a distribution do not exceed; percent
+// is one of percents.
+func quantile(d report.Distribution, percent float64) float64 {
+	for _, q := range d.Quantiles {
+		if q.Percent == percent {
+			return q.MS
+		}
+	}
+	return 0
+}
+
 // A latencyRecorder is a histogram that many goroutines record into. It is
-// sharded because one mutex would be the busiest word of the generator.
+// sharded because one mutex would be the busiest word of the receiver.
 type latencyRecorder struct {
 	shards [16]struct {
 		mu   sync.Mutex
@@ -38,40 +69,26 @@ type latencyRecorder struct {
 func newLatencyRecorder() *latencyRecorder {
 	r := new(latencyRecorder)
 	for i := range r.shards {
-		r.shards[i].hist = newHistogram()
+		r.shards[i].hist = newHistogram(3)
 	}
 	return r
 }
 
-func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, int64(longestLatency/shortestLatency), 3)
-}
-
 // record adds one latency; key spreads the callers over the shards.
 func (r *latencyRecorder) record(key uint32, d time.Duration) {
-	d = min(max(d, shortestLatency), longestLatency)
 	s := &r.shards[key%uint32(len(r.shards))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// The value is inside the histogram's range, which is the only error.
-	_ = s.hist.RecordValue(int64(d / shortestLatency))
+	recordLatency(s.hist, d)
 }
 
-func (r *latencyRecorder) summary() Latency {
-	all := newHistogram()
+func (r *latencyRecorder) distribution() report.Distribution {
+	all := newHistogram(3)
 	for i := range r.shards {
 		s := &r.shards[i]
 		s.mu.Lock()
 		all.Merge(s.hist)
 		s.mu.Unlock()
 	}
-	ms := func(quantile float64) float64 { return float64(all.ValueAtQuantile(quantile)) / 1000 }
-	return Latency{
-		Count:  all.TotalCount(),
-		P50MS:  ms(50),
-		P90MS:  ms(90),
-		P99MS:  ms(99),
-		P999MS: ms(99.9),
-		MaxMS:  float64(all.Max()) / 1000,
-	}
+	return distributionOf(all)
 }

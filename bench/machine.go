@@ -2,42 +2,23 @@ package bench
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"os"
 	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/harepost/harepost/bench/report"
 )
-
-// A Machine says where a Report was made. Numbers without it mean nothing.
-type Machine struct {
-	CPU         string `json:"cpu"`
-	CPUs        int    `json:"cpus"`
-	MemoryBytes uint64 `json:"memory_bytes"`
-	Kernel      string `json:"kernel"`
-	Go          string `json:"go"`
-	Filesystem  string `json:"filesystem"` // of the data directories
-	Disk        string `json:"disk"`       // below it; empty: not known, and nothing is said of bytes written
-	// LoadAverage is that of the minute before: above a few tenths, somebody
-	// else was at work and the numbers are worth less.
-	LoadAverage string `json:"load_average"`
-}
-
-// String is the machine in a line.
-func (m Machine) String() string {
-	return fmt.Sprintf("%s, %d CPUs, %.0f GiB, %s, %s, data on %s (%s), load average before %s",
-		m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.Go, m.Filesystem, cmp.Or(m.Disk, "unknown disk"), cmp.Or(m.LoadAverage, "unknown"))
-}
 
 // inMemory are the file systems whose sync costs nothing.
 var inMemory = map[string]bool{"tmpfs": true, "ramfs": true}
 
 // describeMachine fills in what it can find out; what it cannot stays empty,
 // since no measurement depends on it.
-func describeMachine(dir string) Machine {
-	m := Machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: runtime.GOARCH, Filesystem: filesystem(dir), Disk: findDisk(dir).name}
+func describeMachine(dir string) report.Machine {
+	m := report.Machine{CPUs: runtime.NumCPU(), CPU: runtime.GOARCH, Filesystem: filesystem(dir), Disk: findDisk(dir).name}
 	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(info)) {
 			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {

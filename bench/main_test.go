@@ -46,20 +46,25 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))
 }
 
-// quickOptions measures with the test binary's parts and its faulty system.
-func quickOptions(t *testing.T, systems ...string) Options {
+// smallOptions measure with the test binary's parts and its faulty system.
+func smallOptions(t *testing.T, systems ...string) Options {
 	return Options{
-		Systems:     systems,
-		Engine:      []string{os.Args[0]},
-		Child:       []string{os.Args[0], "play"},
-		Connections: []int{8},
-		Rounds:      1,
-		Warmup:      50 * time.Millisecond,
-		Duration:    300 * time.Millisecond,
-		DrainWait:   500 * time.Millisecond,
-		SettleWait:  250 * time.Millisecond,
-		Dir:         t.TempDir(),
+		Systems:    systems,
+		Engine:     []string{os.Args[0]},
+		Child:      []string{os.Args[0], "play"},
+		Quick:      true,
+		Rounds:     1,
+		Warmup:     50 * time.Millisecond,
+		Duration:   300 * time.Millisecond,
+		DrainWait:  500 * time.Millisecond,
+		SettleWait: 250 * time.Millisecond,
+		Dir:        t.TempDir(),
 	}
+}
+
+// smallThroughput is the plainest scenario in that size.
+func smallThroughput(t *testing.T, systems ...string) *Throughput {
+	return &Throughput{Options: smallOptions(t, systems...), Connections: []int{8}}
 }
 
 // A faulty system takes an engine's flags and answers an engine's routes, but
@@ -100,6 +105,8 @@ func serveFaulty(args []string) error {
 func (f *faulty) handle(ctx *fasthttp.RequestCtx) {
 	switch string(ctx.Path()) {
 	case "/readyz":
+	case "/metrics":
+		ctx.SetBodyString("harepost_deliveries_pending 0\n")
 	case "/v1/accounts":
 		ctx.SetStatusCode(http.StatusCreated)
 		ctx.SetBodyString(`{"api_key":"hp_live_test"}`)

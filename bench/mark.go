@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bytes"
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
@@ -19,8 +18,8 @@ import (
 //	         |       sequence number of the send
 //	         run
 //
-// all three in lower-case hexadecimal of fixed width, so that the generator can
-// write them in place and the receiver can read them without a JSON parser.
+// all three in lower-case hexadecimal of fixed width, so that nobody
+// needs a JSON encoder or parser for them.
 //
 // The text is another one in every send, half words and half random: it
 // compresses to about half, as payloads do. One of equal letters would vanish in
@@ -60,34 +59,32 @@ func now() moment {
 
 func (m moment) sub(earlier moment) time.Duration { return time.Duration(m - earlier) }
 
-// A payload is the bytes of one, changed in place from send to send.
-type payload []byte
-
-// newPayload returns a payload of size bytes, with a zero mark and no text yet.
-func newPayload(size int) payload {
-	p := make(payload, 0, size)
-	p = append(p, markPrefix...)
-	p = append(p, bytes.Repeat([]byte{'0'}, markBytes)...)
-	p = append(p, markMiddle...)
-	p = append(p, bytes.Repeat([]byte{' '}, size-minPayloadBytes)...)
-	return append(p, markSuffix...)
-}
-
-// set gives the payload the mark, and the text that belongs to its sequence
-// number: the same in every round and for every system.
-func (p payload) set(m mark) {
-	b := p[len(markPrefix):]
-	putHex(b[:8], uint64(m.Run))
-	putHex(b[8:16], uint64(m.Sequence))
-	putHex(b[16:32], uint64(m.SentAt))
-	text := p[len(markPrefix)+markBytes+len(markMiddle) : len(p)-len(markSuffix)]
+// appendPayload appends a payload of size bytes, at least minPayloadBytes, with
+// the mark and the text that belongs to its sequence number: the same in every
+// round and for every system.
+func appendPayload(b []byte, size int, m mark) []byte {
+	b = append(b, markPrefix...)
+	b = appendMark(b, m)
+	b = append(b, markMiddle...)
 	prose := prose()
 	// The golden section of the prose: it keeps the texts of a thousand sends in
 	// a row apart, so that what is logged together does not repeat itself.
 	const step = 648_055
-	for from := int(m.Sequence) * step % len(prose); len(text) > 0; from = 0 {
-		text = text[copy(text, prose[from:]):]
+	from := int(m.Sequence) * step % len(prose)
+	for left := size - minPayloadBytes; left > 0; from = 0 {
+		text := prose[from:min(len(prose), from+left)]
+		b = append(b, text...)
+		left -= len(text)
 	}
+	return append(b, markSuffix...)
+}
+
+func appendMark(b []byte, m mark) []byte {
+	var hex [markBytes]byte
+	putHex(hex[:8], uint64(m.Run))
+	putHex(hex[8:16], uint64(m.Sequence))
+	putHex(hex[16:], uint64(m.SentAt))
+	return append(b, hex[:]...)
 }
 
 // prose is what texts are cut from: words and random letters in turns, always

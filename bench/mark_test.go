@@ -17,8 +17,7 @@ func TestMarkSurvivesThePayload(t *testing.T) {
 			SentAt:   moment(rapid.Int64Min(0).Draw(t, "sent")),
 		}
 		size := rapid.IntRange(minPayloadBytes, 1000).Draw(t, "size")
-		p := newPayload(size)
-		p.set(want)
+		p := appendPayload(nil, size, want)
 		if len(p) != size || !json.Valid(p) {
 			t.Fatalf("payload of %d bytes: %s", len(p), p)
 		}
@@ -36,9 +35,9 @@ func TestPayloadsCompressToAboutHalf(t *testing.T) {
 		t.Fatal(err)
 	}
 	const sends, size = 1000, 300
-	p := newPayload(size)
+	var p []byte
 	for n := range uint32(sends) {
-		p.set(mark{Run: 1, Sequence: n, SentAt: now()})
+		p = appendPayload(p[:0], size, mark{Run: 1, Sequence: n, SentAt: now()})
 		if _, err := w.Write(p); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +51,7 @@ func TestPayloadsCompressToAboutHalf(t *testing.T) {
 }
 
 func TestOtherPayloadsHaveNoMark(t *testing.T) {
-	good := newPayload(minPayloadBytes)
+	good := appendPayload(nil, minPayloadBytes, mark{Run: 1})
 	bad := append([]byte(nil), good...)
 	bad[len(markPrefix)+20] = 'G'
 	for _, p := range [][]byte{nil, []byte("{}"), []byte(markPrefix), good[:len(markPrefix)+markBytes-1], bad} {

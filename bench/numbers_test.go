@@ -5,7 +5,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -101,40 +100,16 @@ func ownCPU(t *testing.T) time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
-func TestMediansAndPairedRatios(t *testing.T) {
-	if got := rangeOf([]float64{3, 1, 2}); got != (Range{2, 1, 3}) {
-		t.Errorf("of three: %+v", got)
-	}
-	if got := rangeOf([]float64{4, 1}); got != (Range{2.5, 1, 4}) {
-		t.Errorf("of two: %+v", got)
-	}
-	round := func(system string, delivered, cpu float64) Round {
-		return Round{System: system, Connections: 64, DeliveredPerSecond: delivered, CPUSecondsPerMillion: cpu, Lost: 1}
-	}
-	// The machine doubles its speed in the second round; the ratio stays.
-	r := Report{Rounds: []Round{
-		round(SystemForwarder, 100, 10), round(SystemEngine, 80, 15),
-		round(SystemForwarder, 200, 5), round(SystemEngine, 160, 7.5),
-	}}
-	r.summarize()
-	if len(r.Summaries) != 1 || r.Summaries[0].Ratios == nil {
-		t.Fatalf("%+v", r.Summaries)
-	}
-	if got := *r.Summaries[0].Ratios; got.DeliveredPerSecond != (Range{0.8, 0.8, 0.8}) || got.CPUSecondsPerMillion != (Range{1.5, 1.5, 1.5}) {
-		t.Errorf("%+v", got)
-	}
-	if r.lost() != 4 {
-		t.Errorf("%d lost, want 4", r.lost())
-	}
-	var text strings.Builder
-	if err := r.WriteText(&text); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"delivered/s 0.80 (0.80 to 0.80)", "CPU per delivery 1.50 (1.50 to 1.50)", "150 (100 to 200)", "round 0: 0 refused"} {
-		if !strings.Contains(text.String(), want) {
-			t.Errorf("the text lacks %q:\n%s", want, text.String())
+func TestMedian(t *testing.T) {
+	check := func(want float64, values ...float64) {
+		t.Helper()
+		if got := median(values); got != want {
+			t.Errorf("median of %v is %g, want %g", values, got, want)
 		}
 	}
+	check(0)
+	check(2, 3, 1, 2)
+	check(2.5, 4, 1)
 }
 
 func TestLatencyHistogram(t *testing.T) {
@@ -144,14 +119,14 @@ func TestLatencyHistogram(t *testing.T) {
 	}
 	r.record(0, 0)
 	r.record(0, 100*longestLatency) // counted as the longest, not dropped
-	s := r.summary()
+	s := r.distribution()
 	near := func(name string, got, want float64) {
 		if math.Abs(got-want) > want/100 {
 			t.Errorf("%s is %.3f ms, want %.3f", name, got, want)
 		}
 	}
-	near("p50", s.P50MS, 500)
-	near("p99", s.P99MS, 990)
+	near("p50", quantile(s, 50), 500)
+	near("p99", quantile(s, 99), 990)
 	near("max", s.MaxMS, float64(longestLatency.Milliseconds()))
 	if s.Count != 1002 {
 		t.Errorf("%d recorded, want 1,002", s.Count)

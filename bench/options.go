@@ -7,20 +7,15 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/harepost/harepost/bench/report"
 )
 
-// The systems that Run measures.
-const (
-	SystemEngine    = "engine"
-	SystemForwarder = "forwarder"
-)
-
-// Options configure Run and Measure. The zero Options measure the calling
-// program's own engine against the forwarder with the defaults named here.
+// Options are what all scenarios have in common. Zero fields get the defaults
+// named here, or those of the scenario.
 type Options struct {
-	// Systems to measure, in the order of one round. Default: forwarder, engine.
-	// A system named twice is measured against itself, which shows the noise of
-	// the machine.
+	// Systems to measure, in the order of one round. A system named twice is
+	// measured against itself, which shows the noise of the machine.
 	Systems []string
 
 	// Engine is the command of the engine's program; "serve", its flags and
@@ -32,12 +27,18 @@ type Options struct {
 	// running program with "bench child".
 	Child []string
 
-	Connections  []int         // each is measured on its own. Default: 256, 64
-	Rounds       int           // of every system at every number of connections. Default: 3
-	Warmup       time.Duration // load before the measuring. Default: 2 s; negative: none
-	Duration     time.Duration // of the measuring. Default: 10 s
-	PayloadBytes int           // of a delivery. Default: 300
-	Targets      int           // destinations, each a port of the receiver. Default: 1
+	// URL names a running server, which is then measured as report.Server, with
+	// the accounts of Keys. Nothing is known of its process.
+	URL  string
+	Keys []string
+	// ReceiverListen is the host, or host:port, at which such a server reaches the
+	// receiver. Default: 127.0.0.1.
+	ReceiverListen string
+
+	Rounds   int           // of every system under every load
+	Warmup   time.Duration // load before the measuring; negative: none
+	Duration time.Duration // of the measuring
+	Quick    bool          // the size that ends within half a minute
 
 	ForwarderWorkers int // Default: as many as connections
 	QueueRequests    int // bound of the forwarder's queue. Default: 1,024
@@ -55,43 +56,62 @@ type Options struct {
 	// more round that no number is taken from.
 	ProfileDir string
 
-	// JSON makes Run write the Report as JSON instead of text.
-	JSON bool
-	// Progress, if set, is told of each round as it ends.
+	Versions report.Versions // of the running program
+	Command  []string        // as it was typed
+
+	JSON   bool   // Run writes the report as JSON instead of text
+	HTML   string // file that gets the report as a page
+	Output string // file that gets the report as JSON
+
+	// Progress, if set, is told how far it is: on a terminal with a line that
+	// changes, elsewhere with a line for each round.
 	Progress io.Writer
+	Terminal bool
 }
 
-// withDefaults returns o completed, or says what contradicts.
-func (o Options) withDefaults() (Options, error) {
-	if len(o.Systems) == 0 {
-		o.Systems = []string{SystemForwarder, SystemEngine}
+// sized returns quick or real, whichever the size is.
+func sized[T any](o *Options, quick, real T) T {
+	if o.Quick {
+		return quick
 	}
-	if len(o.Engine) == 0 || len(o.Child) == 0 {
-		self, err := os.Executable()
-		if err != nil {
-			return o, fmt.Errorf("bench: find the running program: %w", err)
-		}
-		if len(o.Engine) == 0 {
-			o.Engine = []string{self}
-		}
-		if len(o.Child) == 0 {
-			o.Child = []string{self, "bench", "child"}
-		}
+	return real
+}
+
+// complete sets the defaults that do not depend on the scenario.
+func (o *Options) complete() error {
+	if err := o.findPrograms(); err != nil {
+		return err
 	}
-	if len(o.Connections) == 0 {
-		o.Connections = []int{256, 64}
+	if o.URL != "" && len(o.Systems) == 0 {
+		o.Systems = []string{report.Server}
 	}
-	setDefault(&o.Rounds, 3)
-	setDefault(&o.Warmup, 2*time.Second)
-	setDefault(&o.Duration, 10*time.Second)
-	setDefault(&o.PayloadBytes, 300)
-	setDefault(&o.Targets, 1)
 	setDefault(&o.QueueRequests, 1024)
 	setDefault(&o.DrainWait, 30*time.Second)
-	setDefault(&o.SettleWait, 10*time.Second)
+	setDefault(&o.SettleWait, sized(o, 2*time.Second, 10*time.Second))
+	setDefault(&o.Rounds, sized(o, 2, 3))
+	setDefault(&o.Warmup, sized(o, 500*time.Millisecond, 2*time.Second))
+	setDefault(&o.Duration, sized(o, 2*time.Second, 10*time.Second))
 	setDefault(&o.Dir, ".")
 	o.Warmup = max(o.Warmup, 0)
-	return o, o.validate()
+	return o.validate()
+}
+
+// findPrograms sets the programs that the harness starts.
+func (o *Options) findPrograms() error {
+	if len(o.Engine) > 0 && len(o.Child) > 0 {
+		return nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("bench: find the running program: %w", err)
+	}
+	if len(o.Engine) == 0 {
+		o.Engine = []string{self}
+	}
+	if len(o.Child) == 0 {
+		o.Child = []string{self, "bench", "child"}
+	}
+	return nil
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -101,27 +121,32 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-func (o Options) validate() error {
+// systems are those that a scenario knows how to measure.
+var systems = []string{report.Engine, report.Forwarder, report.Direct, report.Server}
+
+func (o *Options) validate() error {
 	var errs []error
 	for _, s := range o.Systems {
-		if s != SystemEngine && s != SystemForwarder {
-			errs = append(errs, fmt.Errorf("bench: no system %q (%s, %s)", s, SystemEngine, SystemForwarder))
+		if !slices.Contains(systems, s) {
+			errs = append(errs, fmt.Errorf("bench: no system %q (%v)", s, systems))
 		}
 	}
-	if slices.Min(o.Connections) < 1 || slices.Max(o.Connections) > 10_000 {
-		errs = append(errs, fmt.Errorf("bench: connections %v, want 1 to 10,000", o.Connections))
+	if server := slices.Contains(o.Systems, report.Server); server && (o.URL == "" || len(o.Keys) == 0) {
+		errs = append(errs, errors.New("bench: a running server is measured by its URL and an API key"))
 	}
 	if o.Rounds < 1 || o.Duration <= 0 {
 		errs = append(errs, fmt.Errorf("bench: %d rounds of %s, want at least one of some length", o.Rounds, o.Duration))
-	}
-	if o.PayloadBytes < minPayloadBytes || o.PayloadBytes > 1<<19 {
-		errs = append(errs, fmt.Errorf("bench: payload of %d bytes, want %d (its mark) to 512 KiB", o.PayloadBytes, minPayloadBytes))
-	}
-	if o.Targets < 1 || o.Targets > slices.Min(o.Connections) || o.Targets > maxHosts {
-		errs = append(errs, fmt.Errorf("bench: %d targets, want 1 to the number of connections, and to %d", o.Targets, maxHosts))
 	}
 	if o.ForwarderWorkers < 0 || o.QueueRequests < 1 {
 		errs = append(errs, errors.New("bench: a forwarder needs workers and a queue"))
 	}
 	return errors.Join(errs...)
+}
+
+// checkConnections says what is wrong with numbers of connections.
+func checkConnections(connections ...int) error {
+	if slices.Min(connections) < 1 || slices.Max(connections) > 10_000 {
+		return fmt.Errorf("bench: connections %v, want 1 to 10,000", connections)
+	}
+	return nil
 }

@@ -77,9 +77,10 @@ func (t *tail) String() string {
 // A part is a process that plays a role of the harness, see Child.
 type part struct {
 	*process
-	in  io.WriteCloser
-	enc *json.Encoder
-	dec *json.Decoder
+	asking sync.Mutex // those who ask take turns
+	in     io.WriteCloser
+	enc    *json.Encoder
+	dec    *json.Decoder
 }
 
 // startPart starts the program of a role and gives it its options.
@@ -113,6 +114,8 @@ func (p *part) hear(what string, answer any) error {
 }
 
 func (p *part) ask(r request, answer any) error {
+	p.asking.Lock()
+	defer p.asking.Unlock()
 	if err := p.enc.Encode(r); err != nil {
 		return p.explain(r.Do, err)
 	}

@@ -21,9 +21,7 @@ func TestReceiverCountsDuplicatesAndStrangers(t *testing.T) {
 	defer r.Close()
 	urls := r.Targets()
 	post := func(url string, m mark) {
-		p := newPayload(100)
-		p.set(m)
-		if _, err := call(t.Context(), http.MethodPost, url, p, http.StatusOK); err != nil {
+		if _, err := call(t.Context(), http.MethodPost, url, appendPayload(nil, 100, m), http.StatusOK); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -177,8 +175,8 @@ func answering(t *testing.T, write func(net.Conn) error) string {
 
 func generate(t *testing.T, addr string) (Generated, error) {
 	return Generate(t.Context(), GeneratorOptions{
-		Addr: addr, Targets: []string{"http://127.0.0.1:1/"}, Connections: 1,
-		Duration: 100 * time.Millisecond, PayloadBytes: 100,
+		URL: "http://" + addr, Targets: []string{"http://127.0.0.1:1/"}, Connections: 1,
+		Duration: 100 * time.Millisecond, Payload: FixedSize(100),
 	}, nil)
 }
 
@@ -248,8 +246,8 @@ func TestCanceledLoadEndsAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	_, err := Generate(ctx, GeneratorOptions{
-		Addr: addr, Targets: []string{"http://127.0.0.1:1/"}, Connections: 1,
-		Duration: time.Hour, PayloadBytes: 100,
+		URL: "http://" + addr, Targets: []string{"http://127.0.0.1:1/"}, Connections: 1,
+		Duration: time.Hour, Payload: FixedSize(100),
 	}, nil)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Generate returned %v, want that it was cancelled", err)

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"github.com/valyala/fasthttp"
+
+	"github.com/harepost/harepost/bench/report"
 )
 
 // ReceiverOptions configure a Receiver.
@@ -13,6 +15,8 @@ type ReceiverOptions struct {
 	// Targets is the number of listeners: each is a destination of its own to
 	// the engine. Default 1.
 	Targets int
+	// Listen is the host, or host:port, to listen on. Default 127.0.0.1.
+	Listen string
 }
 
 // A Receiver answers every request with 200 and counts the marks in the
@@ -41,9 +45,9 @@ type ReceiverCounts struct {
 // receiverReport is the end of a round: everything a Receiver knows.
 type receiverReport struct {
 	ReceiverCounts
-	Seen        sequences `json:"seen"`
-	LastArrival moment    `json:"last_arrival"`
-	Latency     Latency   `json:"latency"`
+	Seen        sequences           `json:"seen"`
+	LastArrival moment              `json:"last_arrival"`
+	Latency     report.Distribution `json:"latency"`
 }
 
 // NewReceiver listens on free ports of 127.0.0.1 and serves until Close.
@@ -51,7 +55,7 @@ func NewReceiver(o ReceiverOptions) (*Receiver, error) {
 	r := &Receiver{run: o.Run, seen: newSequenceSet()}
 	r.latency.Store(newLatencyRecorder())
 	var err error
-	if r.server, err = serve("receiver", max(o.Targets, 1), r.handle); err != nil {
+	if r.server, err = serveOn("receiver", o.Listen, max(o.Targets, 1), r.handle); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -100,7 +104,7 @@ func (r *Receiver) report() receiverReport {
 		ReceiverCounts: r.Counts(),
 		Seen:           r.seen.export(),
 		LastArrival:    moment(r.last.Load()),
-		Latency:        r.latency.Load().summary(),
+		Latency:        r.latency.Load().distribution(),
 	}
 }
 

@@ -7,84 +7,186 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
+	"time"
+
+	"github.com/harepost/harepost/bench/report"
 )
 
 // ErrLost is returned by Run when an acknowledged send did not arrive.
 var ErrLost = errors.New("bench: acknowledged sends were lost")
 
-// Run measures as o says and writes the report to w, as text or as JSON. It
-// returns ErrLost, after the report, when anything acknowledged did not arrive.
-func Run(ctx context.Context, o Options, w io.Writer) error {
-	report, err := Measure(ctx, o)
-	if report == nil {
+// A Scenario is one way to use a system, which is measured. Its fields are its
+// options; those of the package are all there are.
+type Scenario interface {
+	name() string
+	// complete sets the defaults, and says what contradicts.
+	complete() error
+	common() *Options
+	play(ctx context.Context, s *session) error
+}
+
+// common makes a struct that embeds Options half a Scenario.
+func (o *Options) common() *Options { return o }
+
+// Run plays a scenario and writes the report: to w as text or as JSON, and to the
+// files that its options name. It returns ErrLost, after the report, when anything
+// acknowledged did not arrive.
+func Run(ctx context.Context, s Scenario, w io.Writer) error {
+	r, err := Measure(ctx, s)
+	if r == nil {
 		return err
 	}
-	if writeErr := report.write(w, o.JSON); writeErr != nil {
+	if writeErr := s.common().write(r, w); writeErr != nil {
 		err = errors.Join(err, fmt.Errorf("bench: write the report: %w", writeErr))
 	}
-	if report.lost() > 0 {
+	if lost(r) {
 		err = errors.Join(err, ErrLost)
 	}
 	return err
 }
 
-// Measure runs every round: for each number of connections the systems take
-// turns (A B A B …), each with new processes and a new data directory. With an
-// error there is a report only if nothing but the profiles failed.
-func Measure(ctx context.Context, o Options) (*Report, error) {
-	o, err := o.withDefaults()
-	if err != nil {
+// Measure plays a scenario and returns the report. With an error there is a
+// report only if nothing but the profiles failed.
+func Measure(ctx context.Context, sc Scenario) (*report.Report, error) {
+	if err := sc.complete(); err != nil {
 		return nil, err
 	}
-	report := &Report{
-		Machine:      describeMachine(o.Dir),
-		WarmupMS:     o.Warmup.Milliseconds(),
-		DurationMS:   o.Duration.Milliseconds(),
-		PayloadBytes: o.PayloadBytes,
-		Targets:      o.Targets,
-		Workers:      o.ForwarderWorkers,
+	o := sc.common()
+	s := &session{
+		options: *o,
+		report: &report.Report{
+			Format:     report.FormatVersion,
+			Scenario:   sc.name(),
+			Quick:      o.Quick,
+			Started:    time.Now().UTC(),
+			Command:    o.Command,
+			Versions:   o.Versions,
+			Machine:    describeMachine(o.Dir),
+			Durability: durability(o),
+		},
+		progress: &progress{w: o.Progress, terminal: o.Terminal},
 	}
-	for _, connections := range o.Connections {
-		for round := 1; round <= o.Rounds; round++ {
-			for _, system := range o.Systems {
-				r, err := measureRound(ctx, o, system, connections, round, "")
-				if err != nil {
-					return nil, fmt.Errorf("bench: %s, %d connections, round %d: %w", system, connections, round, err)
-				}
-				report.Rounds = append(report.Rounds, r)
-				o.tell(r)
-			}
-		}
+	if inMemory[s.report.Machine.Filesystem] {
+		s.note("The data directories are in memory: syncs cost nothing here, and these numbers show nothing about a disk.")
 	}
-	report.summarize()
-	return report, takeProfiles(ctx, o)
+	if len(o.EngineFlags) > 0 {
+		s.set("engine flags", strings.Join(o.EngineFlags, " "))
+	}
+	if err := sc.play(ctx, s); err != nil {
+		return nil, fmt.Errorf("bench: %s: %w", sc.name(), err)
+	}
+	return s.report, s.takeProfiles(ctx)
 }
 
-// takeProfiles profiles each system in a round of its own: the profiler costs
-// CPU, so no number is taken from it.
-func takeProfiles(ctx context.Context, o Options) error {
-	if o.ProfileDir == "" {
-		return nil
+// durability is what a 202 of the measured engine means.
+func durability(o *Options) string {
+	switch {
+	case slices.Contains(o.Systems, report.Engine):
+		return "synced: a 202 leaves when its send is in the log and the log's file is synced (fdatasync)"
+	case slices.Contains(o.Systems, report.Server):
+		return "whatever the server at " + o.URL + " was started with"
 	}
-	if err := os.MkdirAll(o.ProfileDir, 0o755); err != nil {
-		return fmt.Errorf("bench: make the directory of profiles: %w", err)
-	}
-	connections := o.Connections[0]
-	for _, system := range slices.Compact(slices.Sorted(slices.Values(o.Systems))) {
-		path := profilePath(o.ProfileDir, system, connections)
-		if _, err := measureRound(ctx, o, system, connections, 0, path); err != nil {
-			return fmt.Errorf("bench: profile of the %s: %w", system, err)
-		}
-		if o.Progress != nil {
-			fmt.Fprintf(o.Progress, "profile of the %s: %s\n", system, path)
+	return "none"
+}
+
+// lost tells whether an acknowledged send of any round did not arrive.
+func lost(r *report.Report) bool {
+	return slices.ContainsFunc(r.Rounds, func(r report.Round) bool { return r.Values[report.Lost] > 0 })
+}
+
+// A session is one run of a scenario.
+type session struct {
+	options  Options
+	report   *report.Report
+	progress *progress
+	profiled []plan // one of each system, for the profiles
+}
+
+// set adds a setting to the report.
+func (s *session) set(name string, value any) {
+	s.report.Settings = append(s.report.Settings, report.Setting{Name: name, Value: fmt.Sprint(value)})
+}
+
+func (s *session) note(format string, args ...any) {
+	s.report.Notes = append(s.report.Notes, fmt.Sprintf(format, args...))
+}
+
+func (s *session) find(name string, value float64, unit string, better report.Direction) {
+	s.report.Findings = append(s.report.Findings, report.Finding{Name: name, Value: value, Unit: unit, Better: better})
+}
+
+// interleave measures plans in turns (A B A B …), each round with new processes
+// and a new data directory, and adds the rounds to the report.
+func (s *session) interleave(ctx context.Context, plans ...plan) error {
+	for number := 1; number <= s.options.Rounds; number++ {
+		for _, p := range plans {
+			if err := s.add(ctx, p, number); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (o Options) tell(r Round) {
-	if o.Progress != nil {
-		fmt.Fprintf(o.Progress, "%4d connections, round %d, %-9s  %7.0f delivered/s  %5.1f CPU s/million  %d lost  %d duplicates\n",
-			r.Connections, r.Round, r.System, r.DeliveredPerSecond, r.CPUSecondsPerMillion, r.Lost, r.Duplicates)
+// add measures one round and adds it to the report.
+func (s *session) add(ctx context.Context, p plan, number int) error {
+	r, err := s.measure(ctx, p, number)
+	if err != nil {
+		return fmt.Errorf("%s, %s, round %d: %w", p.system, loadText(p.load), number, err)
 	}
+	s.report.Rounds = append(s.report.Rounds, r)
+	s.progress.round(r)
+	if !slices.ContainsFunc(s.profiled, func(known plan) bool { return known.system == p.system }) {
+		s.profiled = append(s.profiled, p)
+	}
+	return nil
+}
+
+// rounds are those of a system under a load.
+func (s *session) rounds(system string, load report.Load) []report.Round {
+	var of []report.Round
+	for _, r := range s.report.Rounds {
+		if r.System == system && r.Load == load {
+			of = append(of, r)
+		}
+	}
+	return of
+}
+
+// takeProfiles profiles each system in a round of its own: the profiler costs
+// CPU, so no number is taken from it.
+func (s *session) takeProfiles(ctx context.Context) error {
+	if s.options.ProfileDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(s.options.ProfileDir, 0o755); err != nil {
+		return fmt.Errorf("bench: make the directory of profiles: %w", err)
+	}
+	for _, p := range s.profiled {
+		p.profile = profilePath(s.options.ProfileDir, p.system, p.generator.Connections)
+		if _, err := s.measure(ctx, p, 0); err != nil {
+			return fmt.Errorf("bench: profile of the %s: %w", p.system, err)
+		}
+		s.progress.line("profile of the %s: %s", p.system, p.profile)
+	}
+	return nil
+}
+
+// median of values; of an even number the middle of the two in the middle.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	v := slices.Sorted(slices.Values(values))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// medianOf is the median of a number over rounds.
+func medianOf(rounds []report.Round, number func(report.Round) float64) float64 {
+	var values []float64
+	for _, r := range rounds {
+		values = append(values, number(r))
+	}
+	return median(values)
 }

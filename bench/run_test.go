@@ -9,38 +9,40 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/harepost/harepost/bench/report"
 )
 
 // A harness that cannot see a loss proves nothing by reporting none. Equal
 // totals must not hide it: one send is lost, another arrives twice.
 func TestLossAndDuplicateAreCountedApart(t *testing.T) {
-	o := quickOptions(t, SystemEngine)
+	o := smallThroughput(t, report.Engine)
 	o.EngineFlags = []string{"--drop=2", "--repeat=5"} // each of the 8 connections sends at least once
 	var out bytes.Buffer
 	o.JSON = true
 	if err := Run(t.Context(), o, &out); !errors.Is(err, ErrLost) {
 		t.Fatalf("Run returned %v, want ErrLost", err)
 	}
-	var report Report
-	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
+	var found report.Report
+	if err := json.Unmarshal(out.Bytes(), &found); err != nil {
 		t.Fatal(err)
 	}
-	r := report.Rounds[0]
-	if r.Lost != 1 || r.Duplicates != 1 || r.Unacknowledged != 0 || r.Strangers != 0 {
-		t.Errorf("lost %d, duplicates %d, unacknowledged %d, strangers %d; want 1, 1, 0, 0",
-			r.Lost, r.Duplicates, r.Unacknowledged, r.Strangers)
+	v := found.Rounds[0].Values
+	if v[report.Lost] != 1 || v[report.Duplicates] != 1 || v[report.Unacknowledged] != 0 || v[report.Strangers] != 0 {
+		t.Errorf("lost %g, duplicates %g, unacknowledged %g, strangers %g; want 1, 1, 0, 0",
+			v[report.Lost], v[report.Duplicates], v[report.Unacknowledged], v[report.Strangers])
 	}
-	if r.Arrived != r.Accepted-1 {
-		t.Errorf("%d sends arrived of %d accepted, want all but one", r.Arrived, r.Accepted)
+	if v[report.Arrived] != v[report.Accepted]-1 {
+		t.Errorf("%g sends arrived of %g accepted, want all but one", v[report.Arrived], v[report.Accepted])
 	}
 }
 
 func TestKnownDelayIsReportedAsThatDelay(t *testing.T) {
 	const answer, arrival = 100 * time.Millisecond, 200 * time.Millisecond
-	o := quickOptions(t, SystemEngine)
+	o := smallThroughput(t, report.Engine)
 	o.Duration = 800 * time.Millisecond
 	o.EngineFlags = []string{"--answer-delay=" + answer.String(), "--arrival-delay=" + arrival.String()}
-	report, err := Measure(t.Context(), o)
+	found, err := Measure(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,41 +54,49 @@ func TestKnownDelayIsReportedAsThatDelay(t *testing.T) {
 			t.Errorf("%s p50 is %s, want %s", name, got, want)
 		}
 	}
-	r := report.Rounds[0]
-	check("answer", r.AnswerLatency.P50MS, answer)
-	check("arrival", r.ArrivalLatency.P50MS, arrival)
+	r := found.Rounds[0]
+	check("answer", quantile(r.Latencies["answer"], 50), answer)
+	check("arrival", quantile(r.Latencies["arrival"], 50), arrival)
 	// 8 connections, one send every 100 ms each.
-	if r.AcceptedPerSecond < 35 || r.AcceptedPerSecond > 82 {
-		t.Errorf("%.1f accepted/s, want about 80", r.AcceptedPerSecond)
+	if rate := r.Values[report.AcceptedRate]; rate < 35 || rate > 82 {
+		t.Errorf("%.1f accepted/s, want about 80", rate)
 	}
-	if r.Lost != 0 {
-		t.Errorf("%d lost: what arrives after the load is late, not lost", r.Lost)
+	if r.Values[report.Lost] != 0 {
+		t.Errorf("%g lost: what arrives after the load is late, not lost", r.Values[report.Lost])
 	}
 }
 
 // Forwarder beside itself, as real processes: the numbers exist and agree.
 func TestForwarderDeliversEverythingOnce(t *testing.T) {
-	o := quickOptions(t, SystemForwarder, SystemForwarder)
-	o.Targets = 2
+	o := smallThroughput(t, report.Forwarder, report.Forwarder)
+	o.Hosts = 2
 	o.ProfileDir = t.TempDir()
 	o.Duration = time.Second
-	report, err := Measure(t.Context(), o)
+	found, err := Measure(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(report.Rounds) != 2 {
-		t.Fatalf("%d rounds, want one of each", len(report.Rounds))
+	if len(found.Rounds) != 2 {
+		t.Fatalf("%d rounds, want one of each", len(found.Rounds))
 	}
-	for _, r := range report.Rounds {
-		if r.Accepted == 0 || r.Arrived != r.Accepted || r.Lost+r.Duplicates+r.Strangers+r.Failed > 0 {
-			t.Errorf("accepted %d, arrived %d, lost %d, duplicates %d, strangers %d, failed %d (%s)",
-				r.Accepted, r.Arrived, r.Lost, r.Duplicates, r.Strangers, r.Failed, r.FirstFailure)
+	for _, r := range found.Rounds {
+		v := r.Values
+		if v[report.Accepted] == 0 || v[report.Arrived] != v[report.Accepted] || v[report.Lost]+v[report.Duplicates]+v[report.Strangers]+v[report.Failed] > 0 {
+			t.Errorf("%v, first failure %q", v, r.FirstFailure)
 		}
-		if r.DeliveredPerSecond <= 0 || r.CPUSecondsPerMillion <= 0 || r.PeakRSSBytes == 0 || r.ArrivalLatency.P50MS <= 0 {
-			t.Errorf("a number is missing: %+v", r)
+		for _, name := range []string{report.DeliveredRate, report.CPU, report.PeakRSS, report.GeneratorCPU} {
+			if v[name] <= 0 {
+				t.Errorf("%s is %g", name, v[name])
+			}
+		}
+		if quantile(r.Latencies["arrival"], 50) <= 0 || len(r.Timeline) == 0 {
+			t.Errorf("no latencies or no timeline: %+v", r)
 		}
 	}
-	profile, err := os.Stat(profilePath(o.ProfileDir, SystemForwarder, 8))
+	if c := found.Ceiling; c == nil || c.RequestsPerSecond <= 0 || c.CPUSecondsPerMillion <= 0 {
+		t.Errorf("the generator's ceiling is %+v", c)
+	}
+	profile, err := os.Stat(profilePath(o.ProfileDir, report.Forwarder, 8))
 	if err != nil || profile.Size() == 0 {
 		t.Errorf("the forwarder's profile: %v, %v", profile, err)
 	}
@@ -97,7 +107,7 @@ func TestForwarderDeliversEverythingOnce(t *testing.T) {
 }
 
 func TestSystemThatDoesNotStartIsQuoted(t *testing.T) {
-	o := quickOptions(t, SystemEngine)
+	o := smallThroughput(t, report.Engine)
 	o.EngineFlags = []string{"--no-such-flag"}
 	_, err := Measure(t.Context(), o)
 	if err == nil || !strings.Contains(err.Error(), "no-such-flag") {
@@ -106,7 +116,7 @@ func TestSystemThatDoesNotStartIsQuoted(t *testing.T) {
 }
 
 func TestCanceledMeasureEnds(t *testing.T) {
-	o := quickOptions(t, SystemForwarder)
+	o := smallThroughput(t, report.Forwarder)
 	o.Duration = time.Hour
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -116,20 +126,23 @@ func TestCanceledMeasureEnds(t *testing.T) {
 }
 
 func TestOptionsRefuseWhatContradicts(t *testing.T) {
-	check := func(name string, change func(*Options), want string) {
+	check := func(name string, change func(*Throughput), want string) {
 		t.Helper()
-		o := quickOptions(t, SystemForwarder)
-		change(&o)
-		_, err := o.withDefaults()
-		if err == nil || !strings.Contains(err.Error(), want) {
+		o := smallThroughput(t, report.Forwarder)
+		change(o)
+		if err := o.complete(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want an error with %q", name, err, want)
 		}
 	}
-	check("unknown system", func(o *Options) { o.Systems = []string{"peer"} }, "peer")
-	check("no connections", func(o *Options) { o.Connections = []int{64, 0} }, "connections")
-	check("no rounds", func(o *Options) { o.Rounds = -1 }, "rounds")
-	check("no duration", func(o *Options) { o.Duration = -1 }, "rounds")
-	check("no room for the mark", func(o *Options) { o.PayloadBytes = 20 }, "payload")
-	check("more targets than connections", func(o *Options) { o.Targets = 9 }, "targets")
-	check("no queue", func(o *Options) { o.QueueRequests = -1 }, "queue")
+	check("unknown system", func(o *Throughput) { o.Systems = []string{"peer"} }, "peer")
+	check("no connections", func(o *Throughput) { o.Connections = []int{64, 0} }, "connections")
+	check("no rounds", func(o *Throughput) { o.Rounds = -1 }, "rounds")
+	check("no duration", func(o *Throughput) { o.Duration = -1 }, "rounds")
+	check("too many hosts", func(o *Throughput) { o.Hosts = maxHosts + 1 }, "hosts")
+	check("no accounts", func(o *Throughput) { o.Accounts = -1 }, "accounts")
+	check("more hosts than direct connections", func(o *Throughput) { o.Systems, o.Hosts = []string{report.Direct}, 9 }, "hosts")
+	check("Poisson in a closed loop", func(o *Throughput) { o.Poisson = true }, "rate")
+	check("no queue", func(o *Throughput) { o.QueueRequests = -1 }, "queue")
+	check("no address of the server", func(o *Throughput) { o.Systems = []string{report.Server} }, "URL")
+	check("no key for the server", func(o *Throughput) { o.Systems, o.URL = nil, "http://127.0.0.1:1" }, "key")
 }

@@ -1,55 +1,61 @@
 package bench
 
 import (
-	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
+	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // A sender is one connection of the generator. It speaks just enough HTTP/1.1,
 // because the generator's CPU is taken from the system it measures: the request
-// is built once, only its mark changes, and the answer is read for its status
-// and its end.
+// is put together by hand, and the answer is read for its status and its end.
 type sender struct {
-	load    *load
-	request []byte  // head and body
-	payload payload // the part of request that holds the mark
-	answer  []byte  // read buffer; an answer must fit
+	load   *load
+	target int    // of a direct POST
+	url    string // of what it connects to
+
+	request, buffer []byte // the request under way, and what it is made in
+	payloadBytes    int    // in it
+	first           uint32 // sequence number of its first send
+	sent            bool   // there was one, and it was accepted: it may be repeated
+	answer          []byte // read buffer
+
+	latency *hdrhistogram.Histogram
+	lateMax time.Duration
+	draws   uint32 // choices of whether to repeat
+
+	// Read by the progress while the load runs.
+	accepted, refused, failed atomic.Uint64
+	measured, payload         uint64
+	repeated                  uint64
 
 	mu          sync.Mutex // conn is replaced by run, interrupted by another
 	conn        net.Conn
 	interrupted bool
 }
 
-// answerBytes bounds one answer, head and body.
-const answerBytes = 16 << 10
-
-func newSender(l *load, target string) *sender {
-	body := `{"target":` + strconv.Quote(target) + `,"body":`
-	payload := newPayload(l.options.PayloadBytes)
-	length := len(body) + len(payload) + len("}")
-
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "POST /v1/send HTTP/1.1\r\nHost: %s\r\n", l.options.Addr)
-	if l.options.Authorization != "" {
-		fmt.Fprintf(&b, "Authorization: %s\r\n", l.options.Authorization)
-	}
-	fmt.Fprintf(&b, "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", length, body)
-	start := b.Len()
-	b.Write(payload)
-	b.WriteString("}")
-	return &sender{
+func newSender(l *load, number int) *sender {
+	s := &sender{
 		load:    l,
-		request: b.Bytes(),
-		payload: b.Bytes()[start : start+len(payload)],
-		answer:  make([]byte, answerBytes),
+		target:  number % len(l.options.Targets),
+		url:     l.options.URL,
+		answer:  make([]byte, 4<<10),
+		latency: newHistogram(l.digits()),
+		draws:   uint32(number) << 20,
 	}
+	if l.options.Direct {
+		s.url = l.options.Targets[s.target]
+	}
+	return s
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -57,11 +63,17 @@ var errInterrupted = errors.New("interrupted")
 // dial replaces the connection. One deadline covers its whole life: a timer per
 // request would cost more than it shows.
 func (s *sender) dial(ctx context.Context) error {
-	o := s.load.options
-	d := net.Dialer{Timeout: answerWait}
-	conn, err := d.DialContext(ctx, "tcp", o.Addr)
+	u, err := url.Parse(s.url)
 	if err != nil {
 		return err
+	}
+	d := net.Dialer{Timeout: answerWait}
+	conn, err := d.DialContext(ctx, "tcp", hostPort(u))
+	if err != nil {
+		return err
+	}
+	if u.Scheme == "https" {
+		conn = tls.Client(conn, &tls.Config{ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +81,20 @@ func (s *sender) dial(ctx context.Context) error {
 		return errors.Join(errInterrupted, conn.Close())
 	}
 	s.conn = conn
-	return conn.SetDeadline(time.Now().Add(o.Warmup + o.Duration + answerWait))
+	o := s.load.options
+	return conn.SetDeadline(time.Now().Add(o.Warmup + o.Duration + 2*answerWait))
+}
+
+// hostPort is where to connect to for a URL.
+func hostPort(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	port := "80"
+	if u.Scheme == "https" {
+		port = "443"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // interrupt makes the request under way fail, and every later one.
@@ -86,38 +111,39 @@ func (s *sender) close() {
 	s.conn.Close()
 }
 
-// run sends one request after the other until the load stops. It owns the
+// run makes one request after the other until the load ends. It owns the
 // connection and closes it.
 func (s *sender) run() error {
 	defer s.close()
 	failures := 0
-	for !s.load.stopping.Load() {
-		sequence := s.load.next.Add(1) - 1
-		if sequence >= maxSends {
-			return fmt.Errorf("bench: more than %d sends in one round", maxSends)
+	for {
+		due, ok := s.load.take()
+		if !ok {
+			return nil
 		}
-		status, closing, took, err := s.exchange(uint32(sequence))
-		s.load.count(uint32(sequence), status, took, err)
+		if err := s.write(due); err != nil {
+			return err
+		}
+		a, err := s.exchange(due)
 		if err == nil {
 			failures = 0
 		} else if failures++; failures == failuresInRow {
 			return fmt.Errorf("bench: %d requests failed in a row: %w", failures, err)
 		}
-		if err != nil || closing {
+		if err != nil || a.closing {
 			if err := s.redial(); err != nil {
 				return err
 			}
 		}
-		if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		if s.load.due == nil && refusal(a.status) {
 			s.pause()
 		}
 	}
-	return nil
 }
 
 func (s *sender) redial() error {
 	s.close()
-	if s.load.stopping.Load() {
+	if s.load.ending() {
 		return nil
 	}
 	err := s.dial(context.Background())
@@ -136,70 +162,109 @@ func (s *sender) pause() {
 	select {
 	case <-timer.C:
 	case <-s.load.stop:
+	case <-s.load.abort:
 	}
 }
 
-// exchange sends one send and reads its answer.
-func (s *sender) exchange(sequence uint32) (status int, closing bool, took time.Duration, err error) {
-	start := now()
-	s.payload.set(mark{Run: s.load.options.Run, Sequence: sequence, SentAt: start})
+// write makes the next request: that of new sends, or again that of the last
+// ones, byte by byte, which is what makes it a repetition to the API.
+func (s *sender) write(due moment) error {
+	if s.sent && s.load.options.Repeat > 0 {
+		if s.draws++; fraction(s.draws) < s.load.options.Repeat {
+			s.repeated += uint64(s.load.each())
+			return nil
+		}
+	}
+	s.sent = false
+	each := s.load.each()
+	first := s.load.next.Add(uint64(each)) - uint64(each)
+	if first+uint64(each) > maxSends {
+		return fmt.Errorf("bench: more than %d sends in one round", maxSends)
+	}
+	s.first = uint32(first)
+	s.request, s.buffer, s.payloadBytes = s.load.writer.write(s.buffer, s.first, each, due, s.target)
+	return nil
+}
+
+// exchange makes one request, reads its answer and counts it.
+func (s *sender) exchange(due moment) (answer, error) {
+	if late := now().sub(due); late > s.lateMax && s.load.measures(due) {
+		s.lateMax = late
+	}
 	if _, err := s.conn.Write(s.request); err != nil {
-		return 0, true, 0, err
+		s.fail(s.load.each(), err)
+		return answer{closing: true}, err
 	}
-	status, closing, err = s.readAnswer()
-	return status, closing, now().sub(start), err
+	a, buffer, err := readAnswer(s.conn, s.answer)
+	s.answer = buffer
+	if err != nil {
+		s.fail(s.load.each(), err)
+		return a, err
+	}
+	at := now()
+	if accepted := s.count(a); accepted > 0 {
+		s.sent = true
+		if s.load.measures(due) {
+			recordLatency(s.latency, at.sub(due))
+		}
+		if s.load.measuring.Load() {
+			s.measured += uint64(accepted)
+		}
+	}
+	return a, nil
 }
 
-// readAnswer reads one answer, and is usually done after one read.
-func (s *sender) readAnswer() (status int, closing bool, err error) {
-	have := 0
-	for {
-		n, err := s.conn.Read(s.answer[have:])
-		have += n
-		if n == 0 && err != nil {
-			return 0, true, err
-		}
-		head := bytes.Index(s.answer[:have], []byte("\r\n\r\n"))
-		if head >= 0 {
-			head += len("\r\n\r\n")
-			status, body, closing, err := parseHead(s.answer[:head])
-			if err != nil || head+body == have {
-				return status, closing, err
-			}
-			if head+body < have {
-				return 0, true, fmt.Errorf("%d bytes after an answer", have-head-body)
-			}
-		}
-		if have == len(s.answer) {
-			return 0, true, fmt.Errorf("an answer of more than %d bytes", len(s.answer))
-		}
+// count files an answer, and returns how many sends it accepts.
+func (s *sender) count(a answer) (accepted int) {
+	each := s.load.each()
+	taken := a.status == http.StatusAccepted || s.load.options.Direct && a.status == http.StatusOK
+	switch {
+	case taken && s.load.options.Batch > 0:
+		return s.countBatch(a)
+	case taken:
+		s.accept(s.first, s.payloadBytes)
+		return 1
+	case refusal(a.status):
+		s.refused.Add(uint64(each))
+	default:
+		s.fail(each, fmt.Errorf("answered %d: %.200q", a.status, a.body))
+	}
+	return 0
+}
+
+func (s *sender) accept(sequence uint32, payload int) {
+	if s.load.accepted.add(sequence) { // a repetition is not another send
+		s.accepted.Add(1)
+		s.payload += uint64(payload)
 	}
 }
 
-// parseHead reads an answer's head: its status, the length of its body and
-// whether the connection ends with it.
-func parseHead(head []byte) (status, body int, closing bool, err error) {
-	line, rest, _ := bytes.Cut(head, []byte("\r\n"))
-	if len(line) < len("HTTP/1.1 200") || string(line[:8]) != "HTTP/1.1" {
-		return 0, 0, true, fmt.Errorf("not an HTTP/1.1 answer: %.40q", line)
-	}
-	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
-		return 0, 0, true, fmt.Errorf("status of an answer: %w", err)
-	}
-	for len(rest) > 0 {
-		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		value = bytes.TrimSpace(value)
+func (s *sender) countBatch(a answer) (accepted int) {
+	each := s.load.each()
+	seen := 0
+	err := eachResult(a.body, func(i, status int) {
+		seen++
 		switch {
-		case bytes.EqualFold(name, []byte("Content-Length")):
-			if body, err = strconv.Atoi(string(value)); err != nil || body < 0 {
-				return 0, 0, true, fmt.Errorf("length of an answer: %.40q", value)
-			}
-		case bytes.EqualFold(name, []byte("Connection")):
-			closing = bytes.EqualFold(value, []byte("close"))
-		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
-			return 0, 0, true, errors.New("a chunked answer, which the generator does not read")
+		case i >= each:
+		case status == http.StatusAccepted:
+			accepted++
+			s.accept(s.first+uint32(i), s.payloadBytes/each)
+		case refusal(status):
+			s.refused.Add(1)
+		default:
+			s.fail(1, fmt.Errorf("a send of a batch was answered %d", status))
 		}
+	})
+	if err == nil && seen != each {
+		err = fmt.Errorf("%d results for a batch of %d", seen, each)
 	}
-	return status, body, closing, nil
+	if err != nil {
+		s.fail(max(each-seen, 0), fmt.Errorf("the answer to a batch: %w", err))
+	}
+	return accepted
+}
+
+func (s *sender) fail(sends int, err error) {
+	s.failed.Add(uint64(sends))
+	s.load.failure.Do(func() { s.load.firstFailed = err })
 }

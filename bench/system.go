@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,36 +12,70 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/harepost/harepost/bench/report"
 )
 
-// A system is one system under load, started anew for every round.
+// A system is what a round measures. Those that are processes are started anew
+// for every round.
 type system struct {
-	addr          string
-	authorization string
-	pid           int
+	name string   // as in a report
+	url  string   // of its API; empty for the direct POST
+	keys []string // of its accounts
+	pid  int      // 0: no process of ours
 
-	// profile writes a CPU profile of the next d to path.
+	// profile writes a CPU profile of the next d to path; nil: it cannot.
 	profile func(ctx context.Context, path string, d time.Duration) error
-	// lost asks the system what it gave up; nil where it does not say.
-	lost func() (uint64, error)
-	stop func() error
+	stop    func() error
 }
 
-// startSystem starts the system of that name; dir is its own.
-func startSystem(ctx context.Context, name string, o Options, connections int, dir string) (*system, error) {
-	if name == SystemForwarder {
-		return startForwarder(ctx, o, connections)
+func (s *system) usage() (usage, error) {
+	if s.pid == 0 {
+		return usage{}, nil
 	}
-	return startEngine(ctx, o, dir)
+	return readUsage(s.pid)
+}
+
+// settle waits until the system's process is idle, at most limit.
+func (s *system) settle(ctx context.Context, limit time.Duration) error {
+	if s.pid == 0 {
+		return nil
+	}
+	return settle(ctx, s.pid, limit)
+}
+
+// metrics is the system's metrics page. A server that somebody else runs may
+// keep it to itself.
+func (s *system) metrics(ctx context.Context) (page, error) {
+	if s.url == "" || s.name == report.Forwarder {
+		return nil, nil
+	}
+	p, err := scrape(ctx, s.url)
+	if err != nil && s.name == report.Server {
+		return nil, nil
+	}
+	return p, err
+}
+
+// startSystem starts the system that is wanted; dir is its own.
+func startSystem(ctx context.Context, o Options, want stageOptions, dir string) (*system, error) {
+	switch want.system {
+	case report.Direct:
+		return &system{name: report.Direct, stop: func() error { return nil }}, nil
+	case report.Server:
+		return &system{name: report.Server, url: strings.TrimRight(o.URL, "/"), keys: o.Keys, stop: func() error { return nil }}, nil
+	case report.Forwarder:
+		return startForwarder(ctx, o, want.workers)
+	default:
+		return startEngine(ctx, o, max(want.accounts, 1), dir)
+	}
 }
 
 func startForwarder(ctx context.Context, o Options, connections int) (*system, error) {
-	workers := o.ForwarderWorkers
-	if workers == 0 {
-		workers = connections
-	}
+	workers := cmp.Or(o.ForwarderWorkers, connections)
 	p, err := startPart(ctx, o.Child, roleForwarder, ForwarderOptions{Workers: workers, QueueRequests: o.QueueRequests})
 	if err != nil {
 		return nil, err
@@ -50,7 +85,8 @@ func startForwarder(ctx context.Context, o Options, connections int) (*system, e
 		return nil, errors.Join(err, p.close())
 	}
 	return &system{
-		addr: ready.Addr,
+		name: report.Forwarder,
+		url:  "http://" + ready.Addr,
 		pid:  p.pid(),
 		profile: func(_ context.Context, path string, d time.Duration) error {
 			path, err := filepath.Abs(path)
@@ -59,11 +95,6 @@ func startForwarder(ctx context.Context, o Options, connections int) (*system, e
 			}
 			return p.ask(request{Do: doProfile, Path: path, Duration: d}, new(forwarderStatus))
 		},
-		lost: func() (uint64, error) {
-			var s forwarderStatus
-			err := p.ask(request{Do: doStatus}, &s)
-			return s.Lost, err
-		},
 		stop: p.close,
 	}, nil
 }
@@ -71,8 +102,8 @@ func startForwarder(ctx context.Context, o Options, connections int) (*system, e
 // engineWait bounds how long the engine may take until it is ready.
 const engineWait = 30 * time.Second
 
-// startEngine starts the engine on a new data directory and makes an account.
-func startEngine(ctx context.Context, o Options, dir string) (*system, error) {
+// startEngine starts the engine on a new data directory and makes accounts.
+func startEngine(ctx context.Context, o Options, accounts int, dir string) (*system, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -86,14 +117,15 @@ func startEngine(ctx context.Context, o Options, dir string) (*system, error) {
 		}
 		command = append(command, "--pprof", pprofAddr)
 	}
-	p := newProcess(ctx, SystemEngine, append(command, o.EngineFlags...))
+	p := newProcess(ctx, report.Engine, append(command, o.EngineFlags...))
 	if err := p.start(); err != nil {
 		return nil, err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- p.cmd.Wait() }() // ends with the process; stop reads it
 	s := &system{
-		addr: addr,
+		name: report.Engine,
+		url:  "http://" + addr,
 		pid:  p.pid(),
 		profile: func(ctx context.Context, path string, d time.Duration) error {
 			return fetchProfile(ctx, pprofAddr, path, d)
@@ -103,11 +135,13 @@ func startEngine(ctx context.Context, o Options, dir string) (*system, error) {
 	if err := waitReady(ctx, addr, ended); err != nil {
 		return nil, errors.Join(p.explain("start", err), s.stop())
 	}
-	key, err := createAccount(ctx, addr)
-	if err != nil {
-		return nil, errors.Join(p.explain("create an account", err), s.stop())
+	for range accounts {
+		key, err := createAccount(ctx, addr)
+		if err != nil {
+			return nil, errors.Join(p.explain("create an account", err), s.stop())
+		}
+		s.keys = append(s.keys, key)
 	}
-	s.authorization = "Bearer " + key
 	return s, nil
 }
 

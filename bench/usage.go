@@ -83,9 +83,9 @@ func lineValue(text []byte, name string) (uint64, error) {
 }
 
 // settle waits until the process has used next to no CPU for half a second, at
-// most limit, and returns its usage then. So compaction and other work that a
-// system puts off is part of its bill.
-func settle(ctx context.Context, pid int, limit time.Duration) (usage, error) {
+// most limit. So compaction and other work that a system puts off is part of its
+// bill.
+func settle(ctx context.Context, pid int, limit time.Duration) error {
 	const step = 250 * time.Millisecond
 	ticker := time.NewTicker(step)
 	defer ticker.Stop()
@@ -95,7 +95,7 @@ func settle(ctx context.Context, pid int, limit time.Duration) (usage, error) {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return last, ctx.Err()
+			return ctx.Err()
 		}
 		var u usage
 		if u, err = readUsage(pid); err != nil {
@@ -108,5 +108,5 @@ func settle(ctx context.Context, pid int, limit time.Duration) (usage, error) {
 		}
 		last = u
 	}
-	return last, err
+	return err
 }

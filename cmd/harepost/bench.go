@@ -1,9 +1,11 @@
 package main
 
 import (
+	"os"
 	"time"
 
 	"github.com/harepost/harepost/bench"
+	"github.com/harepost/harepost/bench/report"
 )
 
 type benchCmd struct {
@@ -12,52 +14,107 @@ type benchCmd struct {
 	Child       benchChildCmd       `cmd:"" hidden:"" help:"A part of the harness, which starts it itself."`
 }
 
+// benchFlags are what all scenarios have in common.
+type benchFlags struct {
+	Quick       bool           `name:"quick" help:"A size that ends within half a minute: a smoke test, not a measurement."`
+	Rounds      int            `name:"rounds" placeholder:"N" help:"Rounds of every system under every load. Default: 3; with --quick 2."`
+	Warmup      *time.Duration `name:"warmup" placeholder:"DURATION" help:"Load before the measuring. Default: 2s; with --quick 500ms."`
+	Duration    time.Duration  `name:"duration" placeholder:"DURATION" help:"Length of the measuring. Default: 10s; with --quick 2s."`
+	Systems     []string       `name:"systems" sep:"," placeholder:"NAME,..." help:"What is measured, in turns: engine (started for it), forwarder (keeps nothing), direct (no system between), server (the one of --url)."`
+	EngineFlags []string       `name:"engine-flag" sep:"none" placeholder:"FLAG" help:"A further flag for serve, as in --engine-flag=--lane-concurrency=128; may be repeated."`
+	Dir         string         `name:"dir" default:"." help:"Where data directories are made, and removed: on the disk that is to be measured."`
+
+	URL            string   `name:"url" placeholder:"URL" help:"Measure this running server instead of one that is started for it. It must be able to reach the receiver."`
+	APIKeys        []string `name:"api-key" sep:"," placeholder:"KEY" help:"API keys of accounts of that server; sends take turns."`
+	ReceiverListen string   `name:"receiver-listen" placeholder:"HOST[:PORT]" help:"Where that server reaches the receiver. Default: 127.0.0.1."`
+
+	JSON   bool   `name:"json" env:"HAREPOST_JSON" help:"Print the report as JSON."`
+	HTML   string `name:"html" placeholder:"FILE" help:"Write the report as a page with plots, too."`
+	Output string `name:"output" placeholder:"FILE" help:"Write the report as JSON, too."`
+}
+
+// options are the flags in bench's words.
+func (f *benchFlags) options(sh *shell) bench.Options {
+	warmup := time.Duration(0) // bench's word for its default
+	if f.Warmup != nil {
+		if warmup = *f.Warmup; warmup <= 0 {
+			warmup = -1
+		}
+	}
+	b := readBuildInfo()
+	return bench.Options{
+		Quick: f.Quick, Rounds: f.Rounds, Warmup: warmup, Duration: f.Duration,
+		Systems: f.Systems, EngineFlags: f.EngineFlags, Dir: f.Dir,
+		URL: f.URL, Keys: f.APIKeys, ReceiverListen: f.ReceiverListen,
+		JSON: f.JSON, HTML: f.HTML, Output: f.Output,
+		Versions: report.Versions{Harepost: b.Version, Commit: b.Revision, Go: b.Go},
+		Command:  commandLine(), Progress: sh.err, Terminal: isTerminal(sh.err),
+	}
+}
+
+// commandLine is how the program was called, without what is secret in it.
+func commandLine() []string {
+	words := append([]string{"harepost"}, os.Args[1:]...)
+	for i, word := range words {
+		if word == "--api-key" && i+1 < len(words) {
+			words[i+1] = "…"
+		} else if len(word) > 10 && word[:10] == "--api-key=" {
+			words[i] = "--api-key=…"
+		}
+	}
+	return words
+}
+
+// trafficFlags say what the sends of a scenario are like.
+type trafficFlags struct {
+	Payload  bench.Sizes `name:"payload" default:"300" help:"Bytes of a payload: 300, uniform:100-10000, lognormal:300,p99=64KiB (median first), mix:300x90,64KiBx10 (sizes and weights)."`
+	Accounts int         `name:"accounts" default:"1" help:"Accounts that send in turns."`
+	Hosts    int         `name:"hosts" default:"1" help:"Destinations. Each is a lane of each account."`
+	Rate     bench.Rate  `name:"rate" placeholder:"RATE" help:"Open loop: sends a second whatever the answers take. 2000, or a ramp 100..10000, or steps 1000,2000,4000. Default: a closed loop."`
+	Poisson  bool        `name:"poisson" help:"Open loop: arrivals at random instead of evenly."`
+	Repeat   float64     `name:"repeat" default:"0" help:"Share of requests that repeat the one before, with its idempotency key: 0 to below 1."`
+	Seed     uint64      `name:"seed" default:"1" help:"Of random arrivals."`
+}
+
+func (f *trafficFlags) traffic() bench.Traffic {
+	return bench.Traffic{
+		Payload: f.Payload, Accounts: f.Accounts, Hosts: f.Hosts,
+		Rate: f.Rate, Poisson: f.Poisson, Repeat: f.Repeat, Seed: f.Seed,
+	}
+}
+
 type benchThroughputCmd struct {
-	Systems      []string      `name:"systems" sep:"," default:"forwarder,engine" help:"What is measured, in turns: forwarder, engine."`
-	Connections  []int         `name:"connections" sep:"," default:"256,64" help:"Connections of the generator; each number is measured on its own."`
-	Rounds       int           `name:"rounds" default:"3" help:"Rounds of every system at every number of connections."`
-	Warmup       time.Duration `name:"warmup" default:"2s" help:"Load before the measuring."`
-	Duration     time.Duration `name:"duration" default:"10s" help:"Length of the measuring."`
-	PayloadBytes int           `name:"payload-bytes" default:"300" help:"Size of a payload."`
-	Targets      int           `name:"targets" default:"1" help:"Destinations."`
-	EngineFlags  []string      `name:"engine-flag" sep:"none" placeholder:"FLAG" help:"A further flag for serve, as in --engine-flag=--lane-concurrency=128; may be repeated."`
-	Dir          string        `name:"dir" default:"." help:"Where data directories are made, and removed: on the disk that is to be measured."`
-	ProfileDir   string        `name:"profile-dir" placeholder:"DIR" help:"Write a CPU profile of each system there, from one more round."`
-	JSON         bool          `name:"json" env:"HAREPOST_JSON" help:"Print the report as JSON."`
+	benchFlags   `embed:""`
+	trafficFlags `embed:""`
+	Connections  []int  `name:"connections" sep:"," placeholder:"N,..." help:"Connections of the generator; each number is measured on its own. Default: 256,64; with --quick 64."`
+	ProfileDir   string `name:"profile-dir" placeholder:"DIR" help:"Write a CPU profile of each system there, from one more round."`
 }
 
 // Run measures and prints the report.
 func (c *benchThroughputCmd) Run(sh *shell) error {
-	warmup := c.Warmup
-	if warmup == 0 {
-		warmup = -1 // none; 0 is bench's word for its default
-	}
-	return bench.Run(sh.ctx, bench.Options{
-		Systems: c.Systems, Connections: c.Connections, Rounds: c.Rounds,
-		Warmup: warmup, Duration: c.Duration, PayloadBytes: c.PayloadBytes, Targets: c.Targets,
-		EngineFlags: c.EngineFlags, Dir: c.Dir, ProfileDir: c.ProfileDir, JSON: c.JSON, Progress: sh.err,
-	}, sh.out)
+	o := c.options(sh)
+	o.ProfileDir = c.ProfileDir
+	return bench.Run(sh.ctx, &bench.Throughput{Options: o, Traffic: c.traffic(), Connections: c.Connections}, sh.out)
 }
 
 type benchDeadLettersCmd struct {
-	Count       int           `name:"count" default:"1000000" help:"Dead letters."`
-	Quick       bool          `name:"quick" help:"20,000 dead letters: under half a minute."`
+	Count       int           `name:"count" placeholder:"N" help:"Dead letters. Default: 1,000,000; with --quick 20,000."`
+	Quick       bool          `name:"quick" help:"A size that ends within half a minute."`
 	ReplayRate  int           `name:"replay-rate" default:"5000" help:"Replays a second."`
 	FreshRate   int           `name:"fresh-rate" default:"1000" help:"Fresh sends a second beside everything."`
-	Alone       time.Duration `name:"alone" default:"10s" help:"How long the fresh sends are measured alone."`
+	Alone       time.Duration `name:"alone" placeholder:"DURATION" help:"How long the fresh sends are measured alone. Default: 10s; with --quick 3s."`
 	EngineFlags []string      `name:"engine-flag" sep:"none" placeholder:"FLAG" help:"A further flag for serve; may be repeated."`
 	Dir         string        `name:"dir" default:"." help:"Where the data directory is made, and removed."`
 	JSON        bool          `name:"json" env:"HAREPOST_JSON" help:"Print the report as JSON."`
+	HTML        string        `name:"html" placeholder:"FILE" help:"Write the report as a page with plots, too."`
+	Output      string        `name:"output" placeholder:"FILE" help:"Write the report as JSON, too."`
 }
 
 // Run measures and prints the report.
 func (c *benchDeadLettersCmd) Run(sh *shell) error {
-	if c.Quick {
-		c.Count, c.Alone = 20_000, 3*time.Second
-	}
-	return bench.RunDeadLetters(sh.ctx, bench.DeadLetterOptions{
-		Count: c.Count, ReplayRate: c.ReplayRate, FreshRate: c.FreshRate, Alone: c.Alone,
-		EngineFlags: c.EngineFlags, Dir: c.Dir, JSON: c.JSON, Progress: sh.err,
+	f := benchFlags{Quick: c.Quick, EngineFlags: c.EngineFlags, Dir: c.Dir, JSON: c.JSON, HTML: c.HTML, Output: c.Output}
+	return bench.Run(sh.ctx, &bench.DeadLetters{
+		Options: f.options(sh), Count: c.Count, ReplayRate: c.ReplayRate, FreshRate: c.FreshRate, Alone: c.Alone,
 	}, sh.out)
 }
 

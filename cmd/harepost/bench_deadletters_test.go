@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
-	"github.com/harepost/harepost/bench"
+	"github.com/harepost/harepost/bench/report"
 )
 
 // The scenario of many dead letters, in a small size: what it counts adds up, and
@@ -15,16 +15,25 @@ func TestBenchDeadLettersAddsUp(t *testing.T) {
 	if r.Status != exitOK {
 		t.Fatalf("status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}
-	var report bench.DeadLetterReport
-	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
+	var found report.Report
+	if err := json.Unmarshal([]byte(r.Stdout), &found); err != nil {
 		t.Fatal(err)
 	}
-	if report.Replayed < 1000 || report.Replayed+report.Purged != 2000 || report.LeftOver+int(report.Missing)+int(report.FreshLost)+int(report.Duplicates) != 0 {
-		t.Errorf("%+v", report)
+	numbers := map[string]float64{}
+	for _, f := range found.Findings {
+		numbers[f.Name] = f.Value
 	}
-	for _, f := range []bench.FreshSends{report.Alone, report.Replaying, report.Purging} {
-		if f.Failed > 0 || f.Answer.Count != f.Sent || f.Arrival.Count != f.Sent {
-			t.Errorf("fresh sends: %+v", f)
+	if numbers["replayed"] < 1000 || numbers["replayed"]+numbers["purged"] != 2000 ||
+		numbers["dead letters left"]+numbers["replays missing"]+numbers["replays twice"] != 0 {
+		t.Errorf("%v", numbers)
+	}
+	if len(found.Rounds) != 3 {
+		t.Fatalf("%d phases, want 3", len(found.Rounds))
+	}
+	for _, r := range found.Rounds {
+		sent := r.Values[report.Accepted]
+		if r.Values[report.Failed]+r.Values[report.Lost] > 0 || r.Latencies["answer"].Count != int64(sent) || r.Latencies["arrival"].Count != int64(sent) {
+			t.Errorf("%s: %+v", r.Load.Variant, r)
 		}
 	}
 	if r := runProcess(t, nil, "bench", "dead-letters", "--count", "-5"); r.Status == exitOK {

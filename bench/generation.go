@@ -1,0 +1,80 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// A generation is a generator at work, in a process of its own.
+type generation struct {
+	part *part
+	stop context.CancelFunc
+	far  atomic.Pointer[Generating] // what it said last
+
+	warm  chan struct{} // closed when the warm-up is over
+	ended chan struct{} // closed when the fields below are set
+	done  Generated
+	cpu   time.Duration
+	err   error
+}
+
+// startGenerator starts the load. Whoever calls it waits for its end.
+func startGenerator(ctx context.Context, child []string, o GeneratorOptions) (*generation, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Warmup+o.Duration+4*answerWait)
+	p, err := startPart(ctx, child, roleGenerator, o)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	g := &generation{part: p, stop: cancel, warm: make(chan struct{}), ended: make(chan struct{})}
+	g.far.Store(new(Generating))
+	go g.listen() // ends with the process; wait waits for it
+	return g, nil
+}
+
+// listen hears what the generator says until it is done or gone.
+func (g *generation) listen() {
+	defer close(g.ended)
+	defer g.stop()
+	for {
+		var said generatorSaid
+		if g.err = g.part.hear("load", &said); g.err != nil {
+			break
+		}
+		if said.Done != nil {
+			g.done = *said.Done
+			break
+		}
+		if said.Generating != nil {
+			if said.Generating.Measuring && !g.far.Load().Measuring {
+				close(g.warm)
+			}
+			g.far.Store(said.Generating)
+		}
+	}
+	g.err = errors.Join(g.err, g.part.close())
+	if state := g.part.cmd.ProcessState; state != nil {
+		g.cpu = state.UserTime() + state.SystemTime()
+	}
+}
+
+// warmedUp waits until the measuring has begun.
+func (g *generation) warmedUp() error {
+	select {
+	case <-g.warm:
+		return nil
+	case <-g.ended:
+		if g.err == nil {
+			return errors.New("bench: the load ended before its warm-up")
+		}
+		return g.err
+	}
+}
+
+// wait waits for the end of the load.
+func (g *generation) wait() (Generated, error) {
+	<-g.ended
+	return g.done, g.err
+}

@@ -1,0 +1,415 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/harepost/harepost/bench/report"
+	"github.com/harepost/harepost/client"
+	"github.com/valyala/fasthttp"
+)
+
+// DeadLetters is the scenario "dead-letters": it makes dead letters, counts them,
+// replays half of them while fresh sends go on, stops that, and purges the rest.
+// What the fresh sends noticed is a round for each phase.
+type DeadLetters struct {
+	Options
+	Count      int // dead letters. Default: 1,000,000; quick: 20,000
+	ReplayRate int // a second. Default: 5,000
+	FreshRate  int // fresh sends a second beside all that. Default: 1,000
+
+	// Alone is how long the fresh sends are measured alone. Default: 10 s; quick: 3 s.
+	Alone time.Duration
+}
+
+func (d *DeadLetters) name() string { return "dead-letters" }
+
+func (d *DeadLetters) complete() error {
+	d.Systems = []string{report.Engine}
+	setDefault(&d.Count, sized(&d.Options, 20_000, 1_000_000))
+	setDefault(&d.ReplayRate, 5000)
+	setDefault(&d.FreshRate, 1000)
+	setDefault(&d.Alone, sized(&d.Options, 3*time.Second, 10*time.Second))
+	if d.Count < 100 || d.Count > maxSends || d.ReplayRate < 1 || d.FreshRate < 1 {
+		return fmt.Errorf("bench: %d dead letters, %d replays and %d sends a second: must be positive, and at least 100 dead letters",
+			d.Count, d.ReplayRate, d.FreshRate)
+	}
+	return d.Options.complete()
+}
+
+// aftermath is one run: the engine, its target, and what arrived.
+type aftermath struct {
+	o       *DeadLetters
+	session *session
+	client  *client.Client
+	engine  *system
+
+	target     *server
+	broken     atomic.Bool
+	replayed   atomic.Int64
+	duplicates atomic.Uint64
+	seen       *sequenceSet
+	freshSent  int64 // answered with 202, of the phases that are over
+	freshCame  atomic.Int64
+	arrival    atomic.Pointer[latencyRecorder]
+	done       int64 // replays, as the engine counts them
+}
+
+func (d *DeadLetters) play(ctx context.Context, s *session) (err error) {
+	s.set("dead letters", d.Count)
+	s.set("replays", fmt.Sprintf("%d/s", d.ReplayRate))
+	s.set("fresh sends", fmt.Sprintf("%d/s, evenly", d.FreshRate))
+	dir, err := os.MkdirTemp(d.Dir, "bench-*")
+	if err != nil {
+		return fmt.Errorf("make a directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	a := &aftermath{o: d, session: s, seen: newSequenceSet()}
+	a.arrival.Store(newLatencyRecorder())
+	if a.target, err = serve("receiver", 2, a.receive); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.target.close()) }()
+	if a.engine, err = startEngine(ctx, s.options, 1, dir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.engine.stop()) }()
+	h := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+	defer h.CloseIdleConnections()
+	if a.client, err = client.New(a.engine.url, a.engine.keys[0], client.Options{HTTPClient: h}); err != nil {
+		return err
+	}
+	return a.play(ctx)
+}
+
+// receive answers 500 to what is to die, while it is broken, and counts the rest.
+func (a *aftermath) receive(ctx *fasthttp.RequestCtx) {
+	body := ctx.PostBody()
+	if string(ctx.Path()) == "/fresh" {
+		due, err := strconv.ParseInt(string(body), 10, 64)
+		if err != nil {
+			ctx.SetStatusCode(fasthttp.StatusBadRequest)
+			return
+		}
+		a.freshCame.Add(1)
+		a.arrival.Load().record(uint32(due), now().sub(moment(due)))
+		return
+	}
+	if a.broken.Load() {
+		ctx.SetStatusCode(fasthttp.StatusInternalServerError)
+		return
+	}
+	n, err := strconv.ParseUint(string(body), 10, 32)
+	if err != nil || int(n) >= a.o.Count {
+		ctx.SetStatusCode(fasthttp.StatusBadRequest)
+		return
+	}
+	if a.seen.add(uint32(n)) {
+		a.replayed.Add(1)
+	} else {
+		a.duplicates.Add(1)
+	}
+}
+
+func (a *aftermath) play(ctx context.Context) error {
+	begin := time.Now()
+	a.broken.Store(true)
+	if err := a.fill(ctx); err != nil {
+		return err
+	}
+	a.broken.Store(false)
+	a.find("fill", time.Since(begin))
+
+	begin = time.Now()
+	counted, err := a.client.StartReplay(ctx, client.Bulk{All: true, DryRun: true})
+	if err != nil {
+		return err
+	}
+	if a.find("dry run", time.Since(begin)); counted.Matched == nil || *counted.Matched != int64(a.o.Count) {
+		return fmt.Errorf("a dry run matches %v of %d", counted.Matched, a.o.Count)
+	}
+	phases := []struct {
+		name string
+		work func(context.Context) error
+	}{
+		{"alone", func(ctx context.Context) error { return pause(ctx, a.o.Alone) }},
+		{"beside a replay", a.replayHalf},
+		{"beside a purge", a.purge},
+	}
+	for _, phase := range phases {
+		if err := a.besides(ctx, phase.name, phase.work); err != nil {
+			return fmt.Errorf("%s: %w", phase.name, err)
+		}
+	}
+	return a.settle(ctx)
+}
+
+// find adds a time that something took to the report.
+func (a *aftermath) find(name string, took time.Duration) {
+	a.session.find(name, millis(took), "ms", report.Lower)
+	a.session.progress.line("%s took %.1f s", name, took.Seconds())
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// fill sends batches until Count deliveries are dead.
+func (a *aftermath) fill(ctx context.Context) error {
+	const lines = 2000
+	to := "http://" + a.target.listeners[0].Addr().String() + "/dead"
+	var next atomic.Int64
+	var posting sync.WaitGroup
+	errs := make(chan error, 4)
+	for range cap(errs) {
+		posting.Go(func() {
+			for {
+				first := int(next.Add(lines)) - lines
+				if first >= a.o.Count {
+					return
+				}
+				if err := a.postDead(ctx, to, first, min(first+lines, a.o.Count)); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	posting.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+	}
+	return a.until(ctx, "everything is dead", func() (bool, error) { return a.none(ctx, "queued", "retrying") })
+}
+
+// postDead sends one batch, again and again what of it was refused for now.
+func (a *aftermath) postDead(ctx context.Context, to string, first, end int) error {
+	left := make([]int, 0, end-first)
+	for n := first; n < end; n++ {
+		left = append(left, n)
+	}
+	for len(left) > 0 {
+		var b bytes.Buffer
+		for _, n := range left {
+			fmt.Fprintf(&b, `{"target":%q,"body":"%d","delivery":{"max_attempts":1}}`+"\n", to, n)
+		}
+		results, err := a.client.SendLines(ctx, b.Bytes())
+		var refused *client.Error
+		switch {
+		case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
+			if err := pause(ctx, max(refused.RetryAfter, 100*time.Millisecond)); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		again := left[:0]
+		for i, r := range results {
+			if r.Err != nil {
+				again = append(again, left[i])
+			}
+		}
+		left = again
+	}
+	return nil
+}
+
+// none reports whether the account has no delivery in these statuses.
+func (a *aftermath) none(ctx context.Context, statuses ...string) (bool, error) {
+	for _, s := range statuses {
+		page, err := a.client.DeliveriesPage(ctx, client.Filter{Status: s, Limit: 1})
+		if err != nil || len(page.Data) > 0 {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// deadLetterWait bounds every wait of this scenario.
+const deadLetterWait = 15 * time.Minute
+
+func (a *aftermath) until(ctx context.Context, what string, ok func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, deadLetterWait)
+	defer cancel()
+	for {
+		done, err := ok()
+		if err != nil || done {
+			return err
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return fmt.Errorf("wait until %s: %w", what, err)
+		}
+	}
+}
+
+func (a *aftermath) replayHalf(ctx context.Context) error {
+	j, err := a.client.StartReplay(ctx, client.Bulk{All: true, RatePerSecond: a.o.ReplayRate})
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	err = a.until(ctx, "half is replayed", func() (bool, error) {
+		now, err := a.client.Job(ctx, j.JobID)
+		return now.Done >= int64(a.o.Count)/2 || now.Status != client.JobRunning, err
+	})
+	if err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	begin = time.Now()
+	if j, err = a.client.CancelJob(ctx, j.JobID); err != nil {
+		return err
+	}
+	a.find("stopping a replay", time.Since(begin))
+	a.done = j.Done
+	a.session.find("replayed", float64(j.Done), "", report.Neither)
+	a.session.find("replayed per second", float64(j.Done)/took.Seconds(), "/s", report.Higher)
+	return nil
+}
+
+func (a *aftermath) purge(ctx context.Context) error {
+	begin := time.Now()
+	j, err := a.client.Purge(ctx, client.Bulk{All: true})
+	if err == nil {
+		j, err = a.client.WaitJob(ctx, j, nil)
+	}
+	a.find("purge", time.Since(begin))
+	a.session.find("purged", float64(j.Done), "", report.Neither)
+	return err
+}
+
+// settle waits for what is on its way, and counts. What was replayed and did not
+// arrive is lost, like a fresh send.
+func (a *aftermath) settle(ctx context.Context) error {
+	err := a.until(ctx, "nothing is pending", func() (bool, error) { return a.none(ctx, "queued", "retrying") })
+	if err != nil {
+		return err
+	}
+	left, err := a.client.StartReplay(ctx, client.Bulk{All: true, DryRun: true})
+	if err != nil {
+		return err
+	}
+	leftOver := int64(0)
+	if left.Matched != nil {
+		leftOver = *left.Matched
+	}
+	missing := a.done - a.replayed.Load()
+	a.session.find("dead letters left", float64(leftOver), "", report.Lower)
+	a.session.find("replays missing", float64(missing), "", report.Lower)
+	a.session.find("replays twice", float64(a.duplicates.Load()), "", report.Lower)
+	if missing > 0 || leftOver > 0 {
+		return fmt.Errorf("%d replays did not arrive, and %d dead letters were not purged: %w", missing, leftOver, ErrLost)
+	}
+	return nil
+}
+
+// besides sends at the constant rate while work goes on, and makes a round of it.
+func (a *aftermath) besides(ctx context.Context, phase string, work func(context.Context) error) error {
+	a.arrival.Store(newLatencyRecorder())
+	answer := newLatencyRecorder()
+	h := &fasthttp.HostClient{Addr: strings.TrimPrefix(a.engine.url, "http://"), MaxConns: freshSenders, MaxIdemponentCallAttempts: 1}
+	defer h.CloseIdleConnections()
+	stop := make(chan struct{})
+	due := make(chan moment, 1<<16)
+	var sending sync.WaitGroup
+	var failed atomic.Int64
+	for range freshSenders {
+		sending.Go(func() {
+			for at := range due {
+				if !a.sendFresh(h, at) {
+					failed.Add(1)
+				}
+				answer.record(uint32(at), now().sub(at))
+			}
+		})
+	}
+	var pacing sync.WaitGroup
+	var sent int64
+	pacing.Go(func() { sent = pace(a.o.FreshRate, due, stop) })
+	err := work(ctx)
+	close(stop)
+	pacing.Wait()
+	close(due)
+	sending.Wait()
+	// What is on its way belongs to this phase.
+	cameBefore := a.freshSent
+	a.freshSent += sent - failed.Load()
+	underway, cancel := context.WithTimeout(ctx, arrivalWait)
+	defer cancel()
+	_ = a.until(underway, "fresh sends have arrived", func() (bool, error) { // what has not is lost
+		return a.freshCame.Load() >= a.freshSent, nil
+	})
+	arrived := a.freshCame.Load() - cameBefore
+	r := report.Round{
+		System: report.Engine, Load: report.Load{Axis: "phase", Variant: phase}, Number: 1,
+		Values: map[string]float64{
+			report.Accepted: float64(sent - failed.Load()),
+			report.Failed:   float64(failed.Load()),
+			report.Arrived:  float64(arrived),
+			report.Lost:     float64(a.freshSent - cameBefore - arrived),
+		},
+		Latencies: map[string]report.Distribution{latencyAnswer: answer.distribution(), latencyArrival: a.arrival.Load().distribution()},
+	}
+	a.session.report.Rounds = append(a.session.report.Rounds, r)
+	a.session.progress.round(r)
+	return errors.Join(err, ctx.Err())
+}
+
+// arrivalWait is for how long an accepted send is waited for before it is lost.
+const arrivalWait = time.Minute
+
+// freshSenders is how many fresh sends may be on their way at once.
+const freshSenders = 64
+
+// pace says when each send is due, at the rate and whatever became of those before
+// it, until stop; how many.
+func pace(rate int, due chan<- moment, stop <-chan struct{}) (n int64) {
+	begin, gap := now(), time.Second/time.Duration(rate)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return n
+		case <-tick.C:
+		}
+		for at := begin + moment(time.Duration(n)*gap); at <= now(); at = begin + moment(time.Duration(n)*gap) {
+			select {
+			case due <- at:
+				n++
+			case <-stop:
+				return n
+			}
+		}
+	}
+}
+
+func (a *aftermath) sendFresh(h *fasthttp.HostClient, at moment) bool {
+	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(req)
+	defer fasthttp.ReleaseResponse(resp)
+	req.SetRequestURI(a.engine.url + "/v1/send")
+	req.Header.SetMethod(fasthttp.MethodPost)
+	req.Header.Set(fasthttp.HeaderAuthorization, "Bearer "+a.engine.keys[0])
+	req.SetBodyString(fmt.Sprintf(`{"target":"http://%s/fresh","body":"%d"}`, a.target.listeners[1].Addr(), int64(at)))
+	return h.Do(req, resp) == nil && resp.StatusCode() == fasthttp.StatusAccepted
+}

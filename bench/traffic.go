@@ -1,0 +1,67 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/harepost/harepost/bench/report"
+)
+
+// A Traffic is what the sends of a scenario are like.
+type Traffic struct {
+	Payload  Sizes   // default: 300 bytes
+	Accounts int     // default: 1
+	Hosts    int     // destinations, each a port of the receiver. Default: 1
+	Rate     Rate    // zero: a closed loop
+	Poisson  bool    // with a Rate
+	Repeat   float64 // share of requests that repeat the last one with its idempotency key
+	Seed     uint64  // default: 1
+}
+
+func (t *Traffic) complete() error {
+	if t.Payload.at == nil {
+		t.Payload = FixedSize(300)
+	}
+	setDefault(&t.Accounts, 1)
+	setDefault(&t.Hosts, 1)
+	setDefault(&t.Seed, 1)
+	if t.Accounts < 1 || t.Accounts > 10_000 || t.Hosts < 1 || t.Hosts > maxHosts {
+		return fmt.Errorf("bench: %d accounts and %d hosts, want 1 to 10,000 and 1 to %d", t.Accounts, t.Hosts, maxHosts)
+	}
+	if t.Poisson && t.Rate.IsZero() {
+		return errors.New("bench: Poisson arrivals need a rate")
+	}
+	return nil
+}
+
+// plan is a round of a system under this load.
+func (t *Traffic) plan(o *Options, system string, at report.Load, connections int) plan {
+	return plan{
+		system: system, load: at, accounts: t.Accounts,
+		receiver: ReceiverOptions{Targets: t.Hosts},
+		generator: GeneratorOptions{
+			Connections: connections, Payload: t.Payload, Rate: t.Rate, Poisson: t.Poisson, Repeat: t.Repeat,
+			Warmup: o.Warmup, Duration: o.Duration, Seed: t.Seed,
+		},
+	}
+}
+
+// describe adds the load to the report's settings.
+func (t *Traffic) describe(s *session) {
+	loop := "closed"
+	if !t.Rate.IsZero() {
+		loop = "open, " + t.Rate.String() + " sends/s, evenly"
+		if t.Poisson {
+			loop = "open, " + t.Rate.String() + " sends/s, Poisson"
+		}
+	}
+	s.set("loop", loop)
+	s.set("payload", t.Payload)
+	s.set("accounts", t.Accounts)
+	s.set("hosts", t.Hosts)
+	if t.Repeat > 0 {
+		s.set("repeated keys", t.Repeat)
+	}
+	s.set("warm-up", s.options.Warmup)
+	s.set("measured", s.options.Duration)
+}
