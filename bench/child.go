@@ -25,6 +25,9 @@ type request struct {
 	Do       string        `json:"do"`
 	Path     string        `json:"path,omitempty"`        // of a profile
 	Duration time.Duration `json:"duration_ns,omitempty"` // of a profile
+
+	Port      int    `json:"port,omitempty"`      // of a switch, see Receiver.Switch
+	Behaviour string `json:"behaviour,omitempty"` // likewise
 }
 
 const (
@@ -37,7 +40,6 @@ const (
 
 // What a child says first, when it is ready.
 type (
-	receiverReady  struct{ Targets []string }
 	forwarderReady struct{ Addr string }
 	trivialReady   struct{ Addr string }
 )
@@ -99,33 +101,6 @@ func (t talk) serve(answer func(request) (any, error)) error {
 			return err
 		}
 	}
-}
-
-func (t talk) receiver() error {
-	var o ReceiverOptions
-	if err := t.dec.Decode(&o); err != nil {
-		return err
-	}
-	r, err := NewReceiver(o)
-	if err != nil {
-		return err
-	}
-	err = t.enc.Encode(receiverReady{r.Targets()})
-	if err == nil {
-		err = t.serve(func(q request) (any, error) {
-			switch q.Do {
-			case doMeasure:
-				r.Measure()
-				return r.Counts(), nil
-			case doCounts:
-				return r.Counts(), nil
-			case doReport:
-				return r.report(), nil
-			}
-			return nil, fmt.Errorf("asked to %q", q.Do)
-		})
-	}
-	return errors.Join(err, r.Close())
 }
 
 func (t talk) forwarder() error {

@@ -141,6 +141,7 @@ func (b *bout) result(arrivals receiverReport) report.Round {
 			report.Failed:        float64(g.Failed + g.Unsent),
 			report.Arrived:       float64(arrivals.Arrived),
 			report.Duplicates:    float64(arrivals.Duplicates),
+			report.Reordered:     float64(arrivals.Reordered),
 			report.AcceptedRate:  perSecond(g.MeasuredAccepted, g.MeasuredTime),
 			report.DeliveredRate: perSecond(b.loaded.counts.Arrived-b.before.counts.Arrived, b.loaded.counts.At.sub(b.before.counts.At)),
 			report.DrainTime:     max(0, millis(arrivals.LastArrival.sub(b.loaded.counts.At))),
