@@ -17,6 +17,7 @@ const answerBytes = 8 << 20
 type answer struct {
 	status  int
 	closing bool   // the connection ends with it
+	advises bool   // it says when to try again
 	body    []byte // valid until the next answer
 }
 
@@ -78,6 +79,8 @@ func parseHead(head []byte) (a answer, length int, err error) {
 			}
 		case bytes.EqualFold(name, []byte("Connection")):
 			a.closing = bytes.EqualFold(value, []byte("close"))
+		case bytes.EqualFold(name, []byte("Retry-After")):
+			a.advises = len(value) > 0
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			return broken, 0, errors.New("a chunked answer, which the generator does not read")
 		}

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -13,11 +14,12 @@ type generation struct {
 	stop context.CancelFunc
 	far  atomic.Pointer[Generating] // what it said last
 
-	warm  chan struct{} // closed when the warm-up is over
-	ended chan struct{} // closed when the fields below are set
-	done  Generated
-	cpu   time.Duration
-	err   error
+	warm     chan struct{} // closed when the warm-up is over
+	measured chan struct{} // closed when the measuring is
+	ended    chan struct{} // closed when the fields below are set
+	done     Generated
+	cpu      time.Duration
+	err      error
 }
 
 // startGenerator starts the load. Whoever calls it waits for its end.
@@ -28,7 +30,7 @@ func startGenerator(ctx context.Context, child []string, o GeneratorOptions) (*g
 		cancel()
 		return nil, err
 	}
-	g := &generation{part: p, stop: cancel, warm: make(chan struct{}), ended: make(chan struct{})}
+	g := &generation{part: p, stop: cancel, warm: make(chan struct{}), measured: make(chan struct{}), ended: make(chan struct{})}
 	g.far.Store(new(Generating))
 	go g.listen() // ends with the process; wait waits for it
 	return g, nil
@@ -51,6 +53,9 @@ func (g *generation) listen() {
 			if said.Generating.Measuring && !g.far.Load().Measuring {
 				close(g.warm)
 			}
+			if said.Generating.Measured {
+				close(g.measured)
+			}
 			g.far.Store(said.Generating)
 		}
 	}
@@ -60,18 +65,23 @@ func (g *generation) listen() {
 	}
 }
 
-// warmedUp waits until the measuring has begun.
-func (g *generation) warmedUp() error {
+// until waits for warm or measured.
+func (g *generation) until(reached <-chan struct{}) error {
 	select {
-	case <-g.warm:
+	case <-reached:
 		return nil
 	case <-g.ended:
-		if g.err == nil {
-			return errors.New("bench: the load ended before its warm-up")
-		}
-		return g.err
+	}
+	select {
+	case <-reached: // both at once
+		return nil
+	default:
+		return cmp.Or(g.err, errors.New("bench: the load ended early"))
 	}
 }
+
+// warmedUp waits until the measuring has begun.
+func (g *generation) warmedUp() error { return g.until(g.warm) }
 
 // wait waits for the end of the load.
 func (g *generation) wait() (Generated, error) {

@@ -82,10 +82,11 @@ func (o GeneratorOptions) validate() error {
 type Generated struct {
 	// Attempted sends had the sequence numbers below it.
 	Attempted uint64 `json:"attempted"`
-	Accepted  uint64 `json:"accepted"` // answered 202, each send once
-	Refused   uint64 `json:"refused"`  // answered 429 or 503
-	Failed    uint64 `json:"failed"`   // any other answer, or none
-	Repeated  uint64 `json:"repeated"` // made again on purpose
+	Accepted  uint64 `json:"accepted"`  // answered 202, each send once
+	Refused   uint64 `json:"refused"`   // answered 429 or 503
+	Unadvised uint64 `json:"unadvised"` // of those, without a Retry-After
+	Failed    uint64 `json:"failed"`    // any other answer, or none
+	Repeated  uint64 `json:"repeated"`  // made again on purpose
 	// Unsent were due, and no connection was free until the end.
 	Unsent uint64 `json:"unsent"`
 	// FirstFailure is the first reason, for the report.
@@ -106,6 +107,7 @@ type Generated struct {
 type Generating struct {
 	At        moment `json:"at"`
 	Measuring bool   `json:"measuring,omitempty"` // the warm-up is over
+	Measured  bool   `json:"measured,omitempty"`  // and the duration too: answers under way are waited for
 	Attempted uint64 `json:"attempted"`
 	Accepted  uint64 `json:"accepted"`
 	Refused   uint64 `json:"refused"`
@@ -136,8 +138,8 @@ type load struct {
 
 // Generate opens the connections, loads the system for Warmup and Duration,
 // waits for the answers under way and returns. It tells how far it is a few
-// times a second, and at the moment the warm-up is over, from its own goroutine;
-// tell may be nil. The error is of the load itself: refusals and failed requests
+// times a second, and at both ends of the measuring, from its own goroutine; tell
+// may be nil. The error is of the load itself: refusals and failed requests
 // are counts.
 func Generate(ctx context.Context, o GeneratorOptions, tell func(Generating)) (Generated, error) {
 	if err := o.validate(); err != nil {
@@ -243,7 +245,11 @@ func (l *load) keepTime(ctx context.Context, senders []*sender, tell func(Genera
 	tell(l.progress(senders))
 	phase(l.options.Duration)
 	l.measuring.Store(false)
-	return now().sub(start)
+	took := now().sub(start)
+	far := l.progress(senders)
+	far.Measured = true
+	tell(far)
+	return took
 }
 
 // phase waits for d, and reports false if the load ended before.
@@ -339,6 +345,7 @@ func (l *load) result(senders []*sender, began moment, measured time.Duration) G
 		g.MeasuredAccepted += s.measured
 		g.PayloadBytes += s.payload
 		g.Repeated += s.repeated
+		g.Unadvised += s.unadvised
 		g.LateMax = max(g.LateMax, s.lateMax)
 		all.Merge(s.latency)
 	}

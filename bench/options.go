@@ -82,9 +82,6 @@ func (o *Options) complete() error {
 	if err := o.findPrograms(); err != nil {
 		return err
 	}
-	if o.URL != "" && len(o.Systems) == 0 {
-		o.Systems = []string{report.Server}
-	}
 	setDefault(&o.QueueRequests, 1024)
 	setDefault(&o.DrainWait, 30*time.Second)
 	setDefault(&o.SettleWait, sized(o, 2*time.Second, 10*time.Second))
@@ -94,6 +91,34 @@ func (o *Options) complete() error {
 	setDefault(&o.Dir, ".")
 	o.Warmup = max(o.Warmup, 0)
 	return o.validate()
+}
+
+// measures sets the systems that are measured where none are named: a running
+// server takes the place of the engine.
+func (o *Options) measures(systems ...string) {
+	switch {
+	case len(o.Systems) > 0:
+	case o.URL == "":
+		o.Systems = systems
+	default:
+		for _, s := range systems {
+			if s == report.Engine {
+				s = report.Server
+			}
+			o.Systems = append(o.Systems, s)
+		}
+	}
+}
+
+// measured is what of the systems is measured beside yardsticks: the engine or a
+// server.
+func (o *Options) measured() string {
+	for _, s := range o.Systems {
+		if s == report.Engine || s == report.Server {
+			return s
+		}
+	}
+	return ""
 }
 
 // findPrograms sets the programs that the harness starts.

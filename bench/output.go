@@ -1,9 +1,7 @@
 package bench
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -12,16 +10,18 @@ import (
 
 // write writes the report to w and to the files that the options name.
 func (o *Options) write(r *report.Report, w io.Writer) error {
-	text := writeText
+	text := r.WriteText
 	if o.JSON {
-		text = writeJSON
+		text = r.WriteJSON
 	}
-	err := text(r, w)
+	err := text(w)
 	if o.Output != "" {
-		err = errors.Join(err, writeFile(o.Output, func(w io.Writer) error { return writeJSON(r, w) }))
+		err = errors.Join(err, writeFile(o.Output, r.WriteJSON))
 	}
 	if o.HTML != "" {
-		err = errors.Join(err, writeFile(o.HTML, func(w io.Writer) error { return writeHTML(r, w) }))
+		if page, ok := any(r).(interface{ WriteHTML(io.Writer) error }); ok {
+			err = errors.Join(err, writeFile(o.HTML, page.WriteHTML))
+		}
 	}
 	return err
 }
@@ -32,14 +32,4 @@ func writeFile(path string, write func(io.Writer) error) error {
 		return err
 	}
 	return errors.Join(write(f), f.Close())
-}
-
-func writeText(r *report.Report, w io.Writer) error { return writeJSON(r, w) }
-
-func writeHTML(*report.Report, io.Writer) error { return fmt.Errorf("no HTML form yet") }
-
-func writeJSON(r *report.Report, w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(r)
 }

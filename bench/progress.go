@@ -3,8 +3,6 @@ package bench
 import (
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/harepost/harepost/bench/report"
@@ -47,7 +45,7 @@ func (p *progress) passing(format string, args ...any) {
 
 // watch returns what to tell of every sample of a round.
 func (p *progress) watch(of plan, number int) func(report.Sample) {
-	about := fmt.Sprintf("%-24s round %d  %-9s", loadText(of.load), number, of.system)
+	about := fmt.Sprintf("%-30s round %d  %-9s", of.load, number, of.system)
 	p.passing("%s starts", about)
 	length := (of.generator.Warmup + of.generator.Duration).Milliseconds()
 	return func(s report.Sample) {
@@ -62,7 +60,7 @@ func (p *progress) watch(of plan, number int) func(report.Sample) {
 // round says what a round found.
 func (p *progress) round(r report.Round) {
 	v := r.Values
-	text := fmt.Sprintf("%-24s round %d  %-9s %9.0f accepted/s %9.0f delivered/s", loadText(r.Load), r.Number, r.System, v[report.AcceptedRate], v[report.DeliveredRate])
+	text := fmt.Sprintf("%-30s round %d  %-9s %9.0f accepted/s %9.0f delivered/s", r.Load, r.Number, r.System, v[report.AcceptedRate], v[report.DeliveredRate])
 	if cpu, ok := v[report.CPU]; ok {
 		text += fmt.Sprintf("  %6.1f µs CPU", cpu)
 	}
@@ -75,16 +73,4 @@ func (p *progress) round(r report.Round) {
 		}
 	}
 	p.line("%s", text)
-}
-
-// loadText names a load: "rate 2000/s", "phase alone".
-func loadText(l report.Load) string {
-	words := []string{l.Axis}
-	if l.Value != 0 || l.Variant == "" {
-		words = append(words, strconv.FormatFloat(l.Value, 'f', -1, 64)+l.Unit)
-	}
-	if l.Variant != "" {
-		words = append(words, l.Variant)
-	}
-	return strings.Join(words, " ")
 }

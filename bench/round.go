@@ -87,11 +87,16 @@ func (b *bout) load(ctx context.Context, tell func(report.Sample)) (err error) {
 		d := b.plan.generator.Duration - time.Second/2
 		go func() { profiled <- b.stage.system.profile(ctx, b.plan.profile, d) }() // read below
 	}
-	var loadErr, lookErr error
+	if err == nil {
+		err = g.until(g.measured)
+	}
+	if err == nil {
+		b.loaded, err = b.stage.look(ctx, doCounts)
+	}
+	var loadErr error
 	b.generated, loadErr = g.wait()
 	b.generatorCPU = g.cpu
-	b.loaded, lookErr = b.stage.look(ctx, doCounts)
-	return errors.Join(err, loadErr, lookErr, <-profiled)
+	return errors.Join(err, loadErr, <-profiled)
 }
 
 // drain waits until everything acknowledged has arrived, or nothing did for
@@ -138,7 +143,7 @@ func (b *bout) result(arrivals receiverReport) report.Round {
 		Values: map[string]float64{
 			report.Accepted:      float64(g.Accepted),
 			report.Refused:       float64(g.Refused),
-			report.Failed:        float64(g.Failed + g.Unsent),
+			report.Failed:        float64(g.Failed),
 			report.Arrived:       float64(arrivals.Arrived),
 			report.Duplicates:    float64(arrivals.Duplicates),
 			report.Reordered:     float64(arrivals.Reordered),
@@ -150,8 +155,11 @@ func (b *bout) result(arrivals receiverReport) report.Round {
 		Timeline:     b.timeline,
 		FirstFailure: g.FirstFailure,
 	}
-	if g.FirstFailure == "" && g.Unsent > 0 {
-		r.FirstFailure = fmt.Sprintf("%d sends were due, and no connection was free for them until %s after the load", g.Unsent, answerWait)
+	// Of these there are usually none, and a column of zeros says nothing.
+	for name, count := range map[string]uint64{report.Unadvised: g.Unadvised, report.Unsent: g.Unsent, report.Repeated: g.Repeated} {
+		if count > 0 {
+			r.Values[name] = float64(count)
+		}
 	}
 	compareMarks(r.Values, g, arrivals)
 	b.fillCost(r.Values, float64(arrivals.Arrived-b.before.counts.Arrived))

@@ -140,7 +140,6 @@ func TestOptionsRefuseWhatContradicts(t *testing.T) {
 	check("no duration", func(o *Throughput) { o.Duration = -1 }, "rounds")
 	check("too many hosts", func(o *Throughput) { o.Hosts = maxHosts + 1 }, "hosts")
 	check("no accounts", func(o *Throughput) { o.Accounts = -1 }, "accounts")
-	check("more hosts than direct connections", func(o *Throughput) { o.Systems, o.Hosts = []string{report.Direct}, 9 }, "hosts")
 	check("Poisson in a closed loop", func(o *Throughput) { o.Poisson = true }, "rate")
 	check("no queue", func(o *Throughput) { o.QueueRequests = -1 }, "queue")
 	check("no address of the server", func(o *Throughput) { o.Systems = []string{report.Server} }, "URL")

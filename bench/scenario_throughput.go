@@ -2,8 +2,6 @@ package bench
 
 import (
 	"context"
-	"fmt"
-	"slices"
 
 	"github.com/harepost/harepost/bench/report"
 )
@@ -19,20 +17,16 @@ type Throughput struct {
 func (t *Throughput) name() string { return "throughput" }
 
 func (t *Throughput) complete() error {
-	if len(t.Systems) == 0 && t.URL == "" {
-		t.Systems = []string{report.Forwarder, report.Engine}
-	}
+	t.measures(report.Forwarder, report.Engine)
 	if len(t.Connections) == 0 {
 		t.Connections = sized(&t.Options, []int{64}, []int{256, 64})
 	}
+	t.defaultPayload()
 	if err := t.Traffic.complete(); err != nil {
 		return err
 	}
 	if err := checkConnections(t.Connections...); err != nil {
 		return err
-	}
-	if least := slices.Min(t.Connections); slices.Contains(t.Systems, report.Direct) && t.Hosts > least {
-		return fmt.Errorf("bench: %d hosts, and %d connections of direct posts: want one for each", t.Hosts, least)
 	}
 	return t.Options.complete()
 }

@@ -36,7 +36,7 @@ type sender struct {
 	// Read by the progress while the load runs.
 	accepted, refused, failed atomic.Uint64
 	measured, payload         uint64
-	repeated                  uint64
+	repeated, unadvised       uint64
 
 	mu          sync.Mutex // conn is replaced by run, interrupted by another
 	conn        net.Conn
@@ -226,6 +226,9 @@ func (s *sender) count(a answer) (accepted int) {
 		return 1
 	case refusal(a.status):
 		s.refused.Add(uint64(each))
+		if !a.advises {
+			s.unadvised += uint64(each)
+		}
 	default:
 		s.fail(each, fmt.Errorf("answered %d: %.200q", a.status, a.body))
 	}

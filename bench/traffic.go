@@ -18,10 +18,13 @@ type Traffic struct {
 	Seed     uint64  // default: 1
 }
 
-func (t *Traffic) complete() error {
+func (t *Traffic) defaultPayload() {
 	if t.Payload.at == nil {
 		t.Payload = FixedSize(300)
 	}
+}
+
+func (t *Traffic) complete() error {
 	setDefault(&t.Accounts, 1)
 	setDefault(&t.Hosts, 1)
 	setDefault(&t.Seed, 1)
@@ -36,9 +39,13 @@ func (t *Traffic) complete() error {
 
 // plan is a round of a system under this load.
 func (t *Traffic) plan(o *Options, system string, at report.Load, connections int) plan {
+	hosts := t.Hosts
+	if system == report.Direct {
+		hosts = min(hosts, connections) // each of which goes to one
+	}
 	return plan{
 		system: system, load: at, accounts: t.Accounts,
-		receiver: ReceiverOptions{Targets: t.Hosts},
+		receiver: ReceiverOptions{Targets: hosts},
 		generator: GeneratorOptions{
 			Connections: connections, Payload: t.Payload, Rate: t.Rate, Poisson: t.Poisson, Repeat: t.Repeat,
 			Warmup: o.Warmup, Duration: o.Duration, Seed: t.Seed,
@@ -56,7 +63,9 @@ func (t *Traffic) describe(s *session) {
 		}
 	}
 	s.set("loop", loop)
-	s.set("payload", t.Payload)
+	if t.Payload.at != nil {
+		s.set("payload", t.Payload)
+	}
 	s.set("accounts", t.Accounts)
 	s.set("hosts", t.Hosts)
 	if t.Repeat > 0 {

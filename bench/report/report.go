@@ -157,6 +157,9 @@ const (
 	Accepted         = "accepted"             // sends answered 202
 	Refused          = "refused"              // answered 429 or 503
 	Failed           = "failed"               // any other answer, or none
+	Unadvised        = "refused_unadvised"    // refused without a Retry-After
+	Unsent           = "unsent"               // due in an open loop, and never sent for want of a connection
+	Repeated         = "repeated"             // sent again on purpose, with the same idempotency key
 	Arrived          = "arrived"              // distinct sends that the receiver saw
 	Lost             = "lost"                 // acknowledged, and not arrived
 	Duplicates       = "duplicates"           // arrivals beyond a send's first
@@ -195,6 +198,9 @@ var Metrics = []Metric{
 	{Accepted, "accepted", "", Neither, false},
 	{Refused, "refused", "", Neither, false},
 	{Failed, "failed", "", Lower, false},
+	{Unadvised, "refused without Retry-After", "", Lower, false},
+	{Unsent, "due, never sent", "", Lower, false},
+	{Repeated, "repeated keys", "", Neither, false},
 	{Arrived, "arrived", "", Neither, false},
 	{Lost, "lost", "", Lower, false},
 	{Duplicates, "duplicates", "", Lower, false},

@@ -10,6 +10,9 @@ import (
 
 type benchCmd struct {
 	Throughput  benchThroughputCmd  `cmd:"" help:"Deliveries a second, and what each costs, beside a forwarder that keeps nothing."`
+	Batch       benchBatchCmd       `cmd:"" help:"The batch API beside the single one and beside the forwarder."`
+	Latency     benchLatencyCmd     `cmd:"" help:"Latency and cost in an open loop: at a fixed rate, at shares of saturation, and beyond it."`
+	Payload     benchPayloadCmd     `cmd:"" help:"Throughput and cost for payloads of 0.1 to 256 KiB."`
 	DeadLetters benchDeadLettersCmd `cmd:"" help:"Count, replay, stop and purge a million dead letters, and what fresh sends notice of it."`
 	Child       benchChildCmd       `cmd:"" hidden:"" help:"A part of the harness, which starts it itself."`
 }
@@ -67,13 +70,18 @@ func commandLine() []string {
 
 // trafficFlags say what the sends of a scenario are like.
 type trafficFlags struct {
-	Payload  bench.Sizes `name:"payload" default:"300" help:"Bytes of a payload: 300, uniform:100-10000, lognormal:300,p99=64KiB (median first), mix:300x90,64KiBx10 (sizes and weights)."`
-	Accounts int         `name:"accounts" default:"1" help:"Accounts that send in turns."`
-	Hosts    int         `name:"hosts" default:"1" help:"Destinations. Each is a lane of each account."`
-	Rate     bench.Rate  `name:"rate" placeholder:"RATE" help:"Open loop: sends a second whatever the answers take. 2000, or a ramp 100..10000, or steps 1000,2000,4000. Default: a closed loop."`
-	Poisson  bool        `name:"poisson" help:"Open loop: arrivals at random instead of evenly."`
-	Repeat   float64     `name:"repeat" default:"0" help:"Share of requests that repeat the one before, with its idempotency key: 0 to below 1."`
-	Seed     uint64      `name:"seed" default:"1" help:"Of random arrivals."`
+	laneFlags `embed:""`
+	Payload   bench.Sizes `name:"payload" default:"300" help:"Bytes of a payload: 300, uniform:100-10000, lognormal:300,p99=64KiB (median first), mix:300x90,64KiBx10 (sizes and weights)."`
+	Rate      bench.Rate  `name:"rate" placeholder:"RATE" help:"Open loop: sends a second whatever the answers take. 2000, or a ramp 100..10000, or steps 1000,2000,4000. Default: a closed loop."`
+	Poisson   bool        `name:"poisson" help:"Open loop: arrivals at random instead of evenly."`
+	Repeat    float64     `name:"repeat" default:"0" help:"Share of requests that repeat the one before, with its idempotency key: 0 to below 1."`
+	Seed      uint64      `name:"seed" default:"1" help:"Of random arrivals."`
+}
+
+// laneFlags say how many lanes there are.
+type laneFlags struct {
+	Accounts int `name:"accounts" default:"1" help:"Accounts that send in turns."`
+	Hosts    int `name:"hosts" default:"1" help:"Destinations. Each is a lane of each account."`
 }
 
 func (f *trafficFlags) traffic() bench.Traffic {
@@ -95,6 +103,54 @@ func (c *benchThroughputCmd) Run(sh *shell) error {
 	o := c.options(sh)
 	o.ProfileDir = c.ProfileDir
 	return bench.Run(sh.ctx, &bench.Throughput{Options: o, Traffic: c.traffic(), Connections: c.Connections}, sh.out)
+}
+
+type benchBatchCmd struct {
+	benchFlags        `embed:""`
+	laneFlags         `embed:""`
+	Payload           bench.Sizes `name:"payload" default:"300" help:"Bytes of a payload, as in bench throughput."`
+	Sizes             []int       `name:"batch" sep:"," placeholder:"N,..." help:"Sends of a batch; each number is measured on its own. Default: 100,1000; with --quick 100."`
+	Connections       int         `name:"connections" default:"16" help:"Connections that send batches."`
+	SingleConnections int         `name:"single-connections" default:"256" help:"Connections that send single sends, to compare with."`
+}
+
+// Run measures and prints the report.
+func (c *benchBatchCmd) Run(sh *shell) error {
+	return bench.Run(sh.ctx, &bench.Batch{
+		Options: c.options(sh), Traffic: bench.Traffic{Payload: c.Payload, Accounts: c.Accounts, Hosts: c.Hosts},
+		Sizes: c.Sizes, Connections: c.Connections, SingleConnections: c.SingleConnections,
+	}, sh.out)
+}
+
+type benchLatencyCmd struct {
+	benchFlags          `embed:""`
+	trafficFlags        `embed:""`
+	Connections         int       `name:"connections" default:"256" help:"Connections, which bound what is under way at once."`
+	OverloadConnections int       `name:"overload-connections" placeholder:"N" help:"Those beyond saturation. Default: 4000; with --quick 1000."`
+	Saturation          float64   `name:"saturation" placeholder:"RATE" help:"Sends a second at which the system is saturated. Default: measured in a closed loop."`
+	Shares              []float64 `name:"shares" sep:"," placeholder:"PERCENT,..." help:"Shares of the saturation to measure at. Default: 1,10,50,80,95,120; with --quick 10,80,120."`
+}
+
+// Run measures and prints the report.
+func (c *benchLatencyCmd) Run(sh *shell) error {
+	return bench.Run(sh.ctx, &bench.Latency{
+		Options: c.options(sh), Traffic: c.traffic(), Connections: c.Connections,
+		OverloadConnections: c.OverloadConnections, Saturation: c.Saturation, Shares: c.Shares,
+	}, sh.out)
+}
+
+type benchPayloadCmd struct {
+	benchFlags  `embed:""`
+	laneFlags   `embed:""`
+	Connections int   `name:"connections" default:"64" help:"Connections of the generator."`
+	Sizes       []int `name:"sizes" sep:"," placeholder:"BYTES,..." help:"Sizes of payloads. Default: 102,307,1024,4096,16384,65536,262144; with --quick 102,4096,65536."`
+}
+
+// Run measures and prints the report.
+func (c *benchPayloadCmd) Run(sh *shell) error {
+	return bench.Run(sh.ctx, &bench.Payload{
+		Options: c.options(sh), Traffic: bench.Traffic{Accounts: c.Accounts, Hosts: c.Hosts}, Connections: c.Connections, Sizes: c.Sizes,
+	}, sh.out)
 }
 
 type benchDeadLettersCmd struct {
