@@ -9,9 +9,12 @@ import (
 	"strconv"
 )
 
-// answerBytes bounds one answer, head and body. Answers to large batches are the
-// largest.
-const answerBytes = 8 << 20
+// The bounds of an answer, and of its head alone. Answers to large batches are
+// the largest.
+const (
+	answerBytes     = 8 << 20
+	answerHeadBytes = 16 << 10
+)
 
 // An answer is what the generator needs of one.
 type answer struct {
@@ -39,6 +42,8 @@ func readAnswer(conn io.Reader, buffer []byte) (answer, []byte, error) {
 				if a, length, err = parseHead(buffer[:head]); err != nil {
 					return a, buffer, err
 				}
+			} else if have >= answerHeadBytes {
+				return answer{closing: true}, buffer, fmt.Errorf("an answer with a head of more than %d bytes", answerHeadBytes)
 			}
 		}
 		if head >= 0 && have >= head+length {

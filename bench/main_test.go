@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -74,10 +76,11 @@ type faulty struct {
 	answerDelay, arrivalDelay time.Duration
 	client                    fasthttp.Client
 	sending                   sync.WaitGroup
+	slots                     chan struct{} // bounds what is being sent
 }
 
 func serveFaulty(args []string) error {
-	f := new(faulty)
+	f := &faulty{slots: make(chan struct{}, 256)}
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	flags.Bool("dev", false, "as the engine")
 	flags.String("data-dir", "", "as the engine")
@@ -116,6 +119,8 @@ func (f *faulty) handle(ctx *fasthttp.RequestCtx) {
 			return
 		}
 		f.send(ctx)
+	case "/v1/send/batch":
+		f.sendBatch(ctx)
 	default:
 		ctx.SetStatusCode(http.StatusNotFound)
 	}
@@ -127,6 +132,36 @@ func (f *faulty) send(ctx *fasthttp.RequestCtx) {
 		ctx.Error(err.Error(), http.StatusBadRequest)
 		return
 	}
+	f.deliver(e)
+	if f.answerDelay > 0 {
+		<-time.After(f.answerDelay)
+	}
+	ctx.SetStatusCode(http.StatusAccepted)
+}
+
+// sendBatch takes a batch, but for every tenth send.
+func (f *faulty) sendBatch(ctx *fasthttp.RequestCtx) {
+	var sends []json.RawMessage
+	if err := json.Unmarshal(ctx.PostBody(), &sends); err != nil {
+		ctx.Error(err.Error(), http.StatusBadRequest)
+		return
+	}
+	var results []string
+	for i, send := range sends {
+		e, err := readEnvelope(send)
+		if err != nil || i%10 == 9 {
+			results = append(results, `{"error":"overloaded","status":503,"retry_after":1}`)
+			continue
+		}
+		f.deliver(e)
+		results = append(results, `{"queue_id":"hr_1","status":"queued"}`)
+	}
+	ctx.SetStatusCode(http.StatusAccepted)
+	ctx.SetBodyString(`{"results":[` + strings.Join(results, ",") + `]}`)
+}
+
+// deliver posts the body to the target, later.
+func (f *faulty) deliver(e envelope) {
 	target, body := string(e.Target), append([]byte(nil), e.Body...)
 	m, _ := readMark(body)
 	times := 1
@@ -136,7 +171,9 @@ func (f *faulty) send(ctx *fasthttp.RequestCtx) {
 	case f.repeat:
 		times = 2
 	}
+	f.slots <- struct{}{}
 	f.sending.Go(func() {
+		defer func() { <-f.slots }()
 		if f.arrivalDelay > 0 {
 			<-time.After(f.arrivalDelay)
 		}
@@ -146,10 +183,6 @@ func (f *faulty) send(ctx *fasthttp.RequestCtx) {
 			}
 		}
 	})
-	if f.answerDelay > 0 {
-		<-time.After(f.answerDelay)
-	}
-	ctx.SetStatusCode(http.StatusAccepted)
 }
 
 func (f *faulty) post(target string, body []byte) error {

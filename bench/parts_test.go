@@ -223,10 +223,14 @@ func TestRefusalsAreNotFailures(t *testing.T) {
 func TestAnswersThatMakeNoSenseEndTheLoad(t *testing.T) {
 	check := func(answer, want string) {
 		t.Helper()
-		g, err := generate(t, answering(t, func(c net.Conn) error {
+		addr := answering(t, func(c net.Conn) error {
 			_, err := io.WriteString(c, answer)
 			return err
-		}))
+		})
+		g, err := Generate(t.Context(), GeneratorOptions{
+			URL: "http://" + addr, Targets: []string{"http://127.0.0.1:1/"}, Connections: 1,
+			Duration: time.Hour, Payload: FixedSize(100), // it ends because nothing succeeds
+		}, nil)
 		if err == nil || !strings.Contains(err.Error(), want) || g.Accepted > 0 || g.Failed == 0 {
 			t.Errorf("%.40q: %v with %d accepted, %d failed; want an error with %q", answer, err, g.Accepted, g.Failed, want)
 		}
@@ -236,7 +240,7 @@ func TestAnswersThatMakeNoSenseEndTheLoad(t *testing.T) {
 	check("HTTP/1.1 202 Accepted\r\nContent-Length: -1\r\n\r\n", "length")
 	check("HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "chunked")
 	check("HTTP/1.1 202 Accepted\r\n\r\nmore", "bytes after")
-	check("HTTP/1.1 202 Accepted\r\nX: "+strings.Repeat("x", answerBytes), "more than")
+	check("HTTP/1.1 202 Accepted\r\nX: "+strings.Repeat("x", answerHeadBytes), "head of more than")
 }
 
 func TestCanceledLoadEndsAtOnce(t *testing.T) {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/harepost/harepost/bench"
@@ -14,6 +16,7 @@ type benchCmd struct {
 	Latency     benchLatencyCmd     `cmd:"" help:"Latency and cost in an open loop: at a fixed rate, at shares of saturation, and beyond it."`
 	Payload     benchPayloadCmd     `cmd:"" help:"Throughput and cost for payloads of 0.1 to 256 KiB."`
 	DeadLetters benchDeadLettersCmd `cmd:"" help:"Count, replay, stop and purge a million dead letters, and what fresh sends notice of it."`
+	Compare     benchCompareCmd     `cmd:"" help:"Say what moved from one report to another, beyond the noise of their rounds."`
 	Child       benchChildCmd       `cmd:"" hidden:"" help:"A part of the harness, which starts it itself."`
 }
 
@@ -51,17 +54,17 @@ func (f *benchFlags) options(sh *shell) bench.Options {
 		URL: f.URL, Keys: f.APIKeys, ReceiverListen: f.ReceiverListen,
 		JSON: f.JSON, HTML: f.HTML, Output: f.Output,
 		Versions: report.Versions{Harepost: b.Version, Commit: b.Revision, Go: b.Go},
-		Command:  commandLine(), Progress: sh.err, Terminal: isTerminal(sh.err),
+		Command:  commandLine(os.Args[1:]), Progress: sh.err, Terminal: isTerminal(sh.err),
 	}
 }
 
 // commandLine is how the program was called, without what is secret in it.
-func commandLine() []string {
-	words := append([]string{"harepost"}, os.Args[1:]...)
+func commandLine(args []string) []string {
+	words := append([]string{"harepost"}, args...)
 	for i, word := range words {
 		if word == "--api-key" && i+1 < len(words) {
 			words[i+1] = "…"
-		} else if len(word) > 10 && word[:10] == "--api-key=" {
+		} else if strings.HasPrefix(word, "--api-key=") {
 			words[i] = "--api-key=…"
 		}
 	}
@@ -172,6 +175,46 @@ func (c *benchDeadLettersCmd) Run(sh *shell) error {
 	return bench.Run(sh.ctx, &bench.DeadLetters{
 		Options: f.options(sh), Count: c.Count, ReplayRate: c.ReplayRate, FreshRate: c.FreshRate, Alone: c.Alone,
 	}, sh.out)
+}
+
+type benchCompareCmd struct {
+	Before string `arg:"" type:"existingfile" help:"Report as written with --output or --json."`
+	After  string `arg:"" type:"existingfile" help:"Another one, of the same scenario."`
+	JSON   bool   `name:"json" env:"HAREPOST_JSON" help:"Print JSON."`
+}
+
+// Run compares the reports. What is worse is said, and is no failure: how much
+// of it matters is the reader's to decide.
+func (c *benchCompareCmd) Run(sh *shell) error {
+	before, err := readReport(c.Before)
+	if err != nil {
+		return err
+	}
+	after, err := readReport(c.After)
+	if err != nil {
+		return err
+	}
+	comparison, err := report.Compare(before, after)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return comparison.WriteJSON(sh.out)
+	}
+	return comparison.WriteText(sh.out)
+}
+
+func readReport(path string) (*report.Report, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // nothing is written to it
+	r, err := report.Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
 }
 
 type benchChildCmd struct {
