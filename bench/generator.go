@@ -99,8 +99,10 @@ type Generated struct {
 	// AnswerLatency is of accepted requests: from when they were due in an open
 	// loop, from when they were made in a closed one.
 	AnswerLatency report.Distribution `json:"answer_latency"`
-	LateMax       time.Duration       `json:"late_max_ns"` // of a request behind its schedule
-	AcceptedMarks sequences           `json:"accepted_marks"`
+	// LateMax is how far the generator itself was behind its schedule: the most that
+	// a request came late for which a connection was waiting.
+	LateMax       time.Duration `json:"late_max_ns"`
+	AcceptedMarks sequences     `json:"accepted_marks"`
 }
 
 // Generating is what a load has done so far.
@@ -273,18 +275,24 @@ func (l *load) phase(ctx context.Context, d time.Duration, senders []*sender, te
 }
 
 // take returns the moment at which the next request is due, when it has come;
-// false at the end of the load.
-func (l *load) take() (moment, bool) {
+// false at the end of the load. waited tells that the connection was there before
+// the moment: if the request is late nevertheless, the generator is.
+func (l *load) take() (due moment, waited, ok bool) {
 	if l.due == nil {
-		return now(), !l.stopping.Load()
+		return now(), false, !l.stopping.Load()
 	}
-	for due := range l.due {
-		if now() < l.giveUp && !l.aborted() {
-			return due, true
+	for {
+		select {
+		case due, ok = <-l.due:
+		default:
+			due, ok = <-l.due
+			waited = true
+		}
+		if !ok || now() < l.giveUp && !l.aborted() {
+			return due, waited, ok
 		}
 		l.unsent.Add(uint64(l.each()))
 	}
-	return 0, false
 }
 
 func (l *load) aborted() bool {

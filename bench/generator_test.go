@@ -98,7 +98,10 @@ func TestAStallShowsInEverySendThatWasDue(t *testing.T) {
 	check("75th percentile", quantile(g.AnswerLatency, 75), duration*7/10)
 	check("median", quantile(g.AnswerLatency, 50), duration*45/100)
 	check("10th percentile", quantile(g.AnswerLatency, 10), duration*5/100)
-	check("worst lag", millis(g.LateMax), duration*9/10)
+	// It was the server that was late.
+	if g.LateMax >= duration {
+		t.Errorf("the generator says that it was %s late itself", g.LateMax)
+	}
 }
 
 // Sends that are due do not wait for those before them while connections are free.
@@ -225,7 +228,7 @@ func TestWhatCannotBeSentIsCounted(t *testing.T) {
 		l.due <- now()
 	}
 	close(l.due)
-	if _, ok := l.take(); ok || l.unsent.Load() != 30 {
+	if _, _, ok := l.take(); ok || l.unsent.Load() != 30 {
 		t.Errorf("a load that is over takes more: %t, %d unsent, want 30", ok, l.unsent.Load())
 	}
 }

@@ -19,9 +19,7 @@ func (o *Options) write(r *report.Report, w io.Writer) error {
 		err = errors.Join(err, writeFile(o.Output, r.WriteJSON))
 	}
 	if o.HTML != "" {
-		if page, ok := any(r).(interface{ WriteHTML(io.Writer) error }); ok {
-			err = errors.Join(err, writeFile(o.HTML, page.WriteHTML))
-		}
+		err = errors.Join(err, writeFile(o.HTML, r.WriteHTML))
 	}
 	return err
 }

@@ -17,8 +17,10 @@ type progress struct {
 	mu sync.Mutex // a sampler tells of a round that runs
 }
 
-// clearLine goes to the line's beginning and clears it.
-const clearLine = "\r\x1b[2K"
+const (
+	clearLine    = "\r\x1b[2K" // go to the line's beginning and clear it
+	passingRunes = 79
+)
 
 // line says something that stays.
 func (p *progress) line(format string, args ...any) {
@@ -40,20 +42,22 @@ func (p *progress) passing(format string, args ...any) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.w, clearLine+format, args...)
+	text := []rune(fmt.Sprintf(format, args...))
+	// A line that wraps cannot be taken back.
+	fmt.Fprint(p.w, clearLine+string(text[:min(len(text), passingRunes)]))
 }
 
 // watch returns what to tell of every sample of a round.
 func (p *progress) watch(of plan, number int) func(report.Sample) {
-	about := fmt.Sprintf("%-30s round %d  %-9s", of.load, number, of.system)
-	p.passing("%s starts", about)
+	about := fmt.Sprintf("%s, round %d, %s", of.load, number, of.system)
+	p.passing("%s: starts", about)
 	length := (of.generator.Warmup + of.generator.Duration).Milliseconds()
 	return func(s report.Sample) {
 		left := "ends"
 		if ms := length - s.AtMS; ms > 0 {
-			left = fmt.Sprintf("%3.0f s left", float64(ms)/1000)
+			left = fmt.Sprintf("%.0f s left", float64(ms)/1000)
 		}
-		p.passing("%s %9.0f accepted/s %9.0f delivered/s  %s", about, s.Values[report.AcceptedRate], s.Values[report.DeliveredRate], left)
+		p.passing("%s: %s, %.0f accepted/s, %.0f delivered/s", about, left, s.Values[report.AcceptedRate], s.Values[report.DeliveredRate])
 	}
 }
 

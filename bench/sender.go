@@ -117,9 +117,12 @@ func (s *sender) run() error {
 	defer s.close()
 	failures := 0
 	for {
-		due, ok := s.load.take()
+		due, waited, ok := s.load.take()
 		if !ok {
 			return nil
+		}
+		if waited && s.load.measures(due) {
+			s.lateMax = max(s.lateMax, now().sub(due))
 		}
 		if err := s.write(due); err != nil {
 			return err
@@ -188,9 +191,6 @@ func (s *sender) write(due moment) error {
 
 // exchange makes one request, reads its answer and counts it.
 func (s *sender) exchange(due moment) (answer, error) {
-	if late := now().sub(due); late > s.lateMax && s.load.measures(due) {
-		s.lateMax = late
-	}
 	if _, err := s.conn.Write(s.request); err != nil {
 		s.fail(s.load.each(), err)
 		return answer{closing: true}, err
