@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync"
@@ -15,6 +16,9 @@ import (
 type GeneratorOptions struct {
 	// URL of the system under load: scheme, host and port.
 	URL string `json:"url,omitempty"`
+	// CA is the PEM text of certificate authorities that are trusted beside those of
+	// the system.
+	CA string `json:"ca,omitempty"`
 	// Direct posts the payloads to the targets themselves, as somebody would who
 	// has no system between. Then URL, Keys, Batch, Repeat and Delivery say nothing.
 	Direct bool `json:"direct,omitempty"`
@@ -78,6 +82,20 @@ func (o GeneratorOptions) validate() error {
 	return nil
 }
 
+func (o GeneratorOptions) roots() (*x509.CertPool, error) {
+	if o.CA == "" {
+		return nil, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("bench: generator: the system's certificates: %w", err)
+	}
+	if !pool.AppendCertsFromPEM([]byte(o.CA)) {
+		return nil, errors.New("bench: generator: no certificate in the PEM text of the authorities")
+	}
+	return pool, nil
+}
+
 // Generated says what a load did.
 type Generated struct {
 	// Attempted sends had the sequence numbers below it.
@@ -119,6 +137,7 @@ type Generating struct {
 // A load is one run of the generator.
 type load struct {
 	options  GeneratorOptions
+	roots    *x509.CertPool // nil: those of the system
 	writer   *requestWriter
 	next     atomic.Uint64 // sequence number of the next send
 	accepted *sequenceSet
@@ -157,6 +176,9 @@ func Generate(ctx context.Context, o GeneratorOptions, tell func(Generating)) (G
 		accepted: newSequenceSet(),
 		stop:     make(chan struct{}),
 		abort:    make(chan struct{}),
+	}
+	if l.roots, err = o.roots(); err != nil {
+		return Generated{}, err
 	}
 	senders, err := l.connect(ctx)
 	if err != nil {

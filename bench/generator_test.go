@@ -2,10 +2,12 @@ package bench
 
 import (
 	"bufio"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -219,6 +221,19 @@ func TestADirectPostIsAcceptedWith200(t *testing.T) {
 	}
 }
 
+func TestASystemWithHTTPS(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusAccepted) }))
+	defer server.Close()
+	o := openLoad(server.URL, 200, 50*time.Millisecond)
+	if _, err := Generate(t.Context(), o, nil); err == nil {
+		t.Error("a certificate of nobody known is trusted")
+	}
+	o.CA = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	if g, err := Generate(t.Context(), o, nil); err != nil || g.Accepted != 10 {
+		t.Errorf("%d of 10 accepted, %d failed (%s), %v", g.Accepted, g.Failed, g.FirstFailure, err)
+	}
+}
+
 // When nobody answers any more the load has an end, and what was due and not
 // sent is neither accepted nor forgotten.
 func TestWhatCannotBeSentIsCounted(t *testing.T) {
@@ -248,6 +263,7 @@ func TestGeneratorRefusesWhatContradicts(t *testing.T) {
 	check("no sizes", func(o *GeneratorOptions) { o.Payload = Sizes{} })
 	check("direct batches", func(o *GeneratorOptions) { o.Direct, o.Batch = true, 5 })
 	check("only repetitions", func(o *GeneratorOptions) { o.Repeat = 1 })
+	check("no authorities", func(o *GeneratorOptions) { o.CA = "nothing" })
 	check("no URL", func(o *GeneratorOptions) { o.URL = "http://%zz" })
 	check("a key of two kilobytes", func(o *GeneratorOptions) { o.Keys = []string{fmt.Sprintf("%02000d", 7)} })
 }

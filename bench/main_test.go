@@ -58,7 +58,7 @@ func smallOptions(t *testing.T, systems ...string) Options {
 		Rounds:     1,
 		Warmup:     50 * time.Millisecond,
 		Duration:   300 * time.Millisecond,
-		DrainWait:  500 * time.Millisecond,
+		DrainWait:  10 * time.Second,
 		SettleWait: 250 * time.Millisecond,
 		Dir:        t.TempDir(),
 	}

@@ -31,6 +31,9 @@ type Options struct {
 	// the accounts of Keys. Nothing is known of its process.
 	URL  string
 	Keys []string
+	// CA is the PEM text of authorities that its certificate may be of, beside the
+	// system's.
+	CA string
 	// ReceiverListen is the host, or host:port, at which such a server reaches the
 	// receiver. Default: 127.0.0.1.
 	ReceiverListen string

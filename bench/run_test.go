@@ -16,7 +16,9 @@ import (
 // A harness that cannot see a loss proves nothing by reporting none. Equal
 // totals must not hide it: one send is lost, another arrives twice.
 func TestLossAndDuplicateAreCountedApart(t *testing.T) {
+	t.Parallel()
 	o := smallThroughput(t, report.Engine)
+	o.DrainWait = 500 * time.Millisecond
 	o.EngineFlags = []string{"--drop=2", "--repeat=5"} // each of the 8 connections sends at least once
 	var out bytes.Buffer
 	o.JSON = true
@@ -38,6 +40,7 @@ func TestLossAndDuplicateAreCountedApart(t *testing.T) {
 }
 
 func TestKnownDelayIsReportedAsThatDelay(t *testing.T) {
+	t.Parallel()
 	const answer, arrival = 100 * time.Millisecond, 200 * time.Millisecond
 	o := smallThroughput(t, report.Engine)
 	o.Duration = 800 * time.Millisecond

@@ -47,6 +47,7 @@ func played(r *report.Report) []string {
 }
 
 func TestSystemsTakeTurns(t *testing.T) {
+	t.Parallel()
 	s := smallThroughput(t, report.Direct, report.Engine)
 	s.Connections = []int{2, 4}
 	s.Rounds = 2
@@ -62,6 +63,7 @@ func TestSystemsTakeTurns(t *testing.T) {
 
 // In the batches of the faulty system every tenth send is refused.
 func TestBatchScenario(t *testing.T) {
+	t.Parallel()
 	r := play(t, &Batch{Options: smallOptions(t), Sizes: []int{20}, Connections: 2, SingleConnections: 4})
 	if got := played(r); len(got) != 4 || got[0][:9] != "forwarder" || got[1][:6] != "engine" {
 		t.Errorf("rounds of %q, want the forwarder and the engine at a batch of 1 and of 20", got)
@@ -73,6 +75,7 @@ func TestBatchScenario(t *testing.T) {
 }
 
 func TestLatencyScenario(t *testing.T) {
+	t.Parallel()
 	r := play(t, &Latency{
 		Options: smallOptions(t), Traffic: Traffic{Rate: ConstantRate(200), Accounts: 2}, Connections: 4, OverloadConnections: 8, Shares: []float64{50, 150}, Saturation: 400,
 	})
@@ -99,6 +102,7 @@ func TestLatencyScenario(t *testing.T) {
 }
 
 func TestLatencyMeasuresTheSaturationItself(t *testing.T) {
+	t.Parallel()
 	r := play(t, &Latency{Options: smallOptions(t, report.Engine), Traffic: Traffic{Rate: ConstantRate(100)}, Connections: 2, Shares: []float64{10}})
 	if len(r.Rounds) != 3 || len(r.Findings) != 1 {
 		t.Fatalf("%d rounds and %d findings", len(r.Rounds), len(r.Findings))
@@ -114,6 +118,7 @@ func TestLatencyMeasuresTheSaturationItself(t *testing.T) {
 }
 
 func TestPayloadScenario(t *testing.T) {
+	t.Parallel()
 	r := play(t, &Payload{Options: smallOptions(t, report.Forwarder), Connections: 2, Sizes: []int{102, 20_000}})
 	want := []string{"forwarder payload 102 B", "forwarder payload 19.5 KiB"}
 	if got := played(r); !slices.Equal(got, want) {
@@ -124,6 +129,7 @@ func TestPayloadScenario(t *testing.T) {
 // A running server is measured by its URL alone: here a forwarder that the test
 // runs, which knows no metrics and no accounts.
 func TestARunningServerIsMeasuredByItsURL(t *testing.T) {
+	t.Parallel()
 	f, err := NewForwarder(ForwarderOptions{Workers: 2})
 	if err != nil {
 		t.Fatal(err)

@@ -73,7 +73,7 @@ func (s *sender) dial(ctx context.Context) error {
 		return err
 	}
 	if u.Scheme == "https" {
-		conn = tls.Client(conn, &tls.Config{ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}})
+		conn = tls.Client(conn, &tls.Config{ServerName: u.Hostname(), RootCAs: s.load.roots, NextProtos: []string{"http/1.1"}})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

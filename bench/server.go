@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// A server is a plain fasthttp server on free ports of one host. It has no
+// A server is a plain fasthttp server on free ports of 127.0.0.1. It has no
 // timeouts, because each costs a system-wide timer update per request and its
 // only clients are our own; connections are bounded by Concurrency.
 type server struct {
@@ -26,17 +25,6 @@ type server struct {
 const closeWait = 10 * time.Second
 
 func serve(name string, ports int, handler fasthttp.RequestHandler) (*server, error) {
-	return serveOn(name, "", ports, handler)
-}
-
-// serveOn listens on free ports of a host, or with host:port on that one.
-func serveOn(name, host string, ports int, handler fasthttp.RequestHandler) (*server, error) {
-	address := cmp.Or(host, "127.0.0.1")
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		address = net.JoinHostPort(address, "0")
-	} else {
-		ports = 1
-	}
 	s := &server{
 		http: &fasthttp.Server{
 			Handler:                      handler,
@@ -50,7 +38,7 @@ func serveOn(name, host string, ports int, handler fasthttp.RequestHandler) (*se
 		failed: make(chan error, ports),
 	}
 	for range ports {
-		l, err := net.Listen("tcp", address)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("bench: %s: %w", name, err), s.close())
 		}

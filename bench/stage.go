@@ -77,6 +77,7 @@ func (s *stage) load(ctx context.Context, o GeneratorOptions) (*generation, erro
 	if o.Direct {
 		o.Batch, o.Repeat = 0, 0
 	}
+	o.CA = s.options.CA
 	if len(o.Keys) == 0 {
 		o.Keys = s.system.keys
 	}

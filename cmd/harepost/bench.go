@@ -32,6 +32,7 @@ type benchFlags struct {
 
 	URL            string   `name:"url" placeholder:"URL" help:"Measure this running server instead of one that is started for it. It must be able to reach the receiver."`
 	APIKeys        []string `name:"api-key" sep:"," placeholder:"KEY" help:"API keys of accounts of that server; sends take turns."`
+	CA             string   `name:"ca" type:"filecontent" placeholder:"FILE" help:"PEM file of certificate authorities that server may have, beside the system's."`
 	ReceiverListen string   `name:"receiver-listen" placeholder:"HOST[:PORT]" help:"Where that server reaches the receiver. Default: 127.0.0.1."`
 
 	JSON   bool   `name:"json" env:"HAREPOST_JSON" help:"Print the report as JSON."`
@@ -51,7 +52,7 @@ func (f *benchFlags) options(sh *shell) bench.Options {
 	return bench.Options{
 		Quick: f.Quick, Rounds: f.Rounds, Warmup: warmup, Duration: f.Duration,
 		Systems: f.Systems, EngineFlags: f.EngineFlags, Dir: f.Dir,
-		URL: f.URL, Keys: f.APIKeys, ReceiverListen: f.ReceiverListen,
+		URL: f.URL, Keys: f.APIKeys, CA: f.CA, ReceiverListen: f.ReceiverListen,
 		JSON: f.JSON, HTML: f.HTML, Output: f.Output,
 		Versions: report.Versions{Harepost: b.Version, Commit: b.Revision, Go: b.Go},
 		Command:  commandLine(os.Args[1:]), Progress: sh.err, Terminal: isTerminal(sh.err),

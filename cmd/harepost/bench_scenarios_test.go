@@ -16,9 +16,9 @@ func TestBenchScenariosRun(t *testing.T) {
 	check := func(name string, rounds int, flags ...string) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			file := filepath.Join(t.TempDir(), "report.json")
+			file, page := filepath.Join(t.TempDir(), "report.json"), filepath.Join(t.TempDir(), "report.html")
 			args := append([]string{"bench", name, "--quick", "--rounds", "1", "--warmup", "50ms", "--duration", "200ms",
-				"--dir", t.TempDir(), "--output", file}, flags...)
+				"--dir", t.TempDir(), "--output", file, "--html", page}, flags...)
 			r := runProcess(t, nil, args...)
 			if r.Status != exitOK {
 				t.Fatalf("status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
@@ -41,6 +41,9 @@ func TestBenchScenariosRun(t *testing.T) {
 			}
 			if !strings.Contains(r.Stdout, "delivered/s") || strings.Count(r.Stderr, "\n") <= rounds {
 				t.Errorf("the table or the progress is missing:\n%s%s", r.Stdout, r.Stderr)
+			}
+			if html, err := os.ReadFile(page); err != nil || !strings.Contains(string(html), "</html>") {
+				t.Errorf("the page: %v, %.200s", err, html)
 			}
 			if r := runProcess(t, nil, "bench", "compare", file, file); r.Status != exitOK {
 				t.Errorf("a report compared with itself: status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
