@@ -59,7 +59,9 @@ func (g *generation) listen() {
 			g.far.Store(said.Generating)
 		}
 	}
-	g.err = errors.Join(g.err, g.part.close())
+	if err := g.part.close(); err != nil {
+		g.err = err // it says why the line was not heard, too
+	}
 	if state := g.part.cmd.ProcessState; state != nil {
 		g.cpu = state.UserTime() + state.SystemTime()
 	}

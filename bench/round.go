@@ -96,7 +96,10 @@ func (b *bout) load(ctx context.Context, tell func(report.Sample)) (err error) {
 	var loadErr error
 	b.generated, loadErr = g.wait()
 	b.generatorCPU = g.cpu
-	return errors.Join(err, loadErr, <-profiled)
+	if loadErr != nil {
+		err = loadErr // of which the others follow
+	}
+	return errors.Join(err, <-profiled)
 }
 
 // drain waits until everything acknowledged has arrived, or nothing did for

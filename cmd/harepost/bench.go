@@ -26,13 +26,13 @@ type benchFlags struct {
 	Rounds      int            `name:"rounds" placeholder:"N" help:"Rounds of every system under every load. Default: 3; with --quick 2."`
 	Warmup      *time.Duration `name:"warmup" placeholder:"DURATION" help:"Load before the measuring. Default: 2s; with --quick 500ms."`
 	Duration    time.Duration  `name:"duration" placeholder:"DURATION" help:"Length of the measuring. Default: 10s; with --quick 2s."`
-	Systems     []string       `name:"systems" sep:"," placeholder:"NAME,..." help:"What is measured, in turns: engine (started for it), forwarder (keeps nothing), direct (no system between), server (the one of --url)."`
+	Systems     []string       `name:"systems" sep:"," placeholder:"NAME" help:"What is measured, in turns: engine (started for it), forwarder (keeps nothing), direct (no system between), server (the one of --url)."`
 	EngineFlags []string       `name:"engine-flag" sep:"none" placeholder:"FLAG" help:"A further flag for serve, as in --engine-flag=--lane-concurrency=128; may be repeated."`
 	Dir         string         `name:"dir" default:"." help:"Where data directories are made, and removed: on the disk that is to be measured."`
 
 	URL            string   `name:"url" placeholder:"URL" help:"Measure this running server instead of one that is started for it. It must be able to reach the receiver."`
 	APIKeys        []string `name:"api-key" sep:"," placeholder:"KEY" help:"API keys of accounts of that server; sends take turns."`
-	CA             string   `name:"ca" type:"filecontent" placeholder:"FILE" help:"PEM file of certificate authorities that server may have, beside the system's."`
+	CA             []byte   `name:"ca" type:"filecontent" placeholder:"FILE" help:"PEM file of certificate authorities that server may have, beside the system's."`
 	ReceiverListen string   `name:"receiver-listen" placeholder:"HOST[:PORT]" help:"Where that server reaches the receiver. Default: 127.0.0.1."`
 
 	JSON   bool   `name:"json" env:"HAREPOST_JSON" help:"Print the report as JSON."`
@@ -52,7 +52,7 @@ func (f *benchFlags) options(sh *shell) bench.Options {
 	return bench.Options{
 		Quick: f.Quick, Rounds: f.Rounds, Warmup: warmup, Duration: f.Duration,
 		Systems: f.Systems, EngineFlags: f.EngineFlags, Dir: f.Dir,
-		URL: f.URL, Keys: f.APIKeys, CA: f.CA, ReceiverListen: f.ReceiverListen,
+		URL: f.URL, Keys: f.APIKeys, CA: string(f.CA), ReceiverListen: f.ReceiverListen,
 		JSON: f.JSON, HTML: f.HTML, Output: f.Output,
 		Versions: report.Versions{Harepost: b.Version, Commit: b.Revision, Go: b.Go},
 		Command:  commandLine(os.Args[1:]), Progress: sh.err, Terminal: isTerminal(sh.err),
@@ -98,7 +98,7 @@ func (f *trafficFlags) traffic() bench.Traffic {
 type benchThroughputCmd struct {
 	benchFlags   `embed:""`
 	trafficFlags `embed:""`
-	Connections  []int  `name:"connections" sep:"," placeholder:"N,..." help:"Connections of the generator; each number is measured on its own. Default: 256,64; with --quick 64."`
+	Connections  []int  `name:"connections" sep:"," placeholder:"N" help:"Connections of the generator; each number is measured on its own. Default: 256,64; with --quick 64."`
 	ProfileDir   string `name:"profile-dir" placeholder:"DIR" help:"Write a CPU profile of each system there, from one more round."`
 }
 
@@ -113,7 +113,7 @@ type benchBatchCmd struct {
 	benchFlags        `embed:""`
 	laneFlags         `embed:""`
 	Payload           bench.Sizes `name:"payload" default:"300" help:"Bytes of a payload, as in bench throughput."`
-	Sizes             []int       `name:"batch" sep:"," placeholder:"N,..." help:"Sends of a batch; each number is measured on its own. Default: 100,1000; with --quick 100."`
+	Sizes             []int       `name:"batch" sep:"," placeholder:"N" help:"Sends of a batch; each number is measured on its own. Default: 100,1000; with --quick 100."`
 	Connections       int         `name:"connections" default:"16" help:"Connections that send batches."`
 	SingleConnections int         `name:"single-connections" default:"256" help:"Connections that send single sends, to compare with."`
 }
@@ -132,7 +132,7 @@ type benchLatencyCmd struct {
 	Connections         int       `name:"connections" default:"256" help:"Connections, which bound what is under way at once."`
 	OverloadConnections int       `name:"overload-connections" placeholder:"N" help:"Those beyond saturation. Default: 4000; with --quick 1000."`
 	Saturation          float64   `name:"saturation" placeholder:"RATE" help:"Sends a second at which the system is saturated. Default: measured in a closed loop."`
-	Shares              []float64 `name:"shares" sep:"," placeholder:"PERCENT,..." help:"Shares of the saturation to measure at. Default: 1,10,50,80,95,120; with --quick 10,80,120."`
+	Shares              []float64 `name:"shares" sep:"," placeholder:"PERCENT" help:"Shares of the saturation to measure at. Default: 1,10,50,80,95,120; with --quick 10,80,120."`
 }
 
 // Run measures and prints the report.
@@ -147,7 +147,7 @@ type benchPayloadCmd struct {
 	benchFlags  `embed:""`
 	laneFlags   `embed:""`
 	Connections int   `name:"connections" default:"64" help:"Connections of the generator."`
-	Sizes       []int `name:"sizes" sep:"," placeholder:"BYTES,..." help:"Sizes of payloads. Default: 102,307,1024,4096,16384,65536,262144; with --quick 102,4096,65536."`
+	Sizes       []int `name:"sizes" sep:"," placeholder:"BYTES" help:"Sizes of payloads. Default: 102,307,1024,4096,16384,65536,262144; with --quick 102,4096,65536."`
 }
 
 // Run measures and prints the report.
