@@ -67,6 +67,7 @@ func (l *Latency) play(ctx context.Context, s *session) error {
 	l.describe(s)
 	s.set("connections", l.Connections)
 	s.set("connections beyond saturation", l.OverloadConnections)
+	s.note("What is due while all connections wait for answers waits in the generator, and its waiting is in its latency. A client with more connections would have the server hold or refuse it.")
 	if err := s.measureCeiling(ctx, l.plan(&l.Options, "", report.Load{}, l.Connections).generator); err != nil {
 		return err
 	}
