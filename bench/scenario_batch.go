@@ -25,6 +25,7 @@ func (b *Batch) complete() error {
 	if len(b.Sizes) == 0 {
 		b.Sizes = sized(&b.Options, []int{100}, []int{100, 1000})
 	}
+	setDefault(&b.Rounds, sized(&b.Options, 1, 3))
 	setDefault(&b.Connections, 16)
 	setDefault(&b.SingleConnections, 256)
 	for _, size := range b.Sizes {

@@ -23,7 +23,7 @@ type benchCmd struct {
 // benchFlags are what all scenarios have in common.
 type benchFlags struct {
 	Quick       bool           `name:"quick" help:"A size that ends within half a minute: a smoke test, not a measurement."`
-	Rounds      int            `name:"rounds" placeholder:"N" help:"Rounds of every system under every load. Default: 3; with --quick 2."`
+	Rounds      int            `name:"rounds" placeholder:"N" help:"Rounds of every system under every load. Default: 3; with --quick 1 or 2."`
 	Warmup      *time.Duration `name:"warmup" placeholder:"DURATION" help:"Load before the measuring. Default: 2s; with --quick 500ms."`
 	Duration    time.Duration  `name:"duration" placeholder:"DURATION" help:"Length of the measuring. Default: 10s; with --quick 2s."`
 	Systems     []string       `name:"systems" sep:"," placeholder:"NAME" help:"What is measured, in turns: engine (started for it), forwarder (keeps nothing), direct (no system between), server (the one of --url)."`
