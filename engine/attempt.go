@@ -119,7 +119,7 @@ func (e *Engine) open(w *attempting, stored []byte, now time.Time) (box seal.Del
 // is lost in a crash, the attempt is made once more. When the log has failed
 // or is closed, that is what will happen.
 func (e *Engine) record(done *attempted) {
-	if err := e.log.AppendWait(done.cmd, done); err != nil && e.ended() == nil {
+	if err := e.log.AppendLater(done.cmd, done); err != nil && e.ended() == nil {
 		e.fail(err)
 	}
 }

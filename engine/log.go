@@ -27,9 +27,10 @@ type Log interface {
 	// queued, or none.
 	AppendBatch(batch []proposal) error
 
-	// AppendWait is Append for commands that must not be refused: it waits for
-	// room.
-	AppendWait(cmd []byte, cookie any) error
+	// AppendLater is Append for commands that must not be refused and that nobody
+	// waits for: it waits for room, and the command may be held back for some
+	// milliseconds, to share a commit with one that somebody does wait for.
+	AppendLater(cmd []byte, cookie any) error
 
 	// Release says that entries below low are not needed any more.
 	Release(low uint64) error
@@ -83,8 +84,8 @@ func (l walLog) AppendBatch(batch []proposal) error {
 	return walError(l.Log.AppendBatch(entries))
 }
 
-func (l walLog) AppendWait(cmd []byte, cookie any) error {
-	return walError(l.Log.AppendWait(wal.Entry{Term: 1, Type: entryCommand, Data: cmd, Cookie: cookie}))
+func (l walLog) AppendLater(cmd []byte, cookie any) error {
+	return walError(l.Log.AppendLater(wal.Entry{Term: 1, Type: entryCommand, Data: cmd, Cookie: cookie}))
 }
 
 func walError(err error) error {

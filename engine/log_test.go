@@ -92,9 +92,9 @@ func (l *appends) Append(cmd []byte, cookie any) error {
 	return l.Log.Append(cmd, cookie)
 }
 
-func (l *appends) AppendWait(cmd []byte, cookie any) error {
+func (l *appends) AppendLater(cmd []byte, cookie any) error {
 	l.single++
-	return l.Log.AppendWait(cmd, cookie)
+	return l.Log.AppendLater(cmd, cookie)
 }
 
 func (l *appends) AppendBatch(batch []proposal) error {

@@ -72,7 +72,8 @@ func goldenLog(t *testing.T) ([]Entry, image) {
 			t.Fatal(err)
 		}
 		want = append(want, e)
-		synctest.Wait() // until it is committed, and the mark written
+		time.Sleep(2 * defaultLater) // until it is committed, and the mark written
+		synctest.Wait()
 	}
 	rng := rand.New(rand.NewPCG(5, 5))
 	for i := range 24 {

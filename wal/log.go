@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // A Log is an open write-ahead log. Its methods may be called from any goroutine.
@@ -22,6 +23,9 @@ type Log struct {
 
 	work    sync.Cond // wakes the writer: queue, request, closing, failed
 	queue   []Entry   // taken by Append, not yet by the writer
+	urgent  bool      // somebody waits for an entry of the queue
+	due     bool      // later has passed: what can wait has waited
+	later   *time.Timer
 	request *request  // a truncation that waits for the writer, or is with it
 	room    sync.Cond // wakes AppendWait, and truncations that wait for their turn
 	waiting int       // goroutines in AppendWait
@@ -58,7 +62,7 @@ func (l *Log) Append(e Entry) error {
 	if l.waiting > 0 && l.failed == nil && !l.closing {
 		return ErrQueueFull // those in AppendWait were here first, and have nowhere else to go
 	}
-	return l.appendLocked(&e)
+	return l.appendLocked(&e, true)
 }
 
 // MaxEntryBytes is the largest Ext and Data together that Append takes.
@@ -88,7 +92,7 @@ func (l *Log) AppendBatch(entries []Entry) error {
 	}
 	for i := range entries {
 		// What is left to refuse one of them would have refused the first.
-		if err := l.appendLocked(&entries[i]); err != nil {
+		if err := l.appendLocked(&entries[i], true); err != nil {
 			return err
 		}
 	}
@@ -97,21 +101,29 @@ func (l *Log) AppendBatch(entries []Entry) error {
 
 // AppendWait is Append for entries that must not be refused for want of room: it waits instead, and
 // goes before Append while it does. It must not be called from Committed.
-func (l *Log) AppendWait(e Entry) error {
+func (l *Log) AppendWait(e Entry) error { return l.appendWait(&e, true) }
+
+// AppendLater is AppendWait for entries whose commit nobody waits for: they go into the frame of the next
+// entry that somebody does wait for, or, when none comes, are written Options.Later after they came. Order
+// is kept as among all entries.
+func (l *Log) AppendLater(e Entry) error { return l.appendWait(&e, false) }
+
+func (l *Log) appendWait(e *Entry, urgent bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
-		err := l.appendLocked(&e)
+		err := l.appendLocked(e, urgent)
 		if err != ErrQueueFull && err != ErrTruncating {
 			return err
 		}
+		l.hurryLocked() // there is no room before the queue is written
 		l.waiting++
 		l.room.Wait()
 		l.waiting--
 	}
 }
 
-func (l *Log) appendLocked(e *Entry) error {
+func (l *Log) appendLocked(e *Entry, urgent bool) error {
 	bytes := e.queueBytes()
 	switch {
 	case l.failed != nil:
@@ -131,10 +143,28 @@ func (l *Log) appendLocked(e *Entry) error {
 	l.nextAppend++
 	l.queueBytes += bytes
 	l.queue = append(l.queue, *e)
-	if len(l.queue) == 1 {
-		l.work.Signal()
+	if urgent {
+		l.hurryLocked()
+	} else if len(l.queue) == 1 {
+		l.later.Reset(l.o.Later)
 	}
 	return nil
+}
+
+// hurryLocked has the writer take the queue as soon as it can.
+func (l *Log) hurryLocked() {
+	if !l.urgent {
+		l.urgent = true
+		l.work.Signal()
+	}
+}
+
+// isDue runs when later has passed.
+func (l *Log) isDue() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.due = true
+	l.work.Signal()
 }
 
 // FirstIndex is the index of the oldest entry that is still here, 0 when there is none.
@@ -265,6 +295,7 @@ func (l *Log) close() error {
 	l.wakeLocked()
 	l.mu.Unlock()
 	l.running.Wait()
+	l.later.Stop()
 
 	l.mu.Lock()
 	failed, spare := l.failed, l.spares.ready

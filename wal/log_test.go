@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -237,7 +239,8 @@ func TestIdleLogIsMarkedWithoutASync(t *testing.T) {
 			if err := w.wait(n); err != nil {
 				t.Error(err)
 			}
-			synctest.Wait() // until the writer sleeps
+			time.Sleep(2 * defaultLater) // until the mark is due
+			synctest.Wait()
 		}
 		add(1)
 		counting.Store(true)
@@ -255,6 +258,59 @@ func TestIdleLogIsMarkedWithoutASync(t *testing.T) {
 			t.Errorf("the last frame is of kind %d and says %d of %d synced", last.kind, last.synced, last.off)
 		}
 		mustClose(t, l)
+	})
+}
+
+// What nobody waits for shares a frame with what comes next, waits for Later at most, and goes at once when
+// there is no room for more, or when the log closes.
+func TestAppendLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWitness()
+		var mu sync.Mutex
+		var frames []int // entries of each commit
+		o := w.watch(Options{FS: vfs.NewMem(), SegmentBytes: MinSegmentBytes, MaxEntryBytes: 1000, QueueBytes: 4000})
+		o.Observe = func(c Commit) {
+			mu.Lock()
+			defer mu.Unlock()
+			frames = append(frames, c.Entries)
+		}
+		l := mustOpen(t, o)
+		l.Start()
+		began := time.Now()
+		later := func() error { return l.AppendLater(Entry{Data: make([]byte, 900)}) }
+		expect := func(when string, after time.Duration, entries ...int) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			got := frames
+			if frames = nil; !slices.Equal(got, entries) || time.Since(began) != after {
+				t.Errorf("%s: commits of %v entries after %s, want %v after %s", when, got, time.Since(began), entries, after)
+			}
+		}
+		if err := errors.Join(later(), later()); err != nil {
+			t.Fatal(err)
+		}
+		expect("nobody waits", 0)
+		if err := l.Append(Entry{Data: []byte("waited for")}); err != nil {
+			t.Fatal(err)
+		}
+		expect("somebody waits", 0, 3)
+		if err := later(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(defaultLater - 1)
+		expect("shortly before it is due", defaultLater-1)
+		time.Sleep(1)
+		expect("due", defaultLater, 1)
+		for range 5 { // four fit
+			if err := later(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expect("the fifth found no room", defaultLater, 4)
+		mustClose(t, l)
+		expect("closed", defaultLater, 1)
 	})
 }
 

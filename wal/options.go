@@ -16,6 +16,7 @@ const (
 	defaultMaxEntryBytes = 32 << 20
 	defaultQueueBytes    = 64 << 20
 	defaultSpares        = 2
+	defaultLater         = 5 * time.Millisecond
 
 	// MinSegmentBytes is the smallest Options.SegmentBytes.
 	MinSegmentBytes = 16 << 10
@@ -46,6 +47,10 @@ type Options struct {
 	// QueueBytes bounds what Append has taken and Committed has not given back: entries' bytes plus 96
 	// for each. Default 64 MiB, at least the largest entry.
 	QueueBytes int64
+
+	// Later is how long what nobody waits for is held back, so that it shares a frame and a sync with
+	// what comes next: entries of AppendLater, and the mark. Default 5 ms.
+	Later time.Duration
 
 	// Spares is how many segment files, prepared or recycled, are kept for later. Default 2.
 	Spares int
@@ -113,6 +118,7 @@ func (o Options) withDefaults() (Options, error) {
 	setDefault(&o.MaxEntryBytes, int(min(defaultMaxEntryBytes, fits)))
 	setDefault(&o.QueueBytes, defaultQueueBytes)
 	setDefault(&o.Spares, defaultSpares)
+	setDefault(&o.Later, defaultLater)
 	switch {
 	case o.FrameBytes < 1 || int64(o.FrameBytes) > fits:
 		return o, fmt.Errorf("wal: FrameBytes %d does not fit into a segment of %d", o.FrameBytes, o.SegmentBytes)
@@ -122,6 +128,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("wal: QueueBytes %d is less than one entry of MaxEntryBytes %d", o.QueueBytes, o.MaxEntryBytes)
 	case o.Spares < 0:
 		return o, fmt.Errorf("wal: Spares %d is negative", o.Spares)
+	case o.Later < 0:
+		return o, fmt.Errorf("wal: Later %s is negative", o.Later)
 	case o.ReserveBytes < 0:
 		return o, fmt.Errorf("wal: ReserveBytes %d is negative", o.ReserveBytes)
 	case o.Compression > CompressionNone:
@@ -152,7 +160,7 @@ func (o Options) withHooks() Options {
 	return o
 }
 
-func setDefault[T int | int64](v *T, value T) {
+func setDefault[T int | int64 | time.Duration](v *T, value T) {
 	if *v == 0 {
 		*v = value
 	}

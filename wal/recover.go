@@ -141,6 +141,8 @@ func newLog(d directory, o Options, p *inspection) (*Log, error) {
 	}
 	l := &Log{o: o, d: d, meta: meta, identity: p.meta.identity, salt: p.meta.salt, segments: p.segments, next: 1}
 	l.work.L, l.room.L, l.chores.L = &l.mu, &l.mu, &l.mu
+	l.later = time.AfterFunc(o.Later, l.isDue)
+	l.later.Stop()
 	l.w.l = l
 	l.recovery = Recovery{Segments: len(p.segments), Frames: p.frames, Entries: p.entries, Failure: readNote(d)}
 	if p.last != nil {

@@ -70,8 +70,9 @@ func (w *writer) keep(batch []Entry) {
 	}
 }
 
-// take waits for something to do. Before it sleeps it writes the mark; when the log closes or has failed
-// it puts things in order and answers false.
+// take waits for something to do: entries that somebody waits for, a truncation, or that Later has passed
+// since there was something else. When nothing came meanwhile it writes the mark; when the log closes or has
+// failed it puts things in order and answers false.
 func (w *writer) take() ([]Entry, *request, bool) {
 	l := w.l
 	l.mu.Lock()
@@ -83,13 +84,15 @@ func (w *writer) take() ([]Entry, *request, bool) {
 			l.bury()
 			l.mu.Lock()
 			return nil, nil, false
-		case len(l.queue) > 0 || l.request != nil:
+		case len(l.queue) > 0 && (l.urgent || l.due || l.closing) || l.request != nil:
 			w.yieldLocked()
 			batch := l.queue
 			l.queue, w.spare = w.spare, nil
+			l.urgent, l.due = false, false
 			return batch, l.request, true
-		case w.file != nil && (!w.marked || l.closing && w.synced < w.end):
+		case len(l.queue) == 0 && w.file != nil && (!w.marked && (l.due || l.closing) || l.closing && w.synced < w.end):
 			closing := l.closing
+			l.due = false
 			l.mu.Unlock()
 			if err := w.mark(closing); err != nil {
 				l.fail(err)
@@ -100,6 +103,9 @@ func (w *writer) take() ([]Entry, *request, bool) {
 			l.wakeLocked()
 			return nil, nil, false
 		default:
+			if len(l.queue) == 0 && w.file != nil && !w.marked {
+				l.later.Reset(l.o.Later)
+			}
 			l.work.Wait()
 		}
 	}
