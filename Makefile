@@ -44,6 +44,7 @@ build: ## build bin/harepost
 
 test: lint no-race ## vet, lint, and every test under the race detector, in quick sizes
 	go test $(RACE) -timeout 30m $(TESTFLAGS) $(PKG)
+	go test -count=1 ./internal/tcp # makes other calls under the race detector
 	go test -C tools -count=1 ./... # they read files outside their module, which the cache does not see
 
 race: ## the tests under the race detector, COUNT=5 times over

@@ -58,7 +58,7 @@ func New(c *net.TCPConn) (*Conn, error) {
 
 // Read is as net.Conn says.
 func (c *Conn) Read(p []byte) (int, error) {
-	if len(p) == 0 || len(p) > mostBytes {
+	if ordinary || len(p) == 0 || len(p) > mostBytes {
 		return c.TCPConn.Read(p)
 	}
 	t := &c.reading
@@ -78,7 +78,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write is as net.Conn says.
 func (c *Conn) Write(p []byte) (int, error) {
-	if len(p) == 0 || len(p) > mostBytes {
+	if ordinary || len(p) == 0 || len(p) > mostBytes {
 		return c.TCPConn.Write(p)
 	}
 	t := &c.sending
