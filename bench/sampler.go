@@ -81,6 +81,7 @@ func (r *sampler) sample(l look, far Generating) report.Sample {
 		AtMS: l.counts.At.sub(r.began).Milliseconds(),
 		Values: map[string]float64{
 			report.DeliveredRate: delivered / seconds,
+			report.AttemptRate:   float64(l.counts.Attempts-r.last.counts.Attempts) / seconds,
 			report.Open:          float64(l.counts.Open),
 			report.Refused:       float64(far.Refused - r.lastFar.Refused),
 			report.Failed:        float64(far.Failed - r.lastFar.Failed),

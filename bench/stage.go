@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/harepost/harepost/bench/report"
 )
@@ -56,6 +58,13 @@ func newStage(ctx context.Context, o Options, want stageOptions) (s *stage, err 
 		return s, err
 	}
 	s.targets = ready.Targets
+	if ready.CA != "" && want.system == report.Engine {
+		ca := filepath.Join(dir, "ca.pem")
+		if err := os.WriteFile(ca, []byte(ready.CA), 0o644); err != nil {
+			return s, fmt.Errorf("bench: keep the receiver's certificate: %w", err)
+		}
+		o.EngineFlags = append(slices.Clone(o.EngineFlags), "--egress-ca="+ca)
+	}
 	s.system, err = startSystem(ctx, o, want, dir)
 	return s, err
 }

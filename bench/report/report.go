@@ -168,6 +168,7 @@ const (
 	Strangers        = "strangers"            // arrivals that are no send of the round
 	AcceptedRate     = "accepted_per_second"  // after the warm-up
 	DeliveredRate    = "delivered_per_second" // arrived, after the warm-up
+	AttemptRate      = "attempts_per_second"  // that the receiver saw, failed ones too
 	DrainTime        = "drain_ms"             // last arrival after the end of the load
 	CPU              = "cpu_us_per_delivery"  // of the system, until it is idle
 	GeneratorCPU     = "generator_cpu_us_per_send"
@@ -187,6 +188,7 @@ const (
 var Metrics = []Metric{
 	{DeliveredRate, "delivered/s", "", Higher, true},
 	{AcceptedRate, "accepted/s", "", Higher, true},
+	{AttemptRate, "attempts/s", "", Neither, false},
 	{CPU, "CPU per delivery", "µs", Lower, true},
 	{WrittenPerByte, "written per payload byte", "", Lower, false},
 	{SyncRate, "syncs/s", "", Neither, false},

@@ -16,6 +16,13 @@ type benchCmd struct {
 	Latency     benchLatencyCmd     `cmd:"" help:"Latency and cost in an open loop: at a fixed rate, at shares of saturation, and beyond it."`
 	Payload     benchPayloadCmd     `cmd:"" help:"Throughput and cost for payloads of 0.1 to 256 KiB."`
 	DeadLetters benchDeadLettersCmd `cmd:"" help:"Count, replay, stop and purge a million dead letters, and what fresh sends notice of it."`
+	RetryStorm  benchRetryStormCmd  `cmd:"" help:"A receiver fails first attempts: what that costs it, and healthy traffic beside it."`
+	BlackHoles  benchBlackHolesCmd  `cmd:"" help:"One healthy lane beside hosts that take connections and never answer."`
+	NoisyTenant benchNoisyTenantCmd `cmd:"" help:"One account sends all it can, another a little: what the quiet one notices."`
+	ManyHosts   benchManyHostsCmd   `cmd:"" help:"A hundred thousand destinations."`
+	Outage      benchOutageCmd      `cmd:"" help:"A receiver goes away and comes back while the load goes on."`
+	Backlog     benchBacklogCmd     `cmd:"" help:"Millions pending to dead and slow hosts: memory, a restart, and the drain."`
+	Soak        benchSoakCmd        `cmd:"" help:"A mixed load for an hour: what grows."`
 	Compare     benchCompareCmd     `cmd:"" help:"Say what moved from one report to another, beyond the noise of their rounds."`
 	Child       benchChildCmd       `cmd:"" hidden:"" help:"A part of the harness, which starts it itself."`
 }
