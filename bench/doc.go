@@ -73,6 +73,13 @@
 //   - [Batch]: the batch API beside the single one.
 //   - [Latency]: an open loop at a fixed rate, at shares of saturation, beyond it.
 //   - [Payload]: payloads from 0.1 to 256 KiB.
+//   - [RetryStorm], [BlackHoles], [NoisyTenant]: what bad targets and a flood cost
+//     the good traffic beside them, against the same traffic alone. Each of these
+//     flows has a generator and a receiver of its own, see flow.go.
+//   - [ManyHosts]: a hundred thousand destinations.
+//   - [Outage]: a receiver goes away and comes back while the load goes on.
+//   - [Backlog]: millions pending to dead and slow hosts, a restart, the drain.
+//   - [Soak]: a mixed load for an hour, and what grows.
 //   - [DeadLetters]: a million dead letters are counted, replayed and purged.
 //
 // # Processes, goroutines, bounds

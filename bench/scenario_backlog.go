@@ -53,6 +53,7 @@ func (b *Backlog) play(ctx context.Context, s *session) error {
 	s.set("deliveries", b.Count)
 	s.set("lanes", fmt.Sprintf("%d, half of them to hosts that refuse, half to slow ones (%s)", b.Lanes, b.Slow))
 	s.set("policy", b.Delivery)
+	s.note("A slow host has a delivery when it comes, and answers later. If that is too late for the attempt, the next one is a duplicate.")
 	// Attempts at slow hosts that are under way at a stop are made again.
 	s.options.EngineFlags = append(s.options.EngineFlags, "--drain-timeout=1s")
 	for number := 1; number <= b.Rounds; number++ {
@@ -214,6 +215,7 @@ func (p *pile) restart(ctx context.Context) error {
 	}
 	stopped := now()
 	keys := p.stage.system.keys
+	p.stage.system = nil // close must not stop it again
 	s, err := startEngine(ctx, p.session.options, 0, p.stage.dir)
 	if err != nil {
 		return fmt.Errorf("restart: %w", err)
