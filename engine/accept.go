@@ -43,6 +43,12 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 		e.metrics.refused(refusedTarget)
 		return Receipt{}, err
 	}
+	// Not before: a look-up may take seconds.
+	if err := e.gate.enter(ctx); err != nil {
+		e.metrics.notNow(err)
+		return Receipt{}, err
+	}
+	defer e.gate.leave()
 	if waited {
 		now = e.opts.Now()
 	}

@@ -161,7 +161,9 @@ func (e *Engine) answerAccepts(batch []state.Entry, cookies []any) {
 		}
 	}
 	e.dispatcher.kick(accepted)
+	waiting := e.dispatcher.sched.Stats().YoungItems
 	e.dispatcher.mu.Unlock()
+	e.gate.throttle.watch(waiting)
 	e.metrics.accepted.Add(accepted)
 	for i, cookie := range cookies {
 		if t, ok := cookie.(*ticket); ok && answeredEarly(t) {

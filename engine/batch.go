@@ -29,10 +29,7 @@ func (e *Engine) SendBatch(ctx context.Context, a AccountID, sends []*Send, resu
 	} else {
 		b.takeTokens()
 		b.checkTargets(ctx)
-		b.now = e.opts.Now() // look-ups in DNS may lie between
-		b.prepare()
-		b.commit()
-		b.follow(ctx)
+		b.accept(ctx)
 	}
 	for i := range results {
 		e.metrics.notNow(results[i].Err)
@@ -65,6 +62,19 @@ func (b *batch) left(fn func(i int, s *Send)) {
 
 func (b *batch) refuse(err error) {
 	b.left(func(i int, _ *Send) { b.results[i].Err = err })
+}
+
+// accept accepts what is left, as one of the sends that are accepted at once.
+func (b *batch) accept(ctx context.Context) {
+	if err := b.engine.gate.enter(ctx); err != nil {
+		b.refuse(err)
+		return
+	}
+	defer b.engine.gate.leave()
+	b.now = b.engine.opts.Now() // look-ups in DNS, and others' sends, may lie between
+	b.prepare()
+	b.commit()
+	b.follow(ctx)
 }
 
 func (b *batch) takeTokens() {

@@ -160,6 +160,13 @@ func (d *dispatcher) controlled(effect *state.Effect, now scheduler.Time) int {
 	return len(effect.Requeued)
 }
 
+// waiting is how many deliveries in memory have not been attempted yet.
+func (d *dispatcher) waiting() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sched.Stats().YoungItems
+}
+
 // busy reports whether an attempt of a delivery is under way or not recorded.
 func (d *dispatcher) busy(id DeliveryID) bool {
 	d.mu.Lock()

@@ -34,6 +34,7 @@ type Engine struct {
 	ids     idSource
 	flights flights
 	limiter limiter
+	gate    gate // of sends
 	lookups lookups
 	vault   vault
 	lastUse lastUse
@@ -91,6 +92,8 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.vault.keys = o.Keyring
 	e.quota.max = o.MaxDataBytes
 	e.limiter.rate = e.ratePerMinute
+	e.gate.init(e.opts.SendsAtOnce)
+	e.gate.throttle.engine = e
 	e.dispatcher = newDispatcher(e)
 	e.clerk.init()
 	e.compactor.init()

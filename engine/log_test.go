@@ -112,6 +112,8 @@ func tapped(e *Engine) (*Engine, *appends) {
 		failed: e.failed, stop: e.stop,
 	}
 	beside.limiter.rate = e.ratePerMinute
+	beside.gate.init(e.opts.SendsAtOnce)
+	beside.gate.throttle.engine = beside
 	return beside, l
 }
 

@@ -200,7 +200,14 @@ func appendTurned(order, addrs []netip.Addr, n int, random func(n int) int) []ne
 func (d *dialer) connectOne(ctx context.Context, to netip.AddrPort, share time.Duration) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, share)
 	defer cancel()
-	return d.net.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
+	// Not DialTCP: it binds the socket to no address first, and then the kernel
+	// looks for a port that is free for every destination, among some 28,000.
+	// Unbound, a port needs to be free for this destination only.
+	c, err := d.net.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
 }
 
 // handshake puts TLS on c. The server is asked for, and must prove to be, the

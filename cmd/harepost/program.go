@@ -126,6 +126,7 @@ func (p *program) engineOptions() engine.Options {
 		DevLoopback:       p.cfg.Dev,
 		MaxInFlight:       p.cfg.MaxInFlight,
 		LaneConcurrency:   p.cfg.LaneConcurrency,
+		SendsAtOnce:       p.cfg.MaxSends,
 		RatePerMinute:     p.cfg.RateLimit,
 		Keyring:           p.cfg.keyring,
 		IdempotencyWindow: p.cfg.IdempotencyWindow,

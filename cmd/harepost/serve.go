@@ -45,8 +45,9 @@ type serveCmd struct {
 
 type limitFlags struct {
 	RateLimit       int `name:"rate-limit" default:"0" help:"Sends per minute and account. 0: no limit."`
-	LaneConcurrency int `name:"lane-concurrency" default:"128" help:"Attempts at once from one account to one destination."`
+	LaneConcurrency int `name:"lane-concurrency" default:"160" help:"Attempts at once from one account to one destination."`
 	MaxInFlight     int `name:"max-in-flight" default:"4096" help:"Attempts at once in all."`
+	MaxSends        int `name:"max-concurrent-sends" default:"0" help:"Sends and batches being accepted at once; more wait, up to a second and four times as many, and then get 503. 0: 64 per processor, at least 256."`
 	MaxRequestBytes int `name:"max-request-bytes" default:"1048576" help:"Largest request body; larger ones get 413."`
 	MaxBatchBytes   int `name:"max-batch-bytes" default:"16777216" help:"Largest body of a batch of sends; larger ones get 413. At least --max-request-bytes."`
 	MaxBatchSends   int `name:"max-batch-sends" default:"10000" help:"Most sends in a batch; more get 413."`
@@ -242,6 +243,9 @@ func (c *serveCmd) checkNumbers() error {
 		return fmt.Errorf("--retention-payload must not be negative (0 is as long as the delivery), not %s", c.RetentionPayload)
 	case c.MaxDataBytes != 0 && c.MaxDataBytes < leastDataBytes:
 		return fmt.Errorf("--max-data-bytes must be 0 (no limit) or at least %d, which the log alone needs, not %d", leastDataBytes, c.MaxDataBytes)
+	}
+	if c.MaxSends < 0 {
+		return fmt.Errorf("--max-concurrent-sends must not be negative (0 is by the number of processors), not %d", c.MaxSends)
 	}
 	if c.RateLimit < 0 {
 		return fmt.Errorf("--rate-limit must not be negative (0 is no limit), not %d", c.RateLimit)
