@@ -44,19 +44,20 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 		return Receipt{}, err
 	}
 	// Not before: a look-up may take seconds.
-	if err := e.gate.enter(ctx); err != nil {
+	t, err := e.gate.enter(ctx)
+	if err != nil {
 		e.metrics.notNow(err)
 		return Receipt{}, err
 	}
-	defer e.gate.leave()
+	defer e.gate.leave(t)
 	if waited {
 		now = e.opts.Now()
 	}
 	var r Receipt
 	if s.IdempotencyKey == "" {
-		r, err = e.accept(a, s, nil, now)
+		r, err = e.accept(a, s, nil, now, t)
 	} else {
-		r, err = e.acceptOnce(ctx, a, s, now)
+		r, err = e.acceptOnce(ctx, a, s, now, t)
 	}
 	e.metrics.notNow(err)
 	return r, err
@@ -136,10 +137,10 @@ func isLoopback(host string) bool {
 	return ok && addr.Unmap().IsLoopback()
 }
 
-// accept commits the delivery. hash is its idempotency hash, nil if it has no
-// key.
-func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte, now time.Time) (Receipt, error) {
-	p, err := e.prepare(a, s, hash, now)
+// accept commits the delivery and waits by the gate's ticket until it is durable.
+// hash is its idempotency hash, nil if it has no key.
+func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte, now time.Time, t *ticket) (Receipt, error) {
+	p, err := e.prepare(a, s, hash, now, t)
 	if err == nil {
 		e.take(p)
 		err = e.log.Append(p.cmd, p.cookie)
@@ -147,12 +148,18 @@ func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte, now time.Time) (Re
 	if err != nil {
 		return Receipt{}, err
 	}
-	return e.receipt(p.cookie.(*ticket))
+	<-t.done // by the applier, or by the gate when the engine has failed
+	select {
+	case <-e.failed:
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, e.failure)
+	default:
+		return t.receipt()
+	}
 }
 
-// prepare makes the command of a delivery that is accepted now, and the ticket
-// that waits for it.
-func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time) (proposal, error) {
+// prepare makes the command of a delivery that is accepted now, and has the
+// ticket wait for it.
+func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t *ticket) (proposal, error) {
 	id := e.ids.next(now)
 	due := id.UnixMilli()
 	if ms := s.NotBefore.UnixMilli(); !s.NotBefore.IsZero() && ms > due {
@@ -195,7 +202,6 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time) (p
 	bodyAt := len(cmd) - len(body)
 	c.Record, c.Body = cmd[bodyAt-recordBytes:bodyAt:bodyAt], cmd[bodyAt:]
 
-	t := tickets.Get().(*ticket)
 	t.young = state.NewYoung(id, a, due, c)
 	return proposal{cmd, t}, nil
 }
@@ -214,36 +220,26 @@ func (e *Engine) take(p proposal) {
 	e.quota.taken(len(p.cmd))
 }
 
-// receipt waits until a delivery is durable. The ticket is used up.
-func (e *Engine) receipt(t *ticket) (Receipt, error) {
-	id := t.young.ID
-	select {
-	case <-t.done:
-	case <-e.failed:
-		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, e.failure)
-	}
-	ignored := t.ignored
-	t.young, t.ignored = nil, false
-	tickets.Put(t)
-	if ignored {
+// receipt is what the applier has answered about a delivery.
+func (t *ticket) receipt() (Receipt, error) {
+	if t.ignored {
 		return Receipt{}, ErrUnauthorized
 	}
+	id := t.young.ID
 	return Receipt{ID: id, CreatedAt: id.Time()}, nil
 }
-
-var tickets = sync.Pool{New: func() any { return &ticket{done: make(chan struct{}, 1)} }}
 
 // acceptOnce is accept for a send with an idempotency key. Of sends with the
 // same key, target, method and body that race, one goes to the log and the
 // others wait for it; of later ones the state knows. The decision is made
 // before the log, by the one node that may append to it, so that applying a
 // command needs no decision.
-func (e *Engine) acceptOnce(ctx context.Context, a AccountID, s *Send, now time.Time) (Receipt, error) {
+func (e *Engine) acceptOnce(ctx context.Context, a AccountID, s *Send, now time.Time, t *ticket) (Receipt, error) {
 	key := flightKey{a, idempotencyHash(s)}
 	for {
 		f, leader := e.flights.join(key)
 		if leader {
-			f.receipt, f.err = e.acceptFirst(a, s, now, key.hash)
+			f.receipt, f.err = e.acceptFirst(a, s, now, key.hash, t)
 			e.flights.land(key, f)
 			return f.receipt, f.err
 		}
@@ -259,12 +255,12 @@ func (e *Engine) acceptOnce(ctx context.Context, a AccountID, s *Send, now time.
 	}
 }
 
-func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte) (Receipt, error) {
+func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte, t *ticket) (Receipt, error) {
 	r, found, err := e.acceptedBefore(a, now, &hash)
 	if err != nil || found {
 		return r, err
 	}
-	return e.accept(a, s, &hash, now)
+	return e.accept(a, s, &hash, now, t)
 }
 
 // acceptedBefore looks for a delivery of an earlier send with the same hash. If

@@ -19,6 +19,8 @@ type ticket struct {
 	changed int
 }
 
+func newTicket() *ticket { return &ticket{done: make(chan struct{}, 1)} }
+
 // attempted is what the dispatcher remembers of an attempt until its record is
 // applied.
 type attempted struct {

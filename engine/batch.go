@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -66,15 +67,16 @@ func (b *batch) refuse(err error) {
 
 // accept accepts what is left, as one of the sends that are accepted at once.
 func (b *batch) accept(ctx context.Context) {
-	if err := b.engine.gate.enter(ctx); err != nil {
+	t, err := b.engine.gate.enter(ctx)
+	if err != nil {
 		b.refuse(err)
 		return
 	}
-	defer b.engine.gate.leave()
+	defer b.engine.gate.leave(t)
 	b.now = b.engine.opts.Now() // look-ups in DNS, and others' sends, may lie between
 	b.prepare()
 	b.commit()
-	b.follow(ctx)
+	b.follow(ctx, t)
 }
 
 func (b *batch) takeTokens() {
@@ -157,8 +159,10 @@ func (b *batch) prepare() {
 }
 
 func (b *batch) propose(i int, s *Send, hash *[16]byte, f *flight, key flightKey) {
-	p, err := b.engine.prepare(b.account, s, hash, b.now)
+	t := tickets.Get().(*ticket)
+	p, err := b.engine.prepare(b.account, s, hash, b.now, t)
 	if err != nil {
+		t.free()
 		b.results[i].Err = err
 		if f != nil {
 			f.err = err
@@ -182,7 +186,7 @@ func (b *batch) commit() {
 	for n, p := range b.proposals {
 		result := &b.results[b.at[n]]
 		if result.Err = err; err == nil {
-			result.Receipt, result.Err = b.engine.receipt(p.cookie.(*ticket))
+			result.Receipt, result.Err = b.engine.wait(p.cookie.(*ticket))
 		}
 		if f := b.flights[n]; f != nil {
 			f.receipt, f.err = result.Receipt, result.Err
@@ -191,11 +195,30 @@ func (b *batch) commit() {
 	}
 }
 
+// tickets are those of the sends of batches.
+var tickets = sync.Pool{New: func() any { return newTicket() }}
+
+func (t *ticket) free() {
+	t.young, t.ignored = nil, false
+	tickets.Put(t)
+}
+
+// wait waits until a send of a batch is durable. The ticket is used up.
+func (e *Engine) wait(t *ticket) (Receipt, error) {
+	select {
+	case <-t.done:
+		defer t.free()
+		return t.receipt()
+	case <-e.failed:
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, e.failure)
+	}
+}
+
 // follow answers the sends whose key another send had, which by now is durable
 // or on its way by itself.
-func (b *batch) follow(ctx context.Context) {
+func (b *batch) follow(ctx context.Context, t *ticket) {
 	for _, i := range b.followers {
-		r, err := b.engine.acceptOnce(ctx, b.account, b.sends[i], b.now)
+		r, err := b.engine.acceptOnce(ctx, b.account, b.sends[i], b.now, t)
 		b.results[i] = SendResult{r, err}
 	}
 }

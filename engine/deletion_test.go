@@ -152,19 +152,19 @@ func TestSendLosesTheRaceWithADeletion(t *testing.T) {
 	if err := e.DeleteAccount(ctx, a); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.accept(a, sendTo(target, "x"), nil, time.Now()); !errors.Is(err, ErrUnauthorized) {
+	if _, err := e.accept(a, sendTo(target, "x"), nil, time.Now(), newTicket()); !errors.Is(err, ErrUnauthorized) {
 		t.Errorf("without a key: %v", err)
 	}
 	s := sendTo(target, "x")
 	s.IdempotencyKey = "once"
-	if _, err := e.acceptOnce(ctx, a, s, time.Now()); !errors.Is(err, ErrUnauthorized) {
+	if _, err := e.acceptOnce(ctx, a, s, time.Now(), newTicket()); !errors.Is(err, ErrUnauthorized) {
 		t.Errorf("with a key: %v", err)
 	}
 	swept(t, e, a)
 	if n := e.state.Pending(); n != 0 {
 		t.Errorf("%d deliveries are pending", n)
 	}
-	if _, err := e.accept(a, sendTo(target, "x"), nil, time.Now()); !errors.Is(err, ErrUnauthorized) {
+	if _, err := e.accept(a, sendTo(target, "x"), nil, time.Now(), newTicket()); !errors.Is(err, ErrUnauthorized) {
 		t.Errorf("after the sweep: %v", err)
 	}
 }
@@ -392,7 +392,7 @@ func TestASendOfASweptAccountIsNotWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	swept(t, e, a)
-	if _, err := e.accept(a, s, nil, time.Now()); !errors.Is(err, ErrUnauthorized) {
+	if _, err := e.accept(a, s, nil, time.Now(), newTicket()); !errors.Is(err, ErrUnauthorized) {
 		t.Errorf("accepted: %v", err)
 	}
 	if found := holds(t, fs, "data", "a very secret payload"); len(found) > 0 {

@@ -266,6 +266,7 @@ func (e *Engine) fail(err error) {
 	e.failOnce.Do(func() {
 		e.failure = err
 		close(e.failed)
+		e.gate.wake()
 		e.dispatcher.halt()
 		if e.opts.Failed != nil {
 			e.opts.Failed(err)

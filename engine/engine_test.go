@@ -445,7 +445,7 @@ func TestClosedEngineAnswersSo(t *testing.T) {
 		t.Errorf("send: %v", err)
 	}
 	// One that was past the first check when Close began.
-	if _, err := e.acceptOnce(ctx, a, s, time.Now()); !errors.Is(err, ErrClosed) {
+	if _, err := e.acceptOnce(ctx, a, s, time.Now(), newTicket()); !errors.Is(err, ErrClosed) {
 		t.Errorf("send under way: %v", err)
 	}
 }

@@ -16,7 +16,8 @@ import (
 // is refused before anything was done for it.
 type gate struct {
 	throttle throttle
-	slots    chan struct{}
+	slots    chan *ticket // those that nobody has
+	all      []*ticket
 	waiting  atomic.Int64
 	most     int64 // that may wait
 }
@@ -38,23 +39,28 @@ func defaultSendsAtOnce() int {
 }
 
 func (g *gate) init(sendsAtOnce int) {
-	g.slots = make(chan struct{}, sendsAtOnce)
+	g.slots = make(chan *ticket, sendsAtOnce)
+	for range sendsAtOnce {
+		t := newTicket()
+		g.all = append(g.all, t)
+		g.slots <- t
+	}
 	g.most = gateQueue * int64(sendsAtOnce)
 }
 
-// enter waits for a slot, which is to be given back by leave. The error is
-// ErrOverloaded.
-func (g *gate) enter(ctx context.Context) error {
+// enter waits for a slot, and a ticket that comes with it. It is to be given back
+// by leave. The error is ErrOverloaded.
+func (g *gate) enter(ctx context.Context) (*ticket, error) {
 	if g.throttle.held.Load() == nil {
 		select {
-		case g.slots <- struct{}{}:
-			return nil
+		case t := <-g.slots:
+			return t, nil
 		default:
 		}
 	}
 	defer g.waiting.Add(-1)
 	if n := g.waiting.Add(1); n > g.most {
-		return fmt.Errorf("%w: %d sends wait to be accepted", ErrOverloaded, n-1)
+		return nil, fmt.Errorf("%w: %d sends wait to be accepted", ErrOverloaded, n-1)
 	}
 	timeout := time.NewTimer(gateWait)
 	defer timeout.Stop()
@@ -65,15 +71,30 @@ func (g *gate) enter(ctx context.Context) error {
 			slots, goOn = nil, *held
 		}
 		select {
-		case slots <- struct{}{}: // in the order of arrival, as channels promise in practice
-			return nil
+		case t := <-slots: // in the order of arrival, as channels do in practice
+			return t, nil
 		case <-goOn:
 		case <-timeout.C:
-			return fmt.Errorf("%w: no turn within %s", ErrOverloaded, gateWait)
+			return nil, fmt.Errorf("%w: no turn within %s", ErrOverloaded, gateWait)
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrOverloaded, ctx.Err())
+			return nil, fmt.Errorf("%w: %w", ErrOverloaded, ctx.Err())
 		}
 	}
 }
 
-func (g *gate) leave() { <-g.slots }
+func (g *gate) leave(t *ticket) {
+	t.young, t.ignored = nil, false
+	g.slots <- t
+}
+
+// wake makes everyone who waits for a ticket look whether the engine has failed,
+// and everyone who will. A ticket has room for one word: where the applier's is
+// in it, its waiter comes by itself.
+func (g *gate) wake() {
+	for _, t := range g.all {
+		select {
+		case t.done <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -17,7 +17,18 @@ func TestGate(t *testing.T) {
 		var g gate
 		g.init(2)
 		ctx := context.Background()
-		if err := errors.Join(g.enter(ctx), g.enter(ctx)); err != nil {
+		enter := func(ctx context.Context) (*ticket, error) {
+			slot, err := g.enter(ctx)
+			if (slot == nil) == (err == nil) {
+				t.Errorf("a ticket: %t, and %v", slot != nil, err)
+			}
+			return slot, err
+		}
+		first, err := enter(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := enter(ctx); err != nil {
 			t.Fatal(err)
 		}
 		var mu sync.Mutex
@@ -25,7 +36,7 @@ func TestGate(t *testing.T) {
 		var waiting sync.WaitGroup
 		for n := range int(g.most) {
 			waiting.Go(func() {
-				if err := g.enter(ctx); err != nil {
+				if _, err := enter(ctx); err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
@@ -34,11 +45,11 @@ func TestGate(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		if err := g.enter(ctx); !errors.Is(err, ErrOverloaded) {
+		if _, err := enter(ctx); !errors.Is(err, ErrOverloaded) {
 			t.Errorf("with %d waiting: %v", g.most, err)
 		}
 		for range g.most {
-			g.leave()
+			g.leave(first)
 			synctest.Wait()
 		}
 		waiting.Wait()
@@ -48,19 +59,19 @@ func TestGate(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		if err := g.enter(ctx); !errors.Is(err, ErrOverloaded) || time.Since(began) != gateWait {
+		if _, err := enter(ctx); !errors.Is(err, ErrOverloaded) || time.Since(began) != gateWait {
 			t.Errorf("with nobody leaving: %v after %s", err, time.Since(began))
 		}
 		gone, cancel := context.WithCancel(ctx)
 		cancel()
-		if err := g.enter(gone); !errors.Is(err, ErrOverloaded) {
+		if _, err := enter(gone); !errors.Is(err, ErrOverloaded) {
 			t.Errorf("whose client is gone: %v", err)
 		}
 		if n := g.waiting.Load(); n != 0 {
 			t.Errorf("%d still wait", n)
 		}
-		g.leave()
-		if err := g.enter(ctx); err != nil {
+		g.leave(first)
+		if _, err := enter(ctx); err != nil {
 			t.Errorf("after one has left: %v", err)
 		}
 	})

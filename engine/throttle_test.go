@@ -77,7 +77,10 @@ func TestGateHoldsSendsBack(t *testing.T) {
 		}
 		gone := hold()
 		entered := make(chan error, 1)
-		go func() { entered <- g.enter(context.Background()) }()
+		go func() {
+			_, err := g.enter(context.Background())
+			entered <- err
+		}()
 		synctest.Wait()
 		select {
 		case err := <-entered:
@@ -91,7 +94,7 @@ func TestGateHoldsSendsBack(t *testing.T) {
 		}
 		hold()
 		began := time.Now()
-		if err := g.enter(context.Background()); !errors.Is(err, ErrOverloaded) || time.Since(began) != gateWait {
+		if _, err := g.enter(context.Background()); !errors.Is(err, ErrOverloaded) || time.Since(began) != gateWait {
 			t.Errorf("held back for long: %v after %s", err, time.Since(began))
 		}
 	})
