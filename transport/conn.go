@@ -71,18 +71,21 @@ func (c *conn) fresh() bool {
 	return errors.Is(err, errWouldBlock) && c.socket.records.whole()
 }
 
-// unasked reports whether an answer that came after elapsed came too soon to
-// be one: nothing can reply to a request faster than the path's shortest round
-// trip. Such bytes were on their way when the request was written, where no
-// look at the socket could find them. Before judging by the figure of the
-// dial, the kernel is asked for a current one, because by now it has also timed
-// the acknowledgement of this very request: an honest answer is never faster.
-func (c *conn) unasked(elapsed time.Duration, current func() time.Duration) bool {
+// unasked reports whether bytes that came elapsed after a request, of sent bytes,
+// are not its answer: whoever spoke had not received anything of it. They were
+// on their way when it was written, where no look at the socket could find them.
+// Every segment says how much has been received, so that the kernel knows before
+// it hands out what an answer says.
+//
+// It is not asked where there was the time for a round trip. Time alone does not
+// judge: what the kernel takes for the shortest round trip can be longer than an
+// exchange was, since after a retransmission it counts in milliseconds.
+func (c *conn) unasked(elapsed time.Duration, sent int) bool {
 	if elapsed >= c.roundTrip {
 		return false
 	}
-	c.roundTrip = current()
-	return elapsed < c.roundTrip-c.roundTrip/8 // the clocks differ in grain
+	c.roundTrip = c.socket.roundTrip()
+	return c.socket.unacknowledged() >= sent
 }
 
 // abort closes the connection without ceremony. A TLS close alert would wait
@@ -110,6 +113,7 @@ type socket struct {
 	records recordCounter // over TLS: where in the record stream we are
 	isTLS   bool
 	noWait  bool // Read returns errWouldBlock instead of waiting
+	sent    int  // bytes written
 
 	// The arguments and results of receive, in fields so that a call
 	// allocates nothing.
@@ -151,6 +155,20 @@ func (s *socket) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write writes as net.Conn says.
+func (s *socket) Write(p []byte) (int, error) {
+	n, err := s.Conn.Write(p)
+	s.sent += n
+	return n, err
+}
+
+// writeBoth writes head and body as one.
+func (s *socket) writeBoth(bufs *net.Buffers) error {
+	n, err := bufs.WriteTo(s.TCPConn)
+	s.sent += int(n)
+	return err
+}
+
 // peek looks for a byte without taking it or waiting for it.
 func (s *socket) peek() (int, error) { return s.now(s.one[:], true) }
 
@@ -170,6 +188,15 @@ func (s *socket) roundTrip() (d time.Duration) {
 		return 0
 	}
 	return d
+}
+
+// unacknowledged returns how many of the bytes written the other side has not
+// received, as far as it has said.
+func (s *socket) unacknowledged() (bytes int) {
+	if err := s.raw.Control(func(fd uintptr) { bytes = unacknowledged(fd) }); err != nil {
+		return 0
+	}
+	return bytes
 }
 
 // recordCounter follows the record framing of a TLS stream (RFC 8446 section

@@ -25,8 +25,9 @@
 //     Redirects are not followed.
 //   - A response is credited to the request it answers. An idle connection on
 //     which anything has happened is not used again; nor is one that holds a
-//     byte more than its response; and an answer that arrives sooner than the
-//     path's shortest round trip is to somebody else.
+//     byte more than its response; and what is read, sooner than the path's
+//     shortest round trip, while nothing of the request has been received is to
+//     somebody else.
 //   - A request is written at most once. Idle connections found stale are
 //     replaced before the first byte; after it, every failure is the attempt's
 //     result, for any method.

@@ -99,7 +99,7 @@ func (x *exchange) run(t *Transport, c *conn, req *Request, res *Result, deadlin
 		signed = time.Now()
 	}
 	x.buf = appendHead(x.buf[:0], req, c.dest, t.options.UserAgent, t.signers, signed)
-	asked := time.Now()
+	asked, before := time.Now(), c.socket.sent
 	joined, err := x.write(c, bodyOf(req))
 	if err != nil {
 		return false, x.salvage(c, req, res, err, deadline, t.options.BodyDuration)
@@ -113,7 +113,7 @@ func (x *exchange) run(t *Transport, c *conn, req *Request, res *Result, deadlin
 	}
 	first := time.Now()
 	res.Timing.FirstByte = first.Sub(written)
-	if c.reused && c.unasked(first.Sub(asked), c.socket.roundTrip) {
+	if c.reused && c.unasked(first.Sub(asked), c.socket.sent-before) {
 		return false, faultUnasked
 	}
 	if f := x.readHead(req); f != nil {
@@ -149,7 +149,7 @@ func (x *exchange) write(c *conn, body []byte) (joined bool, err error) {
 	}
 	x.vec = [2][]byte{x.buf, body}
 	x.bufs = x.vec[:]
-	_, err = x.bufs.WriteTo(c.socket.TCPConn)
+	err = c.socket.writeBoth(&x.bufs)
 	x.vec, x.bufs = [2][]byte{}, nil
 	return false, err
 }

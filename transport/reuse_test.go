@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"runtime"
@@ -369,42 +368,6 @@ func TestTicketsAreNoFalseAlarm(t *testing.T) {
 	}
 	if s := tr.Stats(); s.Dials != before.Dials+1 || s.Stale != before.Stale {
 		t.Errorf("20 requests: %d dials, %d stale", s.Dials-before.Dials, s.Stale-before.Stale)
-	}
-}
-
-// An answer faster than light on the path is not to this request; one that is
-// merely fast is.
-func TestUnasked(t *testing.T) {
-	ms := time.Millisecond
-	check := func(want bool, elapsed, known, current time.Duration) {
-		t.Helper()
-		c := &conn{roundTrip: known}
-		if got := c.unasked(elapsed, func() time.Duration { return current }); got != want {
-			t.Errorf("after %v on a path of %v, now %v: unasked %v", elapsed, known, current, got)
-		}
-	}
-	check(true, 1*ms, 50*ms, 50*ms)   // was on its way when we wrote
-	check(false, 1*ms, 50*ms, 1*ms)   // the path has become shorter
-	check(false, 51*ms, 50*ms, 50*ms) // ordinary
-	check(false, 46*ms, 50*ms, 50*ms) // within the clocks' grain
-	check(false, 0, 0, 0)             // the kernel does not say
-	check(false, 1*ms, 50*ms, 0)
-	c := &conn{roundTrip: 50 * ms}
-	c.unasked(51*ms, func() time.Duration { t.Error("the kernel was asked without need"); return 0 })
-
-	// The kernel's figure is there, and never above an honest exchange.
-	tr := open(t)
-	addr := receiver(t, answering(func(*http.Request, string) string { return reply(200, "") }))
-	for range 200 {
-		if res := do(tr, to(addr, "POST", "/", "{}")); res.Outcome != Delivered {
-			t.Fatal(res.Error())
-		}
-		c := tr.pool.get(destination{host: "127.0.0.1", port: addr.Port()})
-		if c == nil || c.roundTrip <= 0 || c.socket.roundTrip() <= 0 {
-			t.Fatalf("round trip unknown: %+v", c)
-		}
-		c.roundTrip = time.Hour // every answer is suspicious, none is guilty
-		tr.pool.put(c, time.Now())
 	}
 }
 

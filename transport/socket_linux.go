@@ -40,3 +40,13 @@ func minRoundTrip(fd uintptr) time.Duration {
 	}
 	return time.Duration(info.Min_rtt) * time.Microsecond
 }
+
+// unacknowledged returns how many bytes written to the socket are not
+// acknowledged, sent or not; 0 when the kernel cannot tell.
+func unacknowledged(fd uintptr) int {
+	bytes, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return bytes
+}
