@@ -18,6 +18,9 @@ import (
 	"github.com/harepost/harepost/engine"
 )
 
+// headerRequestIDBytes is headerRequestID, which is in its canonical form.
+var headerRequestIDBytes = []byte(headerRequestID)
+
 // Headers that fasthttp has no name for.
 const (
 	headerRequestID      = "X-Request-Id"
@@ -338,7 +341,7 @@ func setRequestID(ctx *fasthttp.RequestCtx) {
 		}
 		id = buf[:]
 	}
-	ctx.Response.Header.SetBytesV(headerRequestID, id)
+	ctx.Response.Header.SetCanonical(headerRequestIDBytes, id)
 }
 
 func isRequestID(id []byte) bool {
