@@ -40,7 +40,7 @@ demo: build ## everything on one screen: server, receiver, deliveries, retries, 
 	bin/harepost demo
 
 build: ## build bin/harepost
-	go build -trimpath -o bin/harepost ./cmd/harepost
+	go build -trimpath -pgo=cmd/harepost/engine.pgo -o bin/harepost ./cmd/harepost
 
 test: lint no-race ## vet, lint, and every test under the race detector, in quick sizes
 	go test $(RACE) -timeout 30m $(TESTFLAGS) $(PKG)

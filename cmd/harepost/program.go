@@ -35,6 +35,7 @@ type program struct {
 	failed    chan error // the engine's first and last failure; room for one
 	closeOnce sync.Once
 	closeErr  error
+	ballast   []byte // only held
 }
 
 // openProgram binds the listeners, then locks and recovers the data directory.
@@ -58,6 +59,7 @@ func openProgram(cfg config) (_ *program, err error) {
 	if p.lock, err = lockDataDir(cfg.DataDir); err != nil {
 		return nil, explainOpen(cfg.DataDir, err)
 	}
+	p.ballast = newBallast()
 	if p.transport, err = transport.New(p.transportOptions()); err != nil {
 		return nil, err
 	}
