@@ -34,7 +34,7 @@ help: ## list the targets
 	@echo
 	@echo "Variables: PKG=./wal  TESTFLAGS='-run Torn -v'  FUZZTIME=30s"
 	@echo "           N=30 (crash)  N=1000000 (retention)  STEPS=1000000 (model)  COUNT=5 (race)  COUNT=10 (microbench)"
-	@echo "           BENCH=Apply (microbench)  OLD=before.txt NEW=out/bench.txt (benchstat)  BENCHFLAGS='--rounds 5'"
+	@echo "           BENCH=Apply (microbench)  OLD=before.txt NEW=out/bench.txt (benchstat)  BENCHFLAGS='--rounds 5 --html out/report.html'"
 
 demo: build ## everything on one screen: server, receiver, deliveries, retries, dead letters
 	bin/harepost demo
@@ -87,7 +87,7 @@ crash: ## kills, power cuts and damaged bytes alone, in sizes of N=30 (a night: 
 model: ## the scheduler and its wheel against their models, STEPS=1000000
 	HAREPOST_SCHEDULER_STEPS=$(STEPS) HAREPOST_WHEEL_STEPS=$(STEPS) go test -count=1 -timeout 0 -v -run 'AtLength' $(TESTFLAGS) ./scheduler/...
 
-bench: build ## the engine beside a forwarder that keeps nothing; data under out/
+bench: build ## deliveries a second beside a forwarder that keeps nothing; bin/harepost bench has more scenarios
 	@mkdir -p out
 	bin/harepost bench throughput --dir out $(BENCHFLAGS)
 
@@ -98,7 +98,7 @@ dead-letters: build ## DEAD=1000000 dead letters: count, replay, stop, purge; an
 retention: ## what dropping N=1000000 finished deliveries writes, and how long it takes
 	HAREPOST_RETAIN_N=$(if $(filter file,$(origin N)),1000000,$(N)) go test -count=1 -timeout 0 -v -run TestRetentionWritesNextToNothing ./engine/state
 
-profile: build ## the same, short, with CPU profiles of both into PROFILES=out/profiles
+profile: build ## one round of bench, with CPU profiles of server and forwarder into PROFILES=out/profiles
 	@mkdir -p $(PROFILES)
 	bin/harepost bench throughput --dir out --rounds 1 --profile-dir $(PROFILES) $(BENCHFLAGS)
 
