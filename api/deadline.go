@@ -16,7 +16,7 @@ import (
 // deadlineTick late, and one that is nearer than that is told at once.
 //
 //	connection: until = t; told? ── yes ──▶ under mu: take back what was told
-//	timekeeper: until passed? ── under mu: told = true; tell; until changed? take it back
+//	timekeeper: until passed? ── under mu: told = true; until as before? tell
 //
 // Whichever of the two comes second sees what the first has stored.
 type deadline struct {
@@ -73,11 +73,11 @@ func (d *deadline) expire(nc net.Conn, tell side, now int64) {
 		return
 	}
 	d.told.Store(true)
-	tell(nc, longAgo) // an error says that it is closed
-	if d.until.Load() != until {
+	if d.until.Load() != until { // put off meanwhile, by one who may not have seen told
 		d.told.Store(false)
-		tell(nc, time.Time{})
+		return
 	}
+	tell(nc, longAgo) // an error says that it is closed
 }
 
 // leave ends what d does; the socket's own deadline is the caller's from now on.

@@ -50,7 +50,7 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 		return Receipt{}, err
 	}
 	defer e.gate.leave(t)
-	if waited {
+	if waited || t.waited {
 		now = e.opts.Now()
 	}
 	var r Receipt

@@ -17,6 +17,8 @@ type ticket struct {
 	ignored bool
 	// changed is how many deliveries a control command changed; set before done.
 	changed int
+
+	waited bool // at the gate, by who has it now
 }
 
 func newTicket() *ticket { return &ticket{done: make(chan struct{}, 1)} }

@@ -40,14 +40,14 @@ const (
 	errorDeleted = "canceled: the account was deleted"
 )
 
-// attempt makes one attempt at the time now. It returns what is to be recorded
-// of it, nil if no attempt was made, because the delivery has ended or cannot be
-// read; and the time at its end.
-func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) (*attempted, time.Time) {
+// attempt makes one attempt at about the time now. It returns what is to be
+// recorded of it, nil if no attempt was made, because the delivery has ended or
+// cannot be read.
+func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) *attempted {
 	a, id := AccountID(next.Lane.Account), DeliveryID(next.Item.ID)
 	found, body, err := e.state.FindPending(a, id, next.Item.Attempt)
 	if err != nil && errors.Is(err, state.ErrNotFound) {
-		return nil, now
+		return nil
 	}
 	if err == nil {
 		err = found.Row.DecodeRecord(&w.record)
@@ -57,14 +57,14 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) 
 	}
 	var box seal.Delivery
 	if err == nil {
-		box, body, err = e.open(w, body, now)
+		box, body, err = e.open(w, body)
 	}
 	if err != nil && !e.state.Directory().Has(a) {
-		return nil, now // deleted this moment, and its data key with it
+		return nil // deleted this moment, and its data key with it
 	}
 	if err != nil {
 		e.fail(fmt.Errorf("engine: read delivery %s for attempt %d: %w", id, next.Item.Attempt, err))
-		return nil, now
+		return nil
 	}
 	w.replayed, w.base = found.Row.Replayed, found.Row.Base
 	record, status := e.make(w, int(next.Item.Attempt), body, now)
@@ -85,17 +85,17 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) 
 		done.retry = state.Position{Due: c.NextDue, ID: id, Attempt: next.Item.Attempt + 1}
 	}
 	done.cmd = command.AppendAttempt(done.cmd, &c, &record)
-	return done, record.CreatedAt
+	return done
 }
 
 // open opens what is sealed of the worker's record, of its body and of the
 // secrets to sign with.
-func (e *Engine) open(w *attempting, stored []byte, now time.Time) (box seal.Delivery, body []byte, err error) {
+func (e *Engine) open(w *attempting, stored []byte) (box seal.Delivery, body []byte, err error) {
 	rec := &w.record
 	w.secrets = w.secrets[:0]
 	if rec.Sign {
 		owner, _ := e.state.Directory().Account(AccountID(rec.Account))
-		w.secrets = owner.LiveSecrets(w.secrets, now)
+		w.secrets = owner.LiveSecrets(w.secrets, e.opts.Now())
 		for i, kept := range w.secrets {
 			if w.secrets[i], err = e.openSecret(owner.ID, kept); err != nil {
 				return box, nil, err
@@ -128,6 +128,9 @@ func (e *Engine) record(done *attempted) {
 // stands after it.
 func (e *Engine) make(w *attempting, number int, body []byte, now time.Time) (delivery.Attempt, Status) {
 	rec := &w.record
+	if rec.ExpiresAt != 0 {
+		now = e.opts.Now() // the last record may have waited for the log since
+	}
 	if rec.ExpiresAt != 0 && !w.replayed && now.UnixMilli() >= rec.ExpiresAt {
 		return endedByRule(number, now, OutcomeFailed, errorExpired), StatusDeadLetter
 	}

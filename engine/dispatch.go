@@ -250,8 +250,9 @@ func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch, now time.Time)
 		if done != nil {
 			d.engine.record(done)
 		}
-		done, now = d.engine.attempt(&w.attempting, next, now)
+		done = d.engine.attempt(&w.attempting, next, now)
 		d.mu.Lock()
+		now = d.engine.opts.Now() // with the lock: an older time than another's would park lanes that are due
 		d.sched.Done(next.Lane, next.Item.ID)
 		if done == nil {
 			d.sched.Recorded(next.Lane, next.Item.ID) // there is nothing to record

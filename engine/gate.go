@@ -13,7 +13,8 @@ import (
 // a bound a few thousand senders leave the attempts next to no processor, and
 // what is accepted piles up undelivered. Those beyond it wait in order, and cost
 // nothing while they do; when too many wait, or one has waited too long, a send
-// is refused before anything was done for it.
+// is refused before anything was
+// done for it but to count it against its account's rate.
 type gate struct {
 	throttle throttle
 	slots    chan *ticket // those that nobody has
@@ -54,6 +55,7 @@ func (g *gate) enter(ctx context.Context) (*ticket, error) {
 	if g.throttle.held.Load() == nil {
 		select {
 		case t := <-g.slots:
+			t.waited = false
 			return t, nil
 		default:
 		}
@@ -72,6 +74,7 @@ func (g *gate) enter(ctx context.Context) (*ticket, error) {
 		}
 		select {
 		case t := <-slots: // in the order of arrival, as channels do in practice
+			t.waited = true
 			return t, nil
 		case <-goOn:
 		case <-timeout.C:

@@ -13,8 +13,8 @@ import (
 // attempts, and leave a growing heap of what is accepted and not delivered,
 // which then costs more: it does not fit into memory and goes by the disk.
 //
-// Sends wait, as they do at the gate, while many deliveries in memory are due and
-// not started, and goroutines that are ready to run wait for a processor. It is
+// Sends wait, as they do at the gate, while many deliveries in memory have not
+// been attempted, and goroutines that are ready to run wait for a processor. It is
 // an experiment, and its result is looked at. When the processors become free
 // while sends are held back, or the deliveries do not become fewer, then it was
 // not accepting that kept them from being made, but a slow or dead target, or
@@ -45,9 +45,12 @@ const (
 	// for throttleTaken.
 	throttleWait  = 100 * time.Microsecond
 	throttleTaken = 100 * time.Millisecond
-	// Within throttleProof the deliveries must become fewer by this part.
+	// Sends are held back for throttleProof at a time, within which the deliveries
+	// must become fewer by this part; then some are taken for throttleOpen. It is
+	// less than gateWait, so that who waits in turn is not refused.
 	throttleProof = 500 * time.Millisecond
 	throttlePart  = 64
+	throttleOpen  = 50 * time.Millisecond
 	// An experiment that failed is not made again for leastThrottlePause, and
 	// twice as long each time up to mostThrottlePause.
 	leastThrottlePause = time.Second
@@ -64,8 +67,8 @@ type throttling struct {
 	until   time.Time // nothing is held back before
 }
 
-// hold decides whether sends are held back from now on: waiting deliveries are
-// due and not started, and half of the goroutines waited longer than wait.
+// hold decides whether sends are held back from now on: waiting deliveries have
+// not been attempted, and half of the goroutines waited longer than wait.
 func (t *throttling) hold(now time.Time, waiting int, wait time.Duration) bool {
 	if wait > throttleWait {
 		t.taken = now
@@ -75,7 +78,7 @@ func (t *throttling) hold(now time.Time, waiting int, wait time.Duration) bool {
 	case !t.holding:
 		if waiting > throttleHigh && taken && !now.Before(t.until) {
 			t.holding = true
-			t.expect(now, waiting)
+			t.proof, t.left = now.Add(throttleProof), waiting-waiting/throttlePart
 		}
 	case waiting <= throttleLow:
 		t.holding, t.pause = false, 0
@@ -84,18 +87,15 @@ func (t *throttling) hold(now time.Time, waiting int, wait time.Duration) bool {
 		t.pause = min(max(2*t.pause, leastThrottlePause), mostThrottlePause)
 		t.until = now.Add(t.pause)
 	case !now.Before(t.proof):
-		t.expect(now, waiting)
+		t.holding, t.until = false, now.Add(throttleOpen)
 	}
 	return t.holding
-}
-
-func (t *throttling) expect(now time.Time, waiting int) {
-	t.proof, t.left = now.Add(throttleProof), waiting-waiting/throttlePart
 }
 
 // watch has it looked at from now on if so many deliveries wait.
 func (t *throttle) watch(waiting int) {
 	if waiting > throttleHigh && !t.ticks.Swap(true) {
+		t.processorWait() // what was before is not looked at
 		time.AfterFunc(throttleTick, t.look)
 	}
 }

@@ -70,7 +70,7 @@ func (d *dialer) addrs(ctx context.Context, host string, port uint16) ([]netip.A
 	return d.addrsBy(host, port, func() ([]netip.Addr, error) { return d.resolver.addresses(ctx, host) })
 }
 
-// errNotKnown is knownAddrs' answer where only a lookup could tell.
+// errNotKnown is checkKnown's answer where only a lookup could tell.
 var errNotKnown = errors.New("not looked up yet")
 
 // checkKnown says whether all of host's addresses are allowed, without a lookup.

@@ -151,9 +151,9 @@ func (l *Log) appendLocked(e *Entry, urgent bool) error {
 	return nil
 }
 
-// hurryLocked has the writer take the queue as soon as it can.
+// hurryLocked has the writer take the queue, if there is one, as soon as it can.
 func (l *Log) hurryLocked() {
-	if !l.urgent {
+	if !l.urgent && len(l.queue) > 0 {
 		l.urgent = true
 		l.work.Signal()
 	}

@@ -314,6 +314,82 @@ func TestAppendLater(t *testing.T) {
 	})
 }
 
+// An entry that found no room, or a truncation under way, is committed as soon as it has been taken: nothing
+// that came between may leave the writer asleep.
+func TestAppendWaitIsNotForgotten(t *testing.T) {
+	t.Run("full queue", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			goOn, commits := make(chan struct{}), 0
+			l := mustOpen(t, Options{FS: vfs.NewMem(), Later: time.Hour, MaxEntryBytes: 1000, QueueBytes: 1100, Committed: func([]Entry) {
+				if commits++; commits == 1 {
+					<-goOn
+				}
+			}})
+			l.Start()
+			if err := l.Append(Entry{Data: make([]byte, 1000)}); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- l.AppendWait(Entry{Data: make([]byte, 1000)}) }()
+			synctest.Wait()
+			close(goOn)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if commits != 2 {
+				t.Errorf("%d commits", commits)
+			}
+			mustClose(t, l)
+		})
+	})
+	t.Run("truncation", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var l *Log
+			var got atomic.Int64
+			inside := make(chan struct{})
+			var hook atomic.Bool
+			o := Options{FS: vfs.NewMem(), Committed: func(e []Entry) { got.Add(int64(len(e))) }}
+			o.Now = func() time.Time { // asked for while the truncation makes its segment
+				if hook.Swap(false) {
+					close(inside)
+					for waiting := 0; waiting == 0; { // until the entry waits, which synctest cannot see from here
+						l.mu.Lock()
+						waiting = l.waiting
+						l.mu.Unlock()
+					}
+				}
+				return time.Now()
+			}
+			l = mustOpen(t, o)
+			l.Start()
+			for range 2 {
+				if err := l.Append(Entry{Data: []byte("x")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			hook.Store(true)
+			done := make(chan error, 1)
+			go func() {
+				<-inside
+				done <- l.AppendWait(Entry{Data: []byte("y")})
+			}()
+			if err := l.TruncateBack(1); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if n := got.Load(); n != 3 {
+				t.Errorf("%d entries are committed, not 3", n)
+			}
+			mustClose(t, l)
+		})
+	})
+}
+
 // Close with work in the queue, from many goroutines at once, twice: all of it is committed, everyone
 // gets the same answer, and waiters are let go.
 func TestCloseDrains(t *testing.T) {

@@ -11,7 +11,8 @@ import (
 )
 
 // A writer turns what waits into frames: one write, one sync, one call of Committed, and then whatever
-// came in the meantime. There is no timer; while the disk works, the next batch forms.
+// came in the meantime. While the disk works, the next batch forms; a timer there is only for what nobody
+// waits for, see Options.Later.
 //
 // It begins a segment of its own and never writes into one of an earlier life: behind the last valid
 // frame there may be pieces of a torn write, and a new frame of the right length would bring them back.

@@ -179,6 +179,9 @@ func (s *State) Idempotent(a account.ID, hash [16]byte, now time.Time, window ti
 	for back := range newest - oldest + 1 {
 		key = appendIdempotency(key[:0], newest-back, a, hash)
 		if !it.SeekPrefixGE(key) {
+			if err := it.Error(); err != nil { // the next seek forgets it
+				return delivery.ID{}, false, errors.Join(fmt.Errorf("state: idempotency key: %w", err), it.Close())
+			}
 			continue
 		}
 		var id delivery.ID

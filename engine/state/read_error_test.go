@@ -1,0 +1,70 @@
+package state
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/harepost/harepost/engine/account"
+	"github.com/harepost/harepost/engine/command"
+)
+
+// A disk error while a key is looked for must not read as "no such key".
+func TestAReadErrorIsNoAbsentKey(t *testing.T) {
+	mem := vfs.NewMem()
+	h := newHistory(31)
+	for i := range 6000 {
+		h.accept()
+		_, r, err := command.Parse(h.log[len(h.log)-1].Command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := command.ReadAccept(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Idempotent, c.Hash, c.Stored = true, [16]byte{byte(i), byte(i >> 8)}, false
+		h.log[len(h.log)-1].Command = command.AppendAccept(nil, &c)
+	}
+	s := openState(t, mem, Options{})
+	applyAll(t, s, h.rng, h.log, 10)
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	m := h.live[3000]
+	a, at := account.ID(m.rec.Account), m.rec.ID.Time()
+	for n := int64(1); n < 30; n++ {
+		copied := vfs.NewMem()
+		if ok, err := vfs.Clone(mem, copied, "state", "state", vfs.CloneSync); err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		var left atomic.Int64
+		left.Store(-1)
+		hit := ""
+		fs := errorfs.Wrap(copied, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind == errorfs.OpFileReadAt && strings.HasSuffix(op.Path, ".sst") && left.Load() > 0 && left.Add(-1) == 0 {
+				hit = op.Path
+				return errors.New("EIO")
+			}
+			return nil
+		}))
+		s2, err := Open("state", Options{FS: fs, Logger: quiet, CacheBytes: 1 << 20, MemTableBytes: 256 << 10, Failed: func(err error) { t.Log("Failed:", err) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		left.Store(n)
+		_, found, err := s2.Idempotent(a, [16]byte{3000 & 255, 3000 >> 8}, at.Add(time.Hour), 24*time.Hour)
+		if hit != "" && err == nil && !found {
+			t.Errorf("read %d failed (%s): found %v, err %v: the send would be taken twice", n, hit, found, err)
+		}
+		s2.Close()
+		if hit == "" {
+			break
+		}
+	}
+}
