@@ -80,6 +80,8 @@
 //   - [Outage]: a receiver goes away and comes back while the load goes on.
 //   - [Backlog]: millions pending to dead and slow hosts, a restart, the drain.
 //   - [Soak]: a mixed load for an hour, and what grows.
+//   - [StoreSize]: a delivery beside ten million finished ones, against one in an
+//     empty store; and pages of those.
 //   - [DeadLetters]: a million dead letters are counted, replayed and purged.
 //
 // # Processes, goroutines, bounds

@@ -23,6 +23,7 @@ type benchCmd struct {
 	Outage      benchOutageCmd      `cmd:"" help:"A receiver goes away and comes back while the load goes on."`
 	Backlog     benchBacklogCmd     `cmd:"" help:"Millions pending to dead and slow hosts: memory, a restart, and the drain."`
 	Soak        benchSoakCmd        `cmd:"" help:"A mixed load for an hour: what grows."`
+	StoreSize   benchStoreSizeCmd   `cmd:"" help:"What a delivery costs beside ten million finished ones, against an empty store; and a page of those."`
 	Compare     benchCompareCmd     `cmd:"" help:"Say what moved from one report to another, beyond the noise of their rounds."`
 	Child       benchChildCmd       `cmd:"" hidden:"" help:"A part of the harness, which starts it itself."`
 }
