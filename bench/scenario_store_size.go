@@ -222,6 +222,9 @@ func (k *keptStore) compare(ctx context.Context) error {
 	} {
 		k.findRatio(of.name+", filled store against empty", of.better, of.number)
 	}
+	s.note("A compaction is the cost of many rounds' deliveries and falls into one of them; an empty store is too young for one. So mind the ratios over all rounds, of which there should be some.")
+	k.findOverall("CPU per delivery over all rounds, filled store against empty", report.CPU)
+	k.findOverall("written per payload byte over all rounds, filled store against empty", report.WrittenPerByte)
 	return nil
 }
 
@@ -277,6 +280,22 @@ func (k *keptStore) findRatio(name string, better report.Direction, number func(
 	}
 	s.find(name, median(ratios), "×", better)
 	s.note("%s, by pairs of rounds: %.3f.", name, ratios)
+}
+
+// findOverall finds the ratio of a metric's means, in which rounds count by their
+// deliveries.
+func (k *keptStore) findOverall(name, metric string) {
+	mean := func(finished int) float64 {
+		var sum, deliveries float64
+		for _, r := range k.session.rounds(report.Engine, k.at(finished)) {
+			sum += r.Values[metric] * r.Values[report.Arrived]
+			deliveries += r.Values[report.Arrived]
+		}
+		return sum / max(deliveries, 1)
+	}
+	if empty := mean(0); empty > 0 {
+		k.session.find(name, mean(k.Count)/empty, "×", report.Lower)
+	}
 }
 
 // pageTimes is how often each page is asked for.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -24,8 +25,12 @@ func TestBenchStoreSize(t *testing.T) {
 	if v := rounds[0].Values; v[report.Accepted] != 2500 || v[report.Duplicates] > 0 || v[report.CPU] <= 0 {
 		t.Errorf("filling: %v", v)
 	}
-	for _, name := range []string{"CPU per delivery, filled store against empty", "delivered/s, filled store against empty"} {
+	for _, name := range []string{"CPU per delivery, filled store against empty", "CPU per delivery over all rounds, filled store against empty"} {
 		wantFinding(t, numbers, name, 0.001, 1000)
+	}
+	// Of one pair of rounds, the ratio over all is that of the pair.
+	if pair, all := numbers["CPU per delivery, filled store against empty"], numbers["CPU per delivery over all rounds, filled store against empty"]; math.Abs(pair-all) > pair/1e6 {
+		t.Errorf("one pair of rounds has a ratio of %g, and all rounds have %g", pair, all)
 	}
 	// Payloads of 300 bytes, of which half are random letters.
 	wantFinding(t, numbers, "data on disk after the fill", 2500*100, 1<<30)
