@@ -25,6 +25,7 @@ type benchCmd struct {
 	Soak        benchSoakCmd        `cmd:"" help:"A mixed load for an hour: what grows."`
 	StoreSize   benchStoreSizeCmd   `cmd:"" help:"What a delivery costs beside ten million finished ones, against an empty store; and a page of those."`
 	Compare     benchCompareCmd     `cmd:"" help:"Say what moved from one report to another, beyond the noise of their rounds."`
+	Stages      benchStagesCmd      `cmd:"" help:"Say where the CPU of a delivery goes, from CPU profiles, side by side."`
 	Child       benchChildCmd       `cmd:"" hidden:"" help:"A part of the harness, which starts it itself."`
 }
 
