@@ -60,6 +60,8 @@
 //     the end of the load, peak RSS of all.
 //   - syncs/s and entries per sync, from the engine's own metrics page.
 //   - a timeline of the round, a sample every half second.
+//   - with [Options].ProfileDir, where the CPU of a delivery goes, by stages of its
+//     way: see package stages. The profile is of one more round, the CPU is not.
 //
 // # Scenarios
 //

@@ -55,8 +55,9 @@ type Options struct {
 	// Dir is where data directories are made (and removed). It should be on the
 	// disk that is to be measured. Default: the current directory.
 	Dir string
-	// ProfileDir, if set, receives a CPU profile of each system, taken in one
-	// more round that no number is taken from.
+	// ProfileDir, if set, receives a CPU profile of each system that is a process of
+	// ours, taken in one more round. It shares out among stages what the rounds
+	// before have cost.
 	ProfileDir string
 
 	Versions report.Versions // of the running program

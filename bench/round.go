@@ -3,8 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/harepost/harepost/bench/report"
@@ -233,8 +231,3 @@ func perSecond(count uint64, d time.Duration) float64 {
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// profilePath names the profile of a system.
-func profilePath(dir, system string, connections int) string {
-	return filepath.Join(dir, fmt.Sprintf("%s-c%d.prof", system, connections))
-}

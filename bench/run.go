@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -152,25 +151,6 @@ func (s *session) rounds(system string, load report.Load) []report.Round {
 		}
 	}
 	return of
-}
-
-// takeProfiles profiles each system in a round of its own: the profiler costs
-// CPU, so no number is taken from it.
-func (s *session) takeProfiles(ctx context.Context) error {
-	if s.options.ProfileDir == "" {
-		return nil
-	}
-	if err := os.MkdirAll(s.options.ProfileDir, 0o755); err != nil {
-		return fmt.Errorf("bench: make the directory of profiles: %w", err)
-	}
-	for _, p := range s.profiled {
-		p.profile = profilePath(s.options.ProfileDir, p.system, p.generator.Connections)
-		if _, err := s.measure(ctx, p, 0); err != nil {
-			return fmt.Errorf("bench: profile of the %s: %w", p.system, err)
-		}
-		s.progress.line("profile of the %s: %s", p.system, p.profile)
-	}
-	return nil
 }
 
 // median of values; of an even number the middle of the two in the middle.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -103,9 +104,32 @@ func TestForwarderDeliversEverythingOnce(t *testing.T) {
 	if err != nil || profile.Size() == 0 {
 		t.Errorf("the forwarder's profile: %v, %v", profile, err)
 	}
+	checkStages(t, found)
 	left, err := os.ReadDir(o.Dir)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// checkStages checks that the stages of the forwarder sum up to what a delivery
+// costs it.
+func checkStages(t *testing.T, found *report.Report) {
+	t.Helper()
+	var costs []float64
+	for _, r := range found.Rounds {
+		costs = append(costs, r.Values[report.CPU])
+	}
+	sum, other := 0.0, 0.0
+	for _, f := range found.Findings {
+		if strings.HasPrefix(f.Name, "forwarder CPU: ") && f.Unit == "µs" && !strings.HasSuffix(f.Name, ", in the kernel") {
+			sum += f.Value
+		}
+		if f.Name == "forwarder CPU: other" {
+			other = f.Value
+		}
+	}
+	if want := median(costs); math.Abs(sum-want) > 0.1 || other > want/2 {
+		t.Errorf("the stages sum up to %g µs, %g of it unknown; a delivery costs %g: %+v", sum, other, want, found.Findings)
 	}
 }
 

@@ -278,6 +278,16 @@ func TestTable(t *testing.T) {
 		}
 	}
 	b.Reset()
+	columns[1] = columns[0]
+	columns[1].PerDelivery -= time.Nanosecond
+	if err := WriteText(&b, columns); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), "-0.0") {
+		t.Errorf("less than nothing changed:\n%s", b.String())
+	}
+	b.Reset()
+	columns = sampleColumns(t)
 	columns[0].PerDelivery = 0
 	if err := WriteText(&b, columns); err != nil {
 		t.Fatal(err)

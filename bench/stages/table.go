@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 )
@@ -96,7 +97,8 @@ func change(columns []Column, of func(*Column) Cost) string {
 	if len(columns) != 2 || columns[0].PerDelivery == 0 || columns[1].PerDelivery == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%+.1f", inMicros(of(&columns[1]).CPU-of(&columns[0]).CPU))
+	tenths := math.Round(10 * inMicros(of(&columns[1]).CPU-of(&columns[0]).CPU))
+	return fmt.Sprintf("%+.1f", (tenths+0)/10) // + 0: what rounds to -0 is none
 }
 
 func inMicros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
