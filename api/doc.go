@@ -90,5 +90,6 @@
 // fasthttp has one per connection, which waits inside Engine.Send for the
 // group commit; connections above the limit are bounded, and have seconds.
 // Shutdown waits for all of them, unless it runs out of time: then it cancels
-// their wait and closes their connections.
+// their wait and closes their connections. One more looks for deadlines that
+// have passed, from Serve until the last connection is closed.
 package api

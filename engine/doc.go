@@ -29,11 +29,13 @@
 //	keeper             every second: is there room on the disk; every minute:
 //	                   retention, idle workers; one
 //
-// All of them end before Close returns.
+// All of them end before Close returns. Timers look at whether sends are to be
+// held back, while thousands of deliveries wait, see throttle.
 //
 // # What it refuses
 //
-// When the log's queue or the disk is full a send gets [ErrOverloaded] and
-// nothing is kept; deliveries go on. After a failure of the log or the state everything gets [ErrUnknown]
-// and [Options.Failed] is called: the process is to end.
+// When the log's queue or the disk is full, when too many sends wait for their
+// turn or one has waited for a second, a send gets [ErrOverloaded] and nothing is
+// kept; deliveries go on. After a failure of the log or the state everything gets
+// [ErrUnknown] and [Options.Failed] is called: the process is to end.
 package engine

@@ -10,7 +10,7 @@ type benchBacklogCmd struct {
 	benchFlags `embed:""`
 	Count      int           `name:"count" placeholder:"N" help:"Pending deliveries. Default: 10,000,000; with --quick 50,000."`
 	Lanes      int           `name:"lanes" placeholder:"N" help:"Hosts, half of them dead, half slow. Default: 100,000; with --quick 2,000."`
-	Slow       string        `name:"slow" default:"delay=exp:5s" placeholder:"BEHAVIOUR" help:"What the slow ones do."`
+	Slow       string        `name:"slow" default:"delay=exp:5s" help:"What the slow ones do."`
 	Delivery   string        `name:"delivery" placeholder:"JSON" help:"Policy of the sends. Default: 25 attempts, a minute apart at first; with --quick 2 s."`
 	Drain      time.Duration `name:"drain" placeholder:"DURATION" help:"How long the drain is watched after the dead are back. Default: 60s; with --quick 6s."`
 }

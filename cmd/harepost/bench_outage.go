@@ -12,7 +12,7 @@ type benchOutageCmd struct {
 	Before      time.Duration `name:"before" placeholder:"DURATION" help:"Load before the receiver goes. Default: 10s; with --quick 2s."`
 	Away        time.Duration `name:"away" placeholder:"DURATION" help:"How long it is away. Default: 30s; with --quick 3s."`
 	After       time.Duration `name:"after" placeholder:"DURATION" help:"Load once it is back. Default: 30s; with --quick 5s."`
-	How         string        `name:"how" default:"down" placeholder:"BEHAVIOUR" help:"What it does meanwhile: down (refuses connections), fail=1:503, fail=1:hole (never answers), fail=1:reset, delay=5s, …"`
+	How         string        `name:"how" default:"down" help:"What it does meanwhile: down (refuses connections), fail=1:503, fail=1:hole (never answers), fail=1:reset, delay=5s, …"`
 	Delivery    string        `name:"delivery" placeholder:"JSON" help:"Policy of the sends. Default: 25 attempts, at most 10 s apart; with --quick 1 s."`
 	Connections int           `name:"connections" default:"64" help:"Connections of the generator."`
 }
