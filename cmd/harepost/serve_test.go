@@ -131,7 +131,7 @@ func TestOneSettingComesFromTheFirstPlaceThatHasIt(t *testing.T) {
 	if c.DrainTimeout != 11*time.Second {
 		t.Errorf("drain timeout %s: the command line goes before both", c.DrainTimeout)
 	}
-	if c.LaneConcurrency != 128 {
+	if c.LaneConcurrency != 160 {
 		t.Errorf("lane concurrency %d: nothing set it, so it is the default", c.LaneConcurrency)
 	}
 
