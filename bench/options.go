@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -37,6 +38,10 @@ type Options struct {
 	// ReceiverListen is the host, or host:port, at which such a server reaches the
 	// receiver. Default: 127.0.0.1.
 	ReceiverListen string
+	// ReceiverURL is what such a server is to send to, where that is not the
+	// receiver's own http address: a name that it lets its accounts send to, with
+	// whatever speaks TLS for the receiver behind it. Default: the address.
+	ReceiverURL string
 
 	Rounds   int           // of every system under every load
 	Warmup   time.Duration // load before the measuring; negative: none
@@ -162,6 +167,15 @@ func (o *Options) validate() error {
 	}
 	if server := slices.Contains(o.Systems, report.Server); server && (o.URL == "" || len(o.Keys) == 0) {
 		errs = append(errs, errors.New("bench: a running server is measured by its URL and an API key"))
+	}
+	if o.ReceiverURL != "" {
+		u, err := url.Parse(o.ReceiverURL)
+		switch {
+		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+			errs = append(errs, fmt.Errorf("bench: %q is no URL of a receiver", o.ReceiverURL))
+		case o.URL == "":
+			errs = append(errs, errors.New("bench: the receiver's URL is for a running server, and none is named"))
+		}
 	}
 	if o.Rounds < 1 || o.Duration <= 0 {
 		errs = append(errs, fmt.Errorf("bench: %d rounds of %s, want at least one of some length", o.Rounds, o.Duration))

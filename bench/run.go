@@ -12,8 +12,14 @@ import (
 	"github.com/harepost/harepost/bench/report"
 )
 
-// ErrLost is returned by Run when an acknowledged send did not arrive.
-var ErrLost = errors.New("bench: acknowledged sends were lost")
+// The errors that Run returns after the report.
+var (
+	// ErrLost: an acknowledged send did not arrive.
+	ErrLost = errors.New("bench: acknowledged sends were lost")
+	// ErrNothing: of a round's sends none was accepted, so that its numbers mean
+	// nothing. The report says why the first one failed.
+	ErrNothing = errors.New("bench: a round in which nothing was accepted")
+)
 
 // A Scenario is one way to use a system, which is measured. Its fields are its
 // options; those of the package are all there are.
@@ -29,8 +35,7 @@ type Scenario interface {
 func (o *Options) common() *Options { return o }
 
 // Run plays a scenario and writes the report: to w as text or as JSON, and to the
-// files that its options name. It returns ErrLost, after the report, when anything
-// acknowledged did not arrive.
+// files that its options name. It returns ErrLost or ErrNothing after the report.
 func Run(ctx context.Context, s Scenario, w io.Writer) error {
 	r, err := Measure(ctx, s)
 	if r == nil {
@@ -42,7 +47,17 @@ func Run(ctx context.Context, s Scenario, w io.Writer) error {
 	if lost(r) {
 		err = errors.Join(err, ErrLost)
 	}
+	if nothing(r) {
+		err = errors.Join(err, ErrNothing)
+	}
 	return err
+}
+
+func nothing(r *report.Report) bool {
+	return slices.ContainsFunc(r.Rounds, func(round report.Round) bool {
+		accepted, known := round.Values[report.Accepted]
+		return known && accepted == 0
+	})
 }
 
 // Measure plays a scenario and returns the report. With an error there is a

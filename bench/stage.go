@@ -58,6 +58,9 @@ func newStage(ctx context.Context, o Options, want stageOptions) (s *stage, err 
 		return s, err
 	}
 	s.targets = ready.Targets
+	if o.ReceiverURL != "" && want.system == report.Server {
+		s.targets = []string{o.ReceiverURL}
+	}
 	if ready.CA != "" && want.system == report.Engine {
 		ca := filepath.Join(dir, "ca.pem")
 		if err := os.WriteFile(ca, []byte(ready.CA), 0o644); err != nil {

@@ -43,6 +43,7 @@ type benchFlags struct {
 	APIKeys        []string `name:"api-key" sep:"," placeholder:"KEY" help:"API keys of accounts of that server; sends take turns."`
 	CA             []byte   `name:"ca" type:"filecontent" placeholder:"FILE" help:"PEM file of certificate authorities that server may have, beside the system's."`
 	ReceiverListen string   `name:"receiver-listen" placeholder:"HOST[:PORT]" help:"Where that server reaches the receiver. Default: 127.0.0.1."`
+	ReceiverURL    string   `name:"receiver-url" placeholder:"URL" help:"What that server is to send to, where it is not the receiver's own http address: a name that it lets its accounts send to, with what speaks TLS for the receiver behind it."`
 
 	JSON   bool   `name:"json" env:"HAREPOST_JSON" help:"Print the report as JSON."`
 	HTML   string `name:"html" placeholder:"FILE" help:"Write the report as a page with plots, too."`
@@ -61,7 +62,7 @@ func (f *benchFlags) options(sh *shell) bench.Options {
 	return bench.Options{
 		Quick: f.Quick, Rounds: f.Rounds, Warmup: warmup, Duration: f.Duration,
 		Systems: f.Systems, EngineFlags: f.EngineFlags, Dir: f.Dir,
-		URL: f.URL, Keys: f.APIKeys, CA: string(f.CA), ReceiverListen: f.ReceiverListen,
+		URL: f.URL, Keys: f.APIKeys, CA: string(f.CA), ReceiverListen: f.ReceiverListen, ReceiverURL: f.ReceiverURL,
 		JSON: f.JSON, HTML: f.HTML, Output: f.Output,
 		Versions: report.Versions{Harepost: b.Version, Commit: b.Revision, Go: b.Go},
 		Command:  commandLine(os.Args[1:]), Progress: sh.err, Terminal: isTerminal(sh.err),
