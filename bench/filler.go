@@ -168,3 +168,39 @@ func (f *filler) generated() Generated {
 		AcceptedMarks:    f.marks.export(),
 	}
 }
+
+// sendUntilTaken sends the sends from first up to end as a batch, and again and
+// again what of it was refused: at once where single ones were, and after what a
+// 503 asks for, at least the least pause, where the whole was. appendLine appends
+// a send's line.
+func sendUntilTaken(ctx context.Context, c *client.Client, first, end int, least time.Duration, appendLine func(b []byte, n uint32) []byte) error {
+	left := make([]uint32, 0, end-first)
+	for n := first; n < end; n++ {
+		left = append(left, uint32(n))
+	}
+	for len(left) > 0 {
+		var b []byte
+		for _, n := range left {
+			b = appendLine(b, n)
+		}
+		results, err := c.SendLines(ctx, b)
+		var refused *client.Error
+		switch {
+		case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
+			if err := pause(ctx, max(refused.RetryAfter, least)); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		again := left[:0]
+		for i, r := range results {
+			if r.Err != nil {
+				again = append(again, left[i])
+			}
+		}
+		left = again
+	}
+	return nil
+}

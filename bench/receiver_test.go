@@ -188,15 +188,7 @@ func TestAResetIsSeenAsOne(t *testing.T) {
 // Half an answer, and then the reset: both are seen.
 func TestAResetInTheMiddleOfAnAnswer(t *testing.T) {
 	r, _ := newTestReceiver(t, ReceiverOptions{})
-	u, err := url.Parse(r.Targets()[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.Dial("tcp", u.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dialReceiver(t, r)
 	p := marked(1)
 	fmt.Fprintf(conn, "POST /b/fail=1:half/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(p), p)
 	got, err := io.ReadAll(conn)
@@ -209,15 +201,7 @@ func TestAResetInTheMiddleOfAnAnswer(t *testing.T) {
 func TestADripComesByteByByte(t *testing.T) {
 	r, _ := newTestReceiver(t, ReceiverOptions{})
 	const pause = 20 * time.Millisecond
-	u, err := url.Parse(r.Targets()[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.Dial("tcp", u.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dialReceiver(t, r)
 	p := marked(1)
 	begin := time.Now()
 	fmt.Fprintf(conn, "POST /b/drip=4:%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", pause, len(p), p)
@@ -474,4 +458,19 @@ func TestABehaviourThatIsNoneIsAnswered400(t *testing.T) {
 	if n := r.Counts(); n.Strangers != 1 || n.Attempts != 0 {
 		t.Errorf("%+v, want one stranger", n)
 	}
+}
+
+// dialReceiver opens a connection to a receiver's first port, closed with the test.
+func dialReceiver(t *testing.T, r *Receiver) net.Conn {
+	t.Helper()
+	u, err := url.Parse(r.Targets()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }

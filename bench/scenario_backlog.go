@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -169,36 +168,7 @@ func (p *pile) fill(ctx context.Context) error {
 
 // post sends one batch, again and again what of it was refused for now.
 func (p *pile) post(ctx context.Context, first, end int) error {
-	left := make([]uint32, 0, end-first)
-	for n := first; n < end; n++ {
-		left = append(left, uint32(n))
-	}
-	var b []byte
-	for len(left) > 0 {
-		b = b[:0]
-		for _, n := range left {
-			b = p.appendLine(b, n)
-		}
-		results, err := p.client.SendLines(ctx, bytes.Clone(b))
-		var refused *client.Error
-		switch {
-		case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
-			if err := pause(ctx, max(refused.RetryAfter, refusedPause)); err != nil {
-				return err
-			}
-			continue
-		case err != nil:
-			return err
-		}
-		again := left[:0]
-		for i, r := range results {
-			if r.Err != nil {
-				again = append(again, left[i])
-			}
-		}
-		left = again
-	}
-	return nil
+	return sendUntilTaken(ctx, p.client, first, end, refusedPause, p.appendLine)
 }
 
 func (p *pile) appendLine(b []byte, n uint32) []byte {

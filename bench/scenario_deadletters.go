@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -205,35 +204,9 @@ func (a *aftermath) fill(ctx context.Context) error {
 
 // postDead sends one batch, again and again what of it was refused for now.
 func (a *aftermath) postDead(ctx context.Context, to string, first, end int) error {
-	left := make([]int, 0, end-first)
-	for n := first; n < end; n++ {
-		left = append(left, n)
-	}
-	for len(left) > 0 {
-		var b bytes.Buffer
-		for _, n := range left {
-			fmt.Fprintf(&b, `{"target":%q,"body":"%d","delivery":{"max_attempts":1}}`+"\n", to, n)
-		}
-		results, err := a.client.SendLines(ctx, b.Bytes())
-		var refused *client.Error
-		switch {
-		case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
-			if err := pause(ctx, max(refused.RetryAfter, 100*time.Millisecond)); err != nil {
-				return err
-			}
-			continue
-		case err != nil:
-			return err
-		}
-		again := left[:0]
-		for i, r := range results {
-			if r.Err != nil {
-				again = append(again, left[i])
-			}
-		}
-		left = again
-	}
-	return nil
+	return sendUntilTaken(ctx, a.client, first, end, 100*time.Millisecond, func(b []byte, n uint32) []byte {
+		return fmt.Appendf(b, `{"target":%q,"body":"%d","delivery":{"max_attempts":1}}`+"\n", to, n)
+	})
 }
 
 // none reports whether the account has no delivery in these statuses.
