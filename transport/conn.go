@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"github.com/harepost/harepost/internal/tcp"
@@ -109,7 +108,6 @@ var errWouldBlock error = wouldBlock{}
 // socket is a TCP connection that can also be read without waiting.
 type socket struct {
 	*tcp.Conn
-	raw     syscall.RawConn
 	records recordCounter // over TLS: where in the record stream we are
 	isTLS   bool
 	noWait  bool // Read returns errWouldBlock instead of waiting
@@ -126,15 +124,11 @@ type socket struct {
 }
 
 func newSocket(c *net.TCPConn, isTLS bool) (*socket, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
 	read, err := tcp.New(c)
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{Conn: read, raw: raw, isTLS: isTLS}
+	s := &socket{Conn: read, isTLS: isTLS}
 	s.receive = func(fd uintptr) { s.n, s.err = recvNow(fd, s.buf, s.peekOnly) }
 	return s, nil
 }
@@ -174,7 +168,7 @@ func (s *socket) peek() (int, error) { return s.now(s.one[:], true) }
 
 func (s *socket) now(p []byte, peek bool) (int, error) {
 	s.buf, s.peekOnly, s.n, s.err = p, peek, 0, nil
-	err := s.raw.Control(s.receive)
+	err := s.Control(s.receive)
 	s.buf = nil
 	if err != nil {
 		return 0, err
@@ -184,7 +178,7 @@ func (s *socket) now(p []byte, peek bool) (int, error) {
 
 // roundTrip returns the kernel's shortest round trip of the connection.
 func (s *socket) roundTrip() (d time.Duration) {
-	if err := s.raw.Control(func(fd uintptr) { d = minRoundTrip(fd) }); err != nil {
+	if err := s.Control(func(fd uintptr) { d = minRoundTrip(fd) }); err != nil {
 		return 0
 	}
 	return d
@@ -193,7 +187,7 @@ func (s *socket) roundTrip() (d time.Duration) {
 // unacknowledged returns how many of the bytes written the other side has not
 // received, as far as it has said.
 func (s *socket) unacknowledged() (bytes int) {
-	if err := s.raw.Control(func(fd uintptr) { bytes = unacknowledged(fd) }); err != nil {
+	if err := s.Control(func(fd uintptr) { bytes = unacknowledged(fd) }); err != nil {
 		return 0
 	}
 	return bytes

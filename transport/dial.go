@@ -75,7 +75,7 @@ var errNotKnown = errors.New("not looked up yet")
 
 // checkKnown says whether all of host's addresses are allowed, without a lookup.
 func (d *dialer) checkKnown(host string, port uint16) error {
-	if a, ok := literal(host); ok {
+	if a, ok := ParseLiteral(host); ok {
 		if !d.guard.allowed(a, port) {
 			return faultBlocked
 		}
@@ -86,7 +86,7 @@ func (d *dialer) checkKnown(host string, port uint16) error {
 }
 
 func (d *dialer) addrsBy(host string, port uint16, resolve func() ([]netip.Addr, error)) ([]netip.Addr, error) {
-	if a, ok := literal(host); ok {
+	if a, ok := ParseLiteral(host); ok {
 		if !d.guard.allowed(a, port) {
 			return nil, faultBlocked
 		}
@@ -215,7 +215,7 @@ func (d *dialer) connectOne(ctx context.Context, to netip.AddrPort, share time.D
 func (d *dialer) handshake(c *conn, deadline time.Time) error {
 	config := d.tls.Clone()
 	config.ServerName = c.dest.host
-	if a, ok := literal(c.dest.host); ok {
+	if a, ok := ParseLiteral(c.dest.host); ok {
 		config.ServerName = a.Unmap().String() // verified, but not sent as SNI
 	}
 	if err := c.socket.SetDeadline(deadline); err != nil {

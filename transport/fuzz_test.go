@@ -103,7 +103,7 @@ func FuzzHost(f *testing.F) {
 	f.Add("a.example.com")
 	f.Fuzz(func(t *testing.T, host string) {
 		host = normalHost(host)
-		a, isAddr := literal(host)
+		a, isAddr := ParseLiteral(host)
 		isName := publicName(host)
 		if isAddr && isName {
 			t.Fatalf("%q is both a name and %v", host, a)

@@ -209,12 +209,9 @@ func numeric(label string) bool {
 	return true
 }
 
-// ParseLiteral parses host as an IP address, without the brackets of an IPv6
-// literal; false for a name, at the cost of a glance.
-func ParseLiteral(host string) (netip.Addr, bool) { return literal(host) }
-
-// literal parses host, in normal form, as an IP address.
-func literal(host string) (netip.Addr, bool) {
+// ParseLiteral parses host, in normal form and without the brackets of an IPv6
+// literal, as an IP address; false for a name, at the cost of a glance.
+func ParseLiteral(host string) (netip.Addr, bool) {
 	// A name costs ParseAddr an error; every address ends in a digit or has a colon.
 	if n := len(host); n == 0 || (host[n-1] < '0' || host[n-1] > '9') && strings.IndexByte(host, ':') < 0 {
 		return netip.Addr{}, false

@@ -91,6 +91,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return t.n, err
 }
 
+// Control calls f with the connection's descriptor, see syscall.RawConn.
+func (c *Conn) Control(f func(fd uintptr)) error { return c.raw.Control(f) }
+
 func (c *Conn) failed(op, call string, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError(call, errno)}
 }
