@@ -12,8 +12,8 @@ import (
 // fasthttp sets three for every request, nearly all of which are replaced long
 // before they pass, and each costs a change of the runtime's timers. So here
 // setting one is a store, and the connections' timekeeper looks every now and
-// then at which have passed; those it tells the socket. One is at most
-// deadlineTick late, and one that is nearer than that is told at once.
+// then at which have passed; those it tells the socket. One is at most a
+// tick of the timekeeper late, and one that is nearer than two is told at once.
 //
 //	connection: until = t; told? ── yes ──▶ under mu: take back what was told
 //	timekeeper: until passed? ── under mu: told = true; until as before? tell
@@ -25,7 +25,7 @@ type deadline struct {
 	mu    sync.Mutex   // held while the socket is told something
 }
 
-// deadlineTick bounds how often the timekeeper looks.
+// The tick, which is how often the timekeeper looks, is within these bounds.
 const (
 	mostDeadlineTick  = 250 * time.Millisecond
 	leastDeadlineTick = 5 * time.Millisecond

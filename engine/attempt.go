@@ -46,7 +46,7 @@ const (
 func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) *attempted {
 	a, id := AccountID(next.Lane.Account), DeliveryID(next.Item.ID)
 	found, body, err := e.state.FindPending(a, id, next.Item.Attempt)
-	if err != nil && errors.Is(err, state.ErrNotFound) {
+	if errors.Is(err, state.ErrNotFound) {
 		return nil
 	}
 	if err == nil {
@@ -128,11 +128,11 @@ func (e *Engine) record(done *attempted) {
 // stands after it.
 func (e *Engine) make(w *attempting, number int, body []byte, now time.Time) (delivery.Attempt, Status) {
 	rec := &w.record
-	if rec.ExpiresAt != 0 {
+	if rec.ExpiresAt != 0 && !w.replayed {
 		now = e.opts.Now() // the last record may have waited for the log since
-	}
-	if rec.ExpiresAt != 0 && !w.replayed && now.UnixMilli() >= rec.ExpiresAt {
-		return endedByRule(number, now, OutcomeFailed, errorExpired), StatusDeadLetter
+		if now.UnixMilli() >= rec.ExpiresAt {
+			return endedByRule(number, now, OutcomeFailed, errorExpired), StatusDeadLetter
+		}
 	}
 	if !e.state.Directory().Has(AccountID(rec.Account)) {
 		return endedByRule(number, now, OutcomeRejected, errorDeleted), StatusRejected

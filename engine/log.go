@@ -19,8 +19,8 @@ import (
 // once, and from then on nothing is durable that was not before.
 type Log interface {
 	// Append queues a command and returns at once. The command must not change
-	// until it was committed and applied. cookie comes back with the commit. The error is ErrOverloaded
-	// when the queue is full, and nothing was kept then.
+	// until it was committed and applied. cookie comes back with the commit. The
+	// error is ErrOverloaded when the queue is full, and nothing was kept then.
 	Append(cmd []byte, cookie any) error
 
 	// AppendBatch is Append for several commands that arrive together: all are
