@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -31,6 +32,8 @@ type attempting struct {
 	// anew. It does not expire any more.
 	replayed bool
 	base     int
+
+	ended scheduler.Ended // what the last attempt says of its destination
 }
 
 // The errors of attempts that were ended by a rule and not by the target.
@@ -44,6 +47,7 @@ const (
 // recorded of it, nil if no attempt was made, because the delivery has ended or
 // cannot be read.
 func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) *attempted {
+	w.ended = scheduler.Ended{}
 	a, id := AccountID(next.Lane.Account), DeliveryID(next.Item.ID)
 	found, body, err := e.state.FindPending(a, id, next.Item.Attempt)
 	if errors.Is(err, state.ErrNotFound) {
@@ -162,6 +166,7 @@ func (e *Engine) make(w *attempting, number int, body []byte, now time.Time) (de
 		}
 		record.RemoteIP = w.remoteText
 	}
+	w.ended = verdict(rec, res)
 	e.metrics.observeAttempt(record.Latency)
 	switch {
 	case record.Outcome == OutcomeDelivered:
@@ -173,6 +178,26 @@ func (e *Engine) make(w *attempting, number int, body []byte, now time.Time) (de
 	}
 	record.NextAttemptAt = nextDue(rec, res, number-w.base, record.CreatedAt)
 	return record, StatusRetrying
+}
+
+// verdict is what the end of an attempt says of its destination.
+func verdict(rec *delivery.Record, res *transport.Result) scheduler.Ended {
+	end := scheduler.Ended{Took: res.Latency, Verdict: scheduler.Faulty}
+	switch {
+	case res.Local, res.Code == transport.CodeAddressBlocked:
+		end.Verdict = scheduler.NoVerdict
+	case res.Outcome != transport.Failed:
+		end.Verdict = scheduler.Healthy
+	case res.Status == http.StatusTooManyRequests:
+		end.Verdict = scheduler.Throttled
+	case res.Status == http.StatusServiceUnavailable, res.Status == http.StatusRequestTimeout, res.Code == transport.CodeTimeout:
+		end.Verdict = scheduler.Overloaded
+	}
+	asked := res.Status == http.StatusTooManyRequests || res.Status == http.StatusServiceUnavailable
+	if asked && res.HasRetryAfter && rec.Policy.RespectRetryAfter {
+		end.RetryAfter = res.RetryAfter
+	}
+	return end
 }
 
 var outcomes = [...]Outcome{

@@ -29,7 +29,8 @@ type dispatcher struct {
 	stopTime chan struct{}
 }
 
-// pagesAtOnce bounds the workers that read the disk rather than deliver.
+// pagesAtOnce bounds the workers that read the disk rather than deliver; there
+// are so many more than attempts may be under way.
 const pagesAtOnce = 4
 
 // A worker is a goroutine that makes attempts.
@@ -41,7 +42,11 @@ type worker struct {
 func newDispatcher(e *Engine) *dispatcher {
 	return &dispatcher{
 		engine:   e,
-		sched:    scheduler.New(scheduler.Options{LaneConcurrency: e.opts.LaneConcurrency}),
+		sched: scheduler.New(scheduler.Options{
+			Slots:           e.opts.MaxInFlight,
+			LaneConcurrency: e.opts.LaneConcurrency,
+			TripAfter:       e.opts.BreakerFailures,
+		}),
 		rearm:    make(chan struct{}, 1),
 		stopTime: make(chan struct{}),
 	}
@@ -155,7 +160,9 @@ func (d *dispatcher) controlled(effect *state.Effect, now scheduler.Time) int {
 		d.sched.Cancel(laneKey(c.Lane), scheduler.ID(c.ID))
 	}
 	for _, r := range effect.Requeued {
-		d.sched.Add(laneKey(r.Lane), schedulerItem(r.Position), 0, now)
+		it := schedulerItem(r.Position)
+		it.Class = scheduler.Replay
+		d.sched.Add(laneKey(r.Lane), it, 0, now)
 	}
 	return len(effect.Requeued)
 }
@@ -192,7 +199,7 @@ func (d *dispatcher) kick(n int) {
 			w := d.idle[k-1]
 			d.idle = d.idle[:k-1]
 			w.wake <- true
-		} else if d.workers < d.engine.opts.MaxInFlight {
+		} else if d.workers < d.engine.opts.MaxInFlight+pagesAtOnce {
 			d.workers++
 			w := &worker{wake: make(chan bool, 1)}
 			d.running.Go(func() { d.work(w) })
@@ -253,7 +260,7 @@ func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch, now time.Time)
 		done = d.engine.attempt(&w.attempting, next, now)
 		d.mu.Lock()
 		now = d.engine.opts.Now() // with the lock: an older time than another's would park lanes that are due
-		d.sched.Done(next.Lane, next.Item.ID)
+		d.sched.Done(next.Lane, next.Item.ID, w.ended, schedulerTime(now))
 		if done == nil {
 			d.sched.Recorded(next.Lane, next.Item.ID) // there is nothing to record
 		}
@@ -357,8 +364,14 @@ func schedulerPosition(p state.Position) scheduler.Position {
 	return scheduler.Position{Due: scheduler.Time(p.Due), ID: scheduler.ID(p.ID), Attempt: p.Attempt}
 }
 
+// schedulerItem is an attempt to make. Of those on disk only the number is
+// known: a replay counts among the retries once its lane has let go of it.
 func schedulerItem(p state.Position) scheduler.Item {
-	return scheduler.Item{ID: scheduler.ID(p.ID), Due: scheduler.Time(p.Due), Attempt: p.Attempt}
+	it := scheduler.Item{ID: scheduler.ID(p.ID), Due: scheduler.Time(p.Due), Attempt: p.Attempt}
+	if p.Attempt > 1 {
+		it.Class = scheduler.Retry
+	}
+	return it
 }
 
 func statePosition(p scheduler.Position) state.Position {

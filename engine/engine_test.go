@@ -50,6 +50,7 @@ func testOptions(t testing.TB, fs vfs.FS) Options {
 		FS:              fs,
 		Transport:       newTransport(t),
 		DevLoopback:     true,
+		BreakerFailures: -1, // most of what is tested fails on purpose
 		LogSegmentBytes: 256 << 10,
 		State:           state.Options{CacheBytes: 1 << 20, MemTableBytes: 256 << 10},
 		Logger:          quiet,

@@ -24,10 +24,15 @@ type Options struct {
 	// goroutine and its buffers, about 20 KiB. Default 4096.
 	MaxInFlight int
 
-	// LaneConcurrency bounds the attempts under way in one lane. Default 160: on
+	// LaneConcurrency bounds the attempts under way in one lane, which adapts
+	// below it to what its destination takes. Default 160: on
 	// two cores 128 left a fast lane behind its senders at times, 256 cost more
 	// wake-ups than it delivered.
 	LaneConcurrency int
+
+	// BreakerFailures is how many failures in a row, of different deliveries,
+	// hold a lane back until a single attempt succeeds. Default 10; negative: none.
+	BreakerFailures int
 
 	// SendsAtOnce bounds the sends and batches that are being accepted at once;
 	// further ones wait a second at most, four for each of these, and then get
@@ -107,6 +112,7 @@ type Options struct {
 func (o *Options) withDefaults() {
 	setDefault(&o.MaxInFlight, 4096)
 	setDefault(&o.LaneConcurrency, 160)
+	setDefault(&o.BreakerFailures, 10)
 	setDefault(&o.SendsAtOnce, defaultSendsAtOnce())
 	setDefault(&o.IdempotencyWindow, 24*time.Hour)
 	setDefault(&o.RetainFinished, 7*24*time.Hour)

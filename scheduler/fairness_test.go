@@ -3,7 +3,7 @@ package scheduler
 import "testing"
 
 // turns starts n items, ends each at once, and counts them by what.
-func turns(t *testing.T, s *Scheduler, n int, what func(LaneKey) uint64) map[uint64]int {
+func takeTurns(t *testing.T, s *Scheduler, n int, what func(LaneKey) uint64) map[uint64]int {
 	t.Helper()
 	count := map[uint64]int{}
 	for range n {
@@ -12,7 +12,7 @@ func turns(t *testing.T, s *Scheduler, n int, what func(LaneKey) uint64) map[uin
 			t.Fatal("nothing to start")
 		}
 		count[what(d.Lane)]++
-		s.Done(d.Lane, d.Item.ID)
+		s.Done(d.Lane, d.Item.ID, Ended{}, clock)
 		s.Recorded(d.Lane, d.Item.ID)
 	}
 	return count
@@ -38,37 +38,37 @@ func wantTurns(t *testing.T, got map[uint64]int, want map[uint64]int) {
 }
 
 func TestAccountsTakeTurnsWhateverTheirBacklogs(t *testing.T) {
-	s := New(Options{})
+	s := New(Options{InitialConcurrency: 64})
 	fill(s, LaneKey{1, 1}, 0, 10_000)
 	fill(s, LaneKey{2, 1}, 20_000, 100)
-	wantTurns(t, turns(t, s, 200, byAccount), map[uint64]int{1: 100, 2: 100})
-	wantTurns(t, turns(t, s, 50, byAccount), map[uint64]int{1: 50})
+	wantTurns(t, takeTurns(t, s, 200, byAccount), map[uint64]int{1: 100, 2: 100})
+	wantTurns(t, takeTurns(t, s, 50, byAccount), map[uint64]int{1: 50})
 }
 
 func TestLanesOfAnAccountTakeTurnsWhateverTheirBacklogs(t *testing.T) {
-	s := New(Options{})
+	s := New(Options{InitialConcurrency: 64})
 	fill(s, LaneKey{1, 1}, 0, 10_000)
 	fill(s, LaneKey{1, 2}, 20_000, 100)
-	wantTurns(t, turns(t, s, 200, byDestination), map[uint64]int{1: 100, 2: 100})
+	wantTurns(t, takeTurns(t, s, 200, byDestination), map[uint64]int{1: 100, 2: 100})
 }
 
 func TestManyLanesDoNotBuyAnAccountMoreTurns(t *testing.T) {
-	s := New(Options{})
+	s := New(Options{InitialConcurrency: 64})
 	for lane := range 100 {
 		fill(s, LaneKey{1, uint64(lane)}, lane*1000, 50)
 	}
 	fill(s, LaneKey{2, 1}, 200_000, 500)
-	wantTurns(t, turns(t, s, 1000, byAccount), map[uint64]int{1: 500, 2: 500})
+	wantTurns(t, takeTurns(t, s, 1000, byAccount), map[uint64]int{1: 500, 2: 500})
 }
 
 func TestALateLaneHasItsTurnWithinOneRound(t *testing.T) {
-	s := New(Options{})
+	s := New(Options{InitialConcurrency: 64})
 	for account := range 10 {
 		fill(s, LaneKey{uint64(account), 1}, account*1000, 500)
 	}
-	turns(t, s, 15, byAccount)
+	takeTurns(t, s, 15, byAccount)
 	fill(s, LaneKey{77, 1}, 50_000, 1)
-	if got := turns(t, s, 11, byAccount); got[77] != 1 {
+	if got := takeTurns(t, s, 11, byAccount); got[77] != 1 {
 		t.Fatalf("no turn within a round: %v", got)
 	}
 }
@@ -80,6 +80,6 @@ func TestALaneAtItsLimitGetsNoMoreThanItsShare(t *testing.T) {
 	fill(s, LaneKey{1, 1}, 0, 1000)
 	fill(s, LaneKey{1, 2}, 2000, 1000)
 	fill(s, LaneKey{2, 1}, 4000, 1000)
-	got := turns(t, s, 400, func(k LaneKey) uint64 { return k.Account*10 + k.Destination })
+	got := takeTurns(t, s, 400, func(k LaneKey) uint64 { return k.Account*10 + k.Destination })
 	wantTurns(t, got, map[uint64]int{11: 100, 12: 100, 21: 200})
 }

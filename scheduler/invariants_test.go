@@ -11,7 +11,8 @@ func invariants(s *Scheduler) error {
 	if err := wheelInvariants(s.wheel); err != nil {
 		return err
 	}
-	var waiting, stored, busy, flights, ready, wanted, inHeap int
+	var waiting, stored, busy, flights, ready, wanted, inHeap, idle int
+	var banded [bands]int
 	for k, r := range s.byKey {
 		l := s.lanes.at(r)
 		if l.key != k {
@@ -31,20 +32,29 @@ func invariants(s *Scheduler) error {
 		if l.ready {
 			ready++
 		}
+		if l.isIdle {
+			idle++
+		}
+		banded[l.band] += int(l.flights)
 		if l.page == pageWanted {
 			wanted++
 		}
-		if *s.due.places.at(uint32(r)) != 0 {
+		if *s.duePlaces.at(uint32(r)) != 0 {
 			inHeap++
 		}
 	}
 	st := s.Stats()
-	got := []int{st.Items, st.Items - st.YoungItems, st.Busy, st.InFlight, st.ReadyLanes, st.PagesWanted, st.DueLanes, len(s.byID)}
-	want := []int{waiting, stored, busy, flights, ready, wanted, inHeap, waiting + busy}
+	got := []int{st.Items, st.Items - st.YoungItems, st.Busy, st.InFlight, st.PagesWanted, st.DueLanes, len(s.byID), st.IdleLanes}
+	want := []int{waiting, stored, busy, flights, wanted, inHeap, waiting + busy, idle}
 	if !slices.Equal(got, want) {
 		return fmt.Errorf("counts are %v, want %v", got, want)
 	}
-	return ringInvariants(s)
+	for b := range s.turns {
+		if int(s.turns[b].flights) != banded[b] {
+			return fmt.Errorf("band %d counts %d flights, its lanes have %d", b, s.turns[b].flights, banded[b])
+		}
+	}
+	return turnInvariants(s, ready)
 }
 
 // heapInvariants checks a lane's heap and its list, and returns its size.
@@ -81,8 +91,10 @@ func heapInvariants(s *Scheduler, r laneRef, l *lane) (int, error) {
 		}
 		return walk(n.right, i)
 	}
-	if err := walk(l.waiting, 0); err != nil {
-		return 0, err
+	for _, root := range l.waiting {
+		if err := walk(root, 0); err != nil {
+			return 0, err
+		}
 	}
 	listed := int32(0)
 	for i := l.stored.head; i != 0; i = s.items.at(i).next {
@@ -99,24 +111,33 @@ func heapInvariants(s *Scheduler, r laneRef, l *lane) (int, error) {
 
 // laneInvariants checks that the lane is in the structures it belongs to.
 func laneInvariants(s *Scheduler, r laneRef, l *lane) error {
-	due, inMemory, waits := s.first(l)
-	inHeap := *s.due.places.at(uint32(r)) != 0
+	due, waits := s.first(l)
+	_, startable := s.choose(l)
+	now := s.now
+	s.now = 1 << 60
+	_, inMemory := s.choose(l) // at any time: the clock may have gone back since
+	s.now = now
+	inHeap := *s.duePlaces.at(uint32(r)) != 0
 	var inWheel bool
 	if int(r>>chunkBits) < len(s.wheel.entries.chunks) {
 		inWheel = s.wheel.entries.at(uint32(r)).list != listNone
 	}
 	if inHeap {
-		if e := s.due.entries[*s.due.places.at(uint32(r))-1]; e.lane != r || e.due != due {
+		if e := s.due.entries[*s.duePlaces.at(uint32(r))-1]; laneRef(e.ref) != r || Time(e.key) != due {
 			return fmt.Errorf("due heap holds %+v, its first item is due at %d", e, due)
 		}
 	}
-	if waits && s.accounts.at(l.account).suspended {
+	if waits && (l.set.Paused || s.accounts.at(l.account).suspended) {
 		if inHeap || inWheel || l.ready {
-			return fmt.Errorf("suspended, but in heap %t, in wheel %t, ready %t", inHeap, inWheel, l.ready)
+			return fmt.Errorf("held back, but in heap %t, in wheel %t, ready %t", inHeap, inWheel, l.ready)
 		}
 		return nil
 	}
 	switch {
+	case l.isIdle != (!waits && l.busy == 0):
+		return fmt.Errorf("idle: %t, waits: %t, busy: %d", l.isIdle, waits, l.busy)
+	case l.band != l.belongs():
+		return fmt.Errorf("in band %d, belongs to %d", l.band, l.belongs())
 	case !waits && l.busy == 0 && !inWheel:
 		return fmt.Errorf("nothing in it, and nothing wakes it")
 	case l.flights > s.limit(l):
@@ -127,9 +148,9 @@ func laneInvariants(s *Scheduler, r laneRef, l *lane) error {
 		return fmt.Errorf("nothing waits: in heap %t, in wheel %t, ready %t", inHeap, inWheel, l.ready)
 	case l.ready && !(inHeap && inMemory && l.flights < s.limit(l)):
 		return fmt.Errorf("ready: in heap %t, in memory %t, %d in flight", inHeap, inMemory, l.flights)
-	case inHeap && !l.ready && inMemory && l.flights < s.limit(l) && !inWheel:
+	case inHeap && !l.ready && startable && l.page == pageNone && l.flights < s.limit(l) && !inWheel:
 		return fmt.Errorf("could start an item, is not ready, and nothing wakes it")
-	case inHeap && !inMemory && l.page == pageNone && !inWheel:
+	case inHeap && !inMemory && l.onDisk && l.page == pageNone && !inWheel:
 		return fmt.Errorf("waits for a page that nobody wants")
 	case (l.page == pageOut) != (s.pages[r] != nil):
 		return fmt.Errorf("page state %d, page %v", l.page, s.pages[r])
@@ -139,25 +160,31 @@ func laneInvariants(s *Scheduler, r laneRef, l *lane) error {
 	return nil
 }
 
-// ringInvariants checks that every ready lane has its turn exactly once.
-func ringInvariants(s *Scheduler) error {
-	seen, accounts, lanes := map[laneRef]bool{}, map[accountRef]bool{}, 0
-	for a := s.turn; a != 0 && !accounts[a]; a = s.accounts.at(a).next {
-		accounts[a] = true
-		acc := s.accounts.at(a)
-		if s.accounts.at(acc.next).prev != a || acc.turn == 0 {
-			return fmt.Errorf("account %d is not in the ring well", a)
-		}
-		for r := acc.turn; !seen[r]; r = s.lanes.at(r).ringNext {
-			seen[r] = true
-			l := s.lanes.at(r)
-			if !l.ready || l.account != a || s.lanes.at(l.ringNext).ringPrev != r {
-				return fmt.Errorf("lane %d is not in the ring well", r)
+// turnInvariants checks that every ready lane has one turn, in its band.
+func turnInvariants(s *Scheduler, ready int) error {
+	seen, lanes := 0, 0
+	for b := range s.turns {
+		t := &s.turns[b]
+		before := seen
+		for i, e := range t.accounts.entries {
+			sh := &s.accounts.at(accountRef(e.ref)).shares[b]
+			if *t.places.at(e.ref) != uint32(i+1) || e.key != sh.tag || len(sh.lanes.entries) == 0 || t.accounts.entries[max(i-1, 0)/4].key > e.key {
+				return fmt.Errorf("band %d: account %d has no good turn: %+v, %+v", b, e.ref, e, sh)
+			}
+			for j, e := range sh.lanes.entries {
+				l := s.lanes.at(laneRef(e.ref))
+				if *s.lanePlaces.at(e.ref) != uint32(j+1) || e.key != l.tag || !l.ready || l.band != band(b) || sh.lanes.entries[max(j-1, 0)/4].key > e.key {
+					return fmt.Errorf("band %d: lane %d has no good turn: %+v", b, e.ref, e)
+				}
+				seen++
 			}
 		}
+		if t.ready != seen-before {
+			return fmt.Errorf("band %d counts %d ready lanes of %d", b, t.ready, seen-before)
+		}
 	}
-	if len(seen) != s.readyLanes {
-		return fmt.Errorf("%d lanes in the rings, %d ready", len(seen), s.readyLanes)
+	if seen != ready {
+		return fmt.Errorf("%d lanes have turns, %d are ready", seen, ready)
 	}
 	for _, a := range s.byAccount {
 		lanes += int(s.accounts.at(a).lanes)
@@ -202,8 +229,8 @@ func emptiness(s *Scheduler) error {
 	if st := s.Stats(); st != (Stats{}) {
 		return fmt.Errorf("drained, but %+v", st)
 	}
-	if s.wheel.count != 0 || len(s.pages) != 0 || s.turn != 0 || s.firstWanted != 0 {
-		return fmt.Errorf("drained, but %d wheel entries, %d pages, turn %d, wanted %d", s.wheel.count, len(s.pages), s.turn, s.firstWanted)
+	if s.wheel.count != 0 || len(s.pages) != 0 || s.flying.head != 0 || s.firstWanted != 0 {
+		return fmt.Errorf("drained, but %d wheel entries, %d pages, flying %d, wanted %d", s.wheel.count, len(s.pages), s.flying.head, s.firstWanted)
 	}
 	if n := int(s.items.last) - len(s.items.free); n != 0 {
 		return fmt.Errorf("drained, but %d items are not freed", n)

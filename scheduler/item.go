@@ -14,7 +14,8 @@ const (
 	itemUnrecorded                      // busy: ended, the result is not recorded
 )
 
-// item is 64 bytes: one cache line, no pointer.
+// item is 64 bytes: one cache line, no pointer. While it is in flight the
+// links of the heap hold other things, see start.
 type item struct {
 	id       ID
 	due      Time
@@ -23,12 +24,28 @@ type item struct {
 	lane     laneRef
 
 	left, right, parent itemRef // in the lane's heap of waiting items
-	prev, next          itemRef // in the young list or the lane's stored list
+	prev, next          itemRef // in the young list, the lane's stored list, or that of flights
 	rank                uint8   // leftist heap: steps to the nearest missing child, plus one
 	state               itemState
+	class               Class
+	late                bool // in flight for long, and not in the list of flights
 }
 
-func (n *item) item() Item { return Item{ID: n.id, Due: n.due, Attempt: n.attempt} }
+func (n *item) item() Item { return Item{ID: n.id, Due: n.due, Attempt: n.attempt, Class: n.class} }
+
+// start puts an item that is in no heap in flight. The low half of the moment
+// is enough: no attempt takes seven weeks. cost is in microseconds.
+func (n *item) start(now Time, cost int64) {
+	n.state = itemInFlight
+	n.left, n.right = itemRef(uint32(now)), itemRef(uint32(min(cost, mostCost)))
+}
+
+// begun returns when an item in flight was started, and at what cost.
+func (n *item) begun(now Time) (Time, int64) {
+	return now - Time(int32(uint32(now)-uint32(n.left))), int64(n.right)
+}
+
+func (n *item) land() { n.state, n.left, n.right, n.late = itemUnrecorded, 0, 0, false }
 
 func (n *item) position() Position { return Position{Due: n.due, ID: n.id, Attempt: n.attempt} }
 

@@ -1,5 +1,7 @@
 package scheduler
 
+import "time"
+
 // laneRef is the index of a lane in Scheduler.lanes; 0 is none.
 type laneRef uint32
 
@@ -20,10 +22,12 @@ type lane struct {
 	key     LaneKey
 	account accountRef
 
-	waiting itemRef  // root of the heap of items in memory that wait
-	stored  itemList // those of them that are on disk
-	busy    int32    // taken by Next, not recorded
-	flights int32    // of those, not Done
+	waiting [classes]itemRef // roots of the heaps of items in memory that wait
+	stored  itemList         // those of them that are on disk
+	young   int32            // those that are not known to be
+	busy    int32            // taken by Next, not recorded
+	flights int32            // of those, not Done
+	turn    uint8            // place in classTurns
 
 	// While onDisk, waiting items at or past diskNext may be on disk only.
 	// Every waiting item before diskNext, and every young one, is in memory.
@@ -31,90 +35,189 @@ type lane struct {
 	diskNext Position
 
 	page     pageState
+	pageSize uint8   // a page has firstPage<<pageSize items
 	pageAt   Time    // no page is wanted before: the last one failed
+	pagedAt  Time    // when the last one came
 	pageNext laneRef // in the list of wanted pages
 
 	resumeAt Time // nothing is dispatched before: an item was returned
 
-	ready              bool // in the ring of its account
-	ringPrev, ringNext laneRef
+	ready bool // has a turn
+	band  band
+	tag   int64 // in the turns of its account
+
+	isIdle             bool // nothing in it: in the list of idle lanes
+	idlePrev, idleNext laneRef
+
+	control
 }
 
 // account is what the lanes of one account share: their place in turn.
 type account struct {
-	id         uint64
-	lanes      int32
-	suspended  bool    // nothing of it is started, see Suspend
-	turn       laneRef // ready lane whose turn is next; 0: none is ready
-	prev, next accountRef
+	id        uint64
+	lanes     int32
+	suspended bool // nothing of it is started, see Suspend
+	shares    [bands]share
 }
 
-// limit is how many attempts of the lane may be in flight.
-func (s *Scheduler) limit(*lane) int32 { return int32(s.opts.LaneConcurrency) }
+// first returns when the lane's first waiting item is due, in memory or on
+// disk; false if nothing waits.
+func (s *Scheduler) first(l *lane) (due Time, ok bool) {
+	if l.onDisk {
+		due, ok = l.diskNext.Due, true
+	}
+	for _, i := range l.waiting {
+		if i == 0 {
+			continue
+		}
+		if n := s.items.at(i); !ok || n.due < due {
+			due, ok = n.due, true
+		}
+	}
+	return due, ok
+}
 
-// first returns when the lane's first waiting item is due. inMemory is false
-// if that item, or an earlier one, may be on disk only. ok is false if
-// nothing waits.
-func (s *Scheduler) first(l *lane) (due Time, inMemory, ok bool) {
-	if l.waiting == 0 {
-		return l.diskNext.Due, false, l.onDisk
+// classTurns is how the classes of one lane share it: four, two and one of
+// seven starts, and the whole where the others have nothing due.
+var classTurns = [...]Class{Fresh, Retry, Fresh, Replay, Fresh, Retry, Fresh}
+
+// choose returns the class whose first item is next; false if the lane has
+// none in memory that is due. Items of other classes than Fresh wait until
+// everything before them has been read from disk. A fresh one need not: first
+// attempts are not to wait for a backlog of retries to be read.
+func (s *Scheduler) choose(l *lane) (Class, bool) {
+	var can [classes]bool
+	any := false
+	for c, i := range l.waiting {
+		if i == 0 {
+			continue
+		}
+		n := s.items.at(i)
+		if n.due <= s.now && (!l.onDisk || Class(c) == Fresh || n.position().Compare(l.diskNext) < 0) {
+			can[c], any = true, true
+		}
 	}
-	n := s.items.at(l.waiting)
-	if l.onDisk && n.position().Compare(l.diskNext) >= 0 {
-		return l.diskNext.Due, false, true
+	if !any {
+		return 0, false
 	}
-	return n.due, true, true
+	for at := int(l.turn); ; at++ {
+		if c := classTurns[at%len(classTurns)]; can[c] {
+			return c, true
+		}
+	}
 }
 
 // refresh puts the lane where it now belongs; every change to a lane ends
 // here. A lane with something due is in the due heap, and is ready, full,
 // held off, or waits for a page. A lane whose first item is due later is in
-// the wheel only. One whose account is suspended is nowhere. A lane with nothing at all is gone, once it is not held off.
+// the wheel only. One that is paused, or whose account is suspended, is
+// nowhere. A lane with nothing at all is idle, and gone after a while.
 func (s *Scheduler) refresh(r laneRef, l *lane) {
-	due, inMemory, waits := s.first(l)
-	if waits && s.accounts.at(l.account).suspended {
-		s.due.remove(r)
+	s.reband(r, l)
+	due, waits := s.first(l)
+	if waits || l.busy > 0 {
+		s.unidle(r, l)
+	}
+	if waits && (l.set.Paused || s.accounts.at(l.account).suspended) {
+		s.due.remove(&s.duePlaces, uint32(r))
 		s.unready(r, l)
 		s.wheel.cancel(uint32(r))
 		return
 	}
 	if !waits || due > s.now {
-		s.due.remove(r)
+		s.due.remove(&s.duePlaces, uint32(r))
 		s.unready(r, l)
 		switch {
 		case waits:
 			s.wheel.set(uint32(r), due)
 		case l.busy > 0:
 			s.wheel.cancel(uint32(r))
-		case l.resumeAt > s.now: // still held off, should something come
-			s.wheel.set(uint32(r), l.resumeAt)
 		default:
-			s.removeLane(r, l)
+			s.idle(r, l)
 		}
 		return
 	}
-	s.due.set(r, due)
-	if inMemory && l.resumeAt <= s.now && l.flights < s.limit(l) {
+	s.due.set(&s.duePlaces, uint32(r), int64(due))
+	s.refreshDue(r, l)
+}
+
+// refreshDue is refresh for a lane that has something due.
+func (s *Scheduler) refreshDue(r laneRef, l *lane) {
+	held := s.heldUntil(l)
+	if _, ok := s.choose(l); ok && held <= s.now && l.flights < s.limit(l) {
 		s.makeReady(r, l)
 	} else {
 		s.unready(r, l)
 	}
-	s.wantPage(r, l)
-	if wake := s.heldUntil(l); wake > s.now {
+	wake := held
+	if held <= s.now { // a lane that is held off for long needs no more than it has
+		s.wantPage(r, l)
+		if l.page == pageNone && s.pageNeeded(l) {
+			wake = l.pageAt
+		}
+	}
+	if wake > s.now {
 		s.wheel.set(uint32(r), wake)
 	} else {
 		s.wheel.cancel(uint32(r))
 	}
 }
 
-// heldUntil returns the next moment at which a lane with something due must
-// be looked at again though nothing happens to it; not after now if none.
-func (s *Scheduler) heldUntil(l *lane) Time {
-	wake := l.resumeAt
-	if l.page == pageNone && s.pageNeeded(l) && (wake <= s.now || l.pageAt < wake) {
-		wake = l.pageAt
+const (
+	// idleFor is how long a lane with nothing in it is remembered, with what it
+	// has found out about its destination.
+	idleFor = Time(time.Minute / time.Millisecond)
+	// brokenFor is how long after the time of its probe one whose breaker is open.
+	brokenFor = Time(10 * time.Minute / time.Millisecond)
+)
+
+// idle keeps a lane that has nothing for a while, or lets go of it.
+func (s *Scheduler) idle(r laneRef, l *lane) {
+	held := s.heldUntil(l)
+	until := max(held, min(l.usedAt, s.now)+idleFor)
+	if l.breaker != Closed {
+		until = max(until, min(l.probeAt, s.now+mostOpen)+brokenFor)
 	}
-	return wake
+	if l.usedAt == 0 {
+		until = held // no attempt has ended: there is nothing to remember
+	}
+	if until <= s.now {
+		s.removeLane(r, l)
+		return
+	}
+	s.wheel.set(uint32(r), until)
+	if l.isIdle {
+		return
+	}
+	l.isIdle, l.idlePrev = true, s.lastIdle
+	if s.lastIdle == 0 {
+		s.firstIdle = r
+	} else {
+		s.lanes.at(s.lastIdle).idleNext = r
+	}
+	s.lastIdle = r
+	if s.idleLanes++; s.idleLanes > s.opts.IdleLanes {
+		s.removeLane(s.firstIdle, s.lanes.at(s.firstIdle))
+	}
+}
+
+// unidle takes the lane out of the list of idle ones.
+func (s *Scheduler) unidle(r laneRef, l *lane) {
+	if !l.isIdle {
+		return
+	}
+	if l.idlePrev == 0 {
+		s.firstIdle = l.idleNext
+	} else {
+		s.lanes.at(l.idlePrev).idleNext = l.idleNext
+	}
+	if l.idleNext == 0 {
+		s.lastIdle = l.idlePrev
+	} else {
+		s.lanes.at(l.idleNext).idlePrev = l.idlePrev
+	}
+	l.isIdle, l.idlePrev, l.idleNext = false, 0, 0
+	s.idleLanes--
 }
 
 // laneFor returns the lane of a key, a new one if need be.
@@ -132,13 +235,15 @@ func (s *Scheduler) laneFor(k LaneKey) (laneRef, *lane) {
 	s.accounts.at(a).lanes++
 	r := s.lanes.take()
 	l := s.lanes.at(r)
-	l.key, l.account = k, a
+	l.key, l.account, l.set = k, a, s.limits[k]
+	l.band, l.window, l.threshold = bandUnknown, float32(s.opts.InitialConcurrency), float32(s.mostLimit(l))
 	s.byKey[k] = r
 	return r, l
 }
 
-// removeLane forgets a lane that is in no ring and not in the due heap.
+// removeLane forgets a lane that has no turn and is not in the due heap.
 func (s *Scheduler) removeLane(r laneRef, l *lane) {
+	s.unidle(r, l)
 	s.wheel.cancel(uint32(r))
 	delete(s.byKey, l.key)
 	ar := l.account
@@ -149,59 +254,4 @@ func (s *Scheduler) removeLane(r laneRef, l *lane) {
 		s.accounts.put(ar)
 	}
 	s.lanes.put(r)
-}
-
-// makeReady gives the lane the last place in its account's ring, and the
-// account the last place in the ring of accounts, if they are not in.
-func (s *Scheduler) makeReady(r laneRef, l *lane) {
-	if l.ready {
-		return
-	}
-	l.ready = true
-	s.readyLanes++
-	a := s.accounts.at(l.account)
-	if a.turn != 0 {
-		next := s.lanes.at(a.turn)
-		l.ringPrev, l.ringNext = next.ringPrev, a.turn
-		s.lanes.at(next.ringPrev).ringNext = r
-		next.ringPrev = r
-		return
-	}
-	a.turn, l.ringPrev, l.ringNext = r, r, r
-	if s.turn == 0 {
-		s.turn, a.prev, a.next = l.account, l.account, l.account
-		return
-	}
-	next := s.accounts.at(s.turn)
-	a.prev, a.next = next.prev, s.turn
-	s.accounts.at(next.prev).next = l.account
-	next.prev = l.account
-}
-
-// unready takes the lane out of its ring, and its account if it was the last.
-func (s *Scheduler) unready(r laneRef, l *lane) {
-	if !l.ready {
-		return
-	}
-	l.ready = false
-	s.readyLanes--
-	a := s.accounts.at(l.account)
-	if l.ringNext != r {
-		s.lanes.at(l.ringPrev).ringNext = l.ringNext
-		s.lanes.at(l.ringNext).ringPrev = l.ringPrev
-		if a.turn == r {
-			a.turn = l.ringNext
-		}
-		return
-	}
-	a.turn = 0
-	if a.next == l.account {
-		s.turn = 0
-		return
-	}
-	s.accounts.at(a.prev).next = a.next
-	s.accounts.at(a.next).prev = a.prev
-	if s.turn == l.account {
-		s.turn = a.next
-	}
 }

@@ -13,13 +13,14 @@ const (
 // wait makes an item with no links wait in its lane.
 func (s *Scheduler) wait(l *lane, i itemRef) {
 	n := s.items.at(i)
-	l.waiting = s.items.push(l.waiting, i)
+	l.waiting[n.class] = s.items.push(l.waiting[n.class], i)
 	if s.onDisk(n.logIndex) {
 		n.state = itemStored
 		s.items.append(&l.stored, i)
 		s.stored++
 	} else {
 		n.state = itemYoung
+		l.young++
 		s.items.append(&s.young, i)
 	}
 }
@@ -27,11 +28,12 @@ func (s *Scheduler) wait(l *lane, i itemRef) {
 // unwait takes a waiting item out of its lane. It stays in the slab.
 func (s *Scheduler) unwait(l *lane, i itemRef) {
 	n := s.items.at(i)
-	l.waiting = s.items.remove(l.waiting, i)
+	l.waiting[n.class] = s.items.remove(l.waiting[n.class], i)
 	if n.state == itemStored {
 		s.items.unlink(&l.stored, i)
 		s.stored--
 	} else {
+		l.young--
 		s.items.unlink(&s.young, i)
 	}
 }
@@ -63,12 +65,18 @@ func (s *Scheduler) settle(n int) {
 		it := s.items.at(i)
 		l := s.lanes.at(it.lane)
 		if leftToDisk(l, it.position()) {
-			// The lane's moment does not change: diskNext comes first.
+			// The lane's moment does not change: diskNext comes first. But this
+			// may have been the fresh item that it could start.
+			r := it.lane
 			s.unwait(l, i)
 			s.forget(i)
+			if l.ready {
+				s.refresh(r, l)
+			}
 			continue
 		}
 		s.items.unlink(&s.young, i)
+		l.young--
 		it.state = itemStored
 		s.items.append(&l.stored, i)
 		s.stored++
@@ -81,20 +89,33 @@ func (s *Scheduler) unsettled() bool {
 	return s.young.head != 0 && s.onDisk(s.items.at(s.young.head).logIndex)
 }
 
-// headItems is how many stored items a lane may have in memory now.
-func (s *Scheduler) headItems() int {
+// headItems is how many stored items a lane may have in memory now: two pages,
+// which are as large as the lane is hot. While there is room, what is there may
+// stay up to usualHead; when memory is short it is less.
+func (s *Scheduler) headItems(l *lane) int {
+	most := min(s.opts.HeadItems, 2*firstPage<<l.pageSize)
 	if s.stored <= s.opts.MemoryItems/2 {
-		return s.opts.HeadItems
+		return max(most, min(s.opts.HeadItems, usualHead))
 	}
-	return min(s.opts.HeadItems, max(minHeadItems, s.opts.MemoryItems/2/len(s.byKey)))
+	return min(most, max(minHeadItems, s.opts.MemoryItems/2/len(s.byKey)))
+}
+
+// usualHead is the head that any lane may have while there is room.
+const usualHead = 256
+
+// shrink lets go of all of a lane's head but one small page.
+func (s *Scheduler) shrink(l *lane) {
+	l.pageSize = 0
+	s.trimTo(l, minHeadItems)
 }
 
 // trim leaves the last stored items of an oversize head to the disk. It goes
 // down to half of the bound, so that the next trim is half a head away and
 // its sort costs each item that passes O(log) only. The items that are kept
 // are the first, so the lane's moment does not change.
-func (s *Scheduler) trim(l *lane) {
-	most := s.headItems()
+func (s *Scheduler) trim(l *lane) { s.trimTo(l, s.headItems(l)) }
+
+func (s *Scheduler) trimTo(l *lane, most int) {
 	if int(l.stored.count) <= most || l.page == pageOut {
 		return
 	}

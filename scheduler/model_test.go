@@ -217,11 +217,15 @@ func (m *model) end() error {
 		if d := m.some(itemInFlight); d != nil {
 			d.state = itemUnrecorded
 			m.flights[d.k]--
-			m.s.Done(d.k, d.item.ID)
+			m.s.Done(d.k, d.item.ID, m.ended(), m.now)
 		}
 	}
 	return nil
 }
+
+// ended is how an attempt ended that says nothing of its destination: what a
+// lane finds out has tests of its own.
+func (m *model) ended() Ended { return Ended{Took: time.Duration(m.pick(100)) * time.Millisecond} }
 
 // record applies a result, mostly of what has ended; sometimes of what is in
 // flight, or waits, as a cancellation does.
@@ -420,8 +424,8 @@ func (m *model) checkOldest() error {
 	got, ok := m.s.OldestDue(m.now)
 	want, any := Time(0), false
 	for _, r := range m.s.byKey {
-		due, _, waits := m.s.first(m.s.lanes.at(r))
-		if inHeap := *m.s.due.places.at(uint32(r)) != 0; waits && due <= m.now && inHeap && (!any || due < want) {
+		due, waits := m.s.first(m.s.lanes.at(r))
+		if inHeap := *m.s.duePlaces.at(uint32(r)) != 0; waits && due <= m.now && inHeap && (!any || due < want) {
 			want, any = due, true
 		}
 	}
@@ -469,7 +473,8 @@ func (m *model) settle() error {
 	}
 	for id, d := range m.live {
 		l := m.s.lanes.at(m.s.byKey[d.k])
-		late := d.item.Due <= m.now-tickMs && l.resumeAt <= m.now-tickMs && l.pageAt <= m.now-tickMs
+		late := d.item.Due <= m.now-tickMs && l.resumeAt <= m.now-tickMs && l.pageAt <= m.now-tickMs &&
+			l.earliest <= int64(m.now-tickMs)*1000
 		if d.state == itemStored && late && !m.suspended[d.k.Account] && m.flights[d.k] < m.s.opts.LaneConcurrency {
 			return fmt.Errorf("%x was due at %d, its lane has room, now %d: %+v", id, d.item.Due, m.now, *l)
 		}
@@ -503,12 +508,12 @@ func (m *model) drain() error {
 		}
 	}
 	// A lane may still believe that something is on disk; a page tells it.
-	for m.s.Stats().Lanes > 0 {
+	for m.s.Stats().Lanes+m.s.Stats().IdleLanes > 0 {
 		if err := m.settle(); err != nil {
 			return err
 		}
 		at, ok := m.s.NextWake()
-		if !ok && m.s.Stats().Lanes > 0 {
+		if !ok && m.s.Stats().Lanes+m.s.Stats().IdleLanes > 0 {
 			return fmt.Errorf("nothing to wait for, but %+v", m.s.Stats())
 		}
 		m.now = max(m.now, at)
@@ -536,7 +541,7 @@ func (m *model) run(steps, checkEvery int) error {
 }
 
 // tight are bounds that a small model reaches.
-var tight = Options{LaneConcurrency: 5, HeadItems: 16, PageItems: 6, MemoryItems: 60}
+var tight = Options{LaneConcurrency: 5, InitialConcurrency: 5, HeadItems: 16, PageItems: 6, MemoryItems: 60}
 
 func TestEveryDeliveryIsStartedOnceAndNoneIsLost(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -562,6 +567,7 @@ func TestEveryDeliveryIsStartedOnceAtLength(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		o := tight
 		o.LaneConcurrency = 1 + rnd.IntN(20)
+		o.InitialConcurrency = o.LaneConcurrency
 		o.HeadItems = 16 + rnd.IntN(30)
 		o.PageItems = 1 + rnd.IntN(20)
 		m := newModel(o, rnd.IntN)

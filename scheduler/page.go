@@ -2,8 +2,18 @@ package scheduler
 
 import "fmt"
 
-// pageRetryMs is how long a lane waits after a page that failed.
-const pageRetryMs = 250
+const (
+	// pageRetryMs is how long a lane waits after a page that failed.
+	pageRetryMs = 250
+
+	// A lane's first page has firstPage items. The next has twice as many if it
+	// is wanted within hotPage milliseconds, and half as many if not within coldPage.
+	firstPage = 8
+	hotPage   = 500
+	coldPage  = 5000
+	// mostPage bounds the doublings: 8,192 items.
+	mostPage = 10
+)
 
 // page is a request that is out.
 type page struct {
@@ -17,15 +27,26 @@ type page struct {
 
 // pageItems is how many items a page asks for: at most half a head, so that
 // a page and what was left before it fit into one.
-func (s *Scheduler) pageItems() int {
-	return min(s.opts.PageItems, s.headItems()/2)
+func (s *Scheduler) pageItems(l *lane) int {
+	return min(s.opts.PageItems, firstPage<<l.pageSize, s.headItems(l)/2)
+}
+
+// warm fits the size of the lane's pages to how fast it uses them up.
+func (s *Scheduler) warm(l *lane) {
+	switch age := s.now - l.pagedAt; {
+	case l.pagedAt == 0 || age < 0:
+	case age < hotPage && firstPage<<l.pageSize < s.opts.PageItems:
+		l.pageSize = min(l.pageSize+1, mostPage)
+	case age > coldPage && l.pageSize > 0:
+		l.pageSize--
+	}
 }
 
 // pageNeeded reports whether what the lane has on disk is due, and what it
 // has in memory is about to run out: asking a quarter of a page early keeps
 // a lane busy while its next page is read.
 func (s *Scheduler) pageNeeded(l *lane) bool {
-	return l.onDisk && l.diskNext.Due <= s.now && int(l.stored.count) <= s.pageItems()/4
+	return l.onDisk && l.diskNext.Due <= s.now && int(l.stored.count) <= s.pageItems(l)/4
 }
 
 // wantPage puts the lane into the list of wanted pages if it needs one.
@@ -58,9 +79,10 @@ func (s *Scheduler) NextPage() (PageRequest, bool) {
 		s.lastWanted = 0
 	}
 	s.pagesWanted--
+	s.warm(l)
 	l.page, l.pageNext = pageOut, 0
 	s.pages[r] = &page{from: l.diskNext, recorded: make(map[ID]struct{})}
-	return PageRequest{Lane: l.key, From: l.diskNext, Limit: s.pageItems()}, true
+	return PageRequest{Lane: l.key, From: l.diskNext, Limit: s.pageItems(l)}, true
 }
 
 // Paged answers a page request: items are the first entries of the lane's
@@ -89,7 +111,7 @@ func (s *Scheduler) Paged(k LaneKey, items []Item, more bool, now Time) {
 			s.wait(l, s.newItem(r, it, 0))
 		}
 	}
-	l.onDisk, l.diskNext, l.pageAt = more, next, 0
+	l.onDisk, l.diskNext, l.pageAt, l.pagedAt = more, next, 0, now
 	s.sweep(l)
 	s.relieve()
 	s.refresh(r, l)

@@ -17,9 +17,19 @@ type Scheduler struct {
 	byAccount map[uint64]accountRef
 	suspended map[uint64]struct{} // accounts, with lanes or without
 
-	turn  accountRef // account with ready lanes whose turn is next; 0: none is ready
-	due   dueHeap    // lanes with something due and not started
-	wheel *wheel     // lanes by the next moment at which something changes by itself
+	turns      [bands]turns // lanes that may start something
+	bandTurn   band         // that was served last
+	lanePlaces places       // in the turns of their accounts
+	due        keyHeap      // lanes with something due and not started, by when the first was
+	duePlaces  places
+	wheel      *wheel // lanes by the next moment at which something changes by itself
+
+	limits map[LaneKey]LaneLimits // that were set
+	events []Event                // that nobody has taken, at most maxEvents
+	flying itemList               // attempts in flight, by when they started, but for the late ones
+
+	firstIdle, lastIdle laneRef // lanes with nothing in them; the first became so first
+	idleLanes           int
 
 	storedBelow uint64   // items of log entries before it are on disk
 	young       itemList // waiting items not known to be on disk, in log order
@@ -31,12 +41,12 @@ type Scheduler struct {
 	firstWanted, lastWanted laneRef           // requests that are not handed out
 	pagesWanted             int
 
-	busy, flights, readyLanes int
+	busy, flights int
 }
 
 // New returns an empty scheduler.
 func New(o Options) *Scheduler {
-	return &Scheduler{
+	s := &Scheduler{
 		opts:        o.withDefaults(),
 		items:       itemHeap{newSlab[itemRef, item]()},
 		lanes:       newSlab[laneRef, lane](),
@@ -45,10 +55,15 @@ func New(o Options) *Scheduler {
 		byKey:       make(map[LaneKey]laneRef),
 		byAccount:   make(map[uint64]accountRef),
 		suspended:   make(map[uint64]struct{}),
+		limits:      make(map[LaneKey]LaneLimits),
 		wheel:       newWheel(0),
 		storedBelow: 1, // log index 0: on disk already
 		pages:       make(map[laneRef]*page),
 	}
+	s.turns[bandSwift].most = int32(s.opts.Slots)
+	s.turns[bandUnknown].most = int32(max(1, s.opts.Slots/2))
+	s.turns[bandSlow].most = int32(max(1, s.opts.Slots/4))
+	return s
 }
 
 // Add makes an item wait in its lane. logIndex is the log entry that brought
@@ -92,7 +107,7 @@ func (s *Scheduler) replaced(i itemRef, it Item) bool {
 func (s *Scheduler) newItem(r laneRef, it Item, logIndex uint64) itemRef {
 	i := s.items.take()
 	n := s.items.at(i)
-	n.id, n.due, n.attempt, n.lane, n.logIndex = it.ID, it.Due, it.Attempt, r, logIndex
+	n.id, n.due, n.attempt, n.class, n.lane, n.logIndex = it.ID, it.Due, it.Attempt, it.Class, r, logIndex
 	s.byID[it.ID] = i
 	return i
 }
@@ -107,54 +122,81 @@ func (s *Scheduler) StoredBelow(index uint64) {
 
 // Next takes an item that is due, in fair turns; false if no lane may start
 // one. The item is busy until Recorded or Return; its attempt counts against
-// its lane's limit until Done.
+// its lane's limit and the slots until Done.
 func (s *Scheduler) Next(now Time) (Dispatch, bool) {
 	s.now = now
-	for s.turn != 0 {
-		a := s.accounts.at(s.turn)
-		r := a.turn
-		l := s.lanes.at(r)
-		i := l.waiting
-		n := s.items.at(i)
-		if n.due > now || l.resumeAt > now {
-			s.refresh(r, l) // the clock went back; the lane has left the ring
-			continue
+	for {
+		r, ok := s.nextTurn()
+		if !ok {
+			return Dispatch{}, false
 		}
-		a.turn, s.turn = l.ringNext, a.next
-		s.unwait(l, i)
-		n.state = itemInFlight
-		l.busy++
-		l.flights++
-		s.busy++
-		s.flights++
-		d := Dispatch{Lane: l.key, Item: n.item()}
-		s.refresh(r, l)
-		return d, true
+		l := s.lanes.at(r)
+		if c, ok := s.choose(l); ok && s.heldUntil(l) <= now {
+			d := s.take(r, l, c)
+			s.refresh(r, l)
+			return d, true
+		}
+		s.refresh(r, l) // the clock went back; the lane has no turn any more
 	}
-	return Dispatch{}, false
 }
 
-// Done says that an attempt has ended: its lane may start another. The
-// delivery stays busy. Done of what is not in flight does nothing.
-func (s *Scheduler) Done(k LaneKey, id ID) {
+// take starts the first item of a class of a lane whose turn it is.
+func (s *Scheduler) take(r laneRef, l *lane, c Class) Dispatch {
+	for classTurns[int(l.turn)%len(classTurns)] != c {
+		l.turn++
+	}
+	l.turn = (l.turn + 1) % uint8(len(classTurns))
+	i := l.waiting[c]
+	n := s.items.at(i)
+	s.unwait(l, i)
+	s.serve(l)
+	n.start(s.now, l.cost())
+	s.charge(r, l, l.cost())
+	s.items.append(&s.flying, i)
+	l.busy++
+	l.flights++
+	s.busy++
+	s.flights++
+	s.turns[l.band].flights++
+	l.started(s.now)
+	if l.breaker == Open {
+		l.breaker = HalfOpen
+	}
+	return Dispatch{Lane: l.key, Item: n.item()}
+}
+
+// Done says that an attempt has ended, and how: its lane may start another.
+// The delivery stays busy. Done of what is not in flight does nothing.
+func (s *Scheduler) Done(k LaneKey, id ID, e Ended, now Time) {
+	s.now = now
 	i, ok := s.byID[id]
 	if !ok {
 		return
 	}
 	n := s.items.at(i)
-	l := s.lanes.at(n.lane)
+	r := n.lane
+	l := s.lanes.at(r)
 	if n.state != itemInFlight || l.key != k {
 		return
 	}
-	s.land(l, n)
-	s.refresh(n.lane, l)
+	begun, expected := n.begun(now)
+	full := l.flights >= s.limit(l)
+	s.land(l, i)
+	s.charge(r, l, max(e.Took.Microseconds(), leastCost)-expected)
+	s.judge(l, n, begun, full, e)
+	s.refresh(r, l)
 }
 
 // land frees the slot of an item in flight.
-func (s *Scheduler) land(l *lane, n *item) {
-	n.state = itemUnrecorded
+func (s *Scheduler) land(l *lane, i itemRef) {
+	n := s.items.at(i)
+	if !n.late {
+		s.items.unlink(&s.flying, i)
+	}
+	n.land()
 	l.flights--
 	s.flights--
+	s.turns[l.band].flights--
 }
 
 // Recorded says that the delivery's present entry is over and that no read of
@@ -202,14 +244,16 @@ func (s *Scheduler) drop(i itemRef) {
 	if n.waiting() {
 		s.unwait(l, i)
 	} else {
-		s.unbusy(l, n)
+		s.unbusy(l, i)
 	}
 	s.forget(i)
 }
 
-func (s *Scheduler) unbusy(l *lane, n *item) {
+func (s *Scheduler) unbusy(l *lane, i itemRef) {
+	n := s.items.at(i)
 	if n.state == itemInFlight {
-		s.land(l, n)
+		s.land(l, i)
+		s.judge(l, n, s.now, false, Ended{})
 	}
 	l.busy--
 	s.busy--
@@ -229,7 +273,7 @@ func (s *Scheduler) Return(k LaneKey, id ID, resume, now Time) {
 	if n.waiting() || l.key != k {
 		return
 	}
-	s.unbusy(l, n)
+	s.unbusy(l, i)
 	l.resumeAt = max(l.resumeAt, resume)
 	if s.onDisk(n.logIndex) && leftToDisk(l, n.position()) {
 		s.forget(i)
@@ -248,6 +292,7 @@ const wakeLanes = 4096
 func (s *Scheduler) Wake(now Time) {
 	s.now = now
 	s.settle(settleItems)
+	s.markLate()
 	s.wheel.advance(now)
 	for range wakeLanes {
 		key, ok := s.wheel.takeExpired()
@@ -266,15 +311,48 @@ func (s *Scheduler) NextWake() (Time, bool) {
 	if s.unsettled() {
 		return s.now, true
 	}
-	return s.wheel.next()
+	at, ok := s.wheel.next()
+	if late, flying := s.nextLate(); flying && (!ok || late < at) {
+		return late, true
+	}
+	return at, ok
+}
+
+// markLate finds the attempts that have taken long and counts their lanes
+// among the slow ones: a destination that never answers is not to be waited
+// for until its attempts time out.
+func (s *Scheduler) markLate() {
+	for {
+		at, ok := s.nextLate()
+		if !ok || at > s.now {
+			return
+		}
+		i := s.flying.head
+		n := s.items.at(i)
+		s.items.unlink(&s.flying, i)
+		n.late = true
+		l := s.lanes.at(n.lane)
+		l.slow = true
+		s.refresh(n.lane, l)
+	}
+}
+
+// nextLate returns when the attempt that has taken longest becomes late.
+func (s *Scheduler) nextLate() (Time, bool) {
+	if s.flying.head == 0 {
+		return 0, false
+	}
+	begun, _ := s.items.at(s.flying.head).begun(s.now)
+	return begun + slowAfter, true
 }
 
 // Stats returns the present counts, in O(1).
 func (s *Scheduler) Stats() Stats {
 	return Stats{
 		Accounts:    len(s.byAccount),
-		Lanes:       len(s.byKey),
-		ReadyLanes:  s.readyLanes,
+		Lanes:       len(s.byKey) - s.idleLanes,
+		IdleLanes:   s.idleLanes,
+		ReadyLanes:  s.takeable(),
 		DueLanes:    len(s.due.entries),
 		Items:       s.stored + int(s.young.count),
 		YoungItems:  int(s.young.count),
@@ -288,6 +366,6 @@ func (s *Scheduler) Stats() Stats {
 // OldestDue returns the earliest due time of what is due and not started, as
 // of the latest Wake: now minus it is how late the scheduler's caller is.
 func (s *Scheduler) OldestDue(now Time) (Time, bool) {
-	due, ok := s.due.first()
-	return due, ok && due <= now
+	e, ok := s.due.first()
+	return Time(e.key), ok && Time(e.key) <= now
 }

@@ -27,6 +27,9 @@ type story struct {
 }
 
 func begin(t *testing.T, o Options) *story {
+	if o.InitialConcurrency == 0 {
+		o.InitialConcurrency = 1000 // these stories are not about what a lane finds out
+	}
 	st := &story{t, New(o), clock}
 	st.wakesAt(clock)
 	return st
@@ -66,7 +69,7 @@ func (st *story) startsNothing() {
 
 func (st *story) recorded(n int) {
 	st.Helper()
-	st.s.Done(home, num(n))
+	st.s.Done(home, num(n), Ended{}, st.now)
 	st.s.Recorded(home, num(n))
 	st.sound()
 }
@@ -136,7 +139,7 @@ func TestNothingIsReadForALaneUntilItIsDue(t *testing.T) {
 		t.Fatalf("wakes at %d (%t)", at, ok)
 	}
 	st.wakesAt(clock + 500)
-	if p := st.page(); p.From.ID != num(1) || p.Lane != home || p.Limit != 128 {
+	if p := st.page(); p.From.ID != num(1) || p.Lane != home || p.Limit != firstPage {
 		t.Fatalf("asked for %+v", p)
 	}
 	st.noPage() // handed out once
@@ -179,7 +182,8 @@ func TestAnItemOnDiskBeforeTheSnapshotIsFoundInIt(t *testing.T) {
 
 func TestAYoungItemPastTheHeadIsKeptUntilItIsStored(t *testing.T) {
 	st := backlog(t)
-	st.add(101, clock, 7)
+	st.s.Add(home, Item{ID: num(101), Due: clock, Attempt: 2, Class: Retry}, 7, st.now)
+	st.sound()
 	st.startsNothing() // there is an earlier one on disk
 	st.s.StoredBelow(7)
 	if n := st.s.Stats().Items; n != 1 {
@@ -513,13 +517,13 @@ func TestALaneKeepsToItsLimitUntilAnAttemptEnds(t *testing.T) {
 	}
 	st.starts(1, 2)
 	st.startsNothing()
-	st.s.Done(home, num(1)) // not recorded, but its slot is free
+	st.s.Done(home, num(1), Ended{}, st.now) // not recorded, but its slot is free
 	st.starts(3)
 	st.startsNothing()
 	if got := st.s.Stats(); got.Busy != 3 || got.InFlight != 2 {
 		t.Fatalf("%+v, want 3 busy, 2 in flight", got)
 	}
-	st.s.Done(home, num(1)) // again: nothing
+	st.s.Done(home, num(1), Ended{}, st.now) // again: nothing
 	st.s.Recorded(home, num(1))
 	st.startsNothing()
 }
@@ -620,9 +624,9 @@ func TestCallsThatDoNotFitAreIgnored(t *testing.T) {
 	st.add(1, clock+1000, 0)
 	before := st.s.Stats()
 	elsewhere := LaneKey{Account: 9}
-	st.s.Done(home, num(1))
-	st.s.Done(home, num(2))
-	st.s.Done(elsewhere, num(1))
+	st.s.Done(home, num(1), Ended{}, st.now)
+	st.s.Done(home, num(2), Ended{}, st.now)
+	st.s.Done(elsewhere, num(1), Ended{}, st.now)
 	st.s.Recorded(home, num(2))
 	st.s.Recorded(elsewhere, num(2))
 	st.s.Return(home, num(1), clock, st.now)
@@ -668,5 +672,6 @@ func TestSizesAreWhatTheCommentsSay(t *testing.T) {
 	}
 	check("item", unsafe.Sizeof(item{}), 64)
 	check("wheel entry", unsafe.Sizeof(wheelEntry{}), 24)
-	check("due entry", unsafe.Sizeof(dueEntry{}), 16)
+	check("key entry", unsafe.Sizeof(keyEntry{}), 16)
+	check("lane", unsafe.Sizeof(lane{}), 400)
 }

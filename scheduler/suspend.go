@@ -8,8 +8,8 @@ func (s *Scheduler) Suspend(account uint64) {
 	s.setSuspended(account, true)
 }
 
-// Resume lets the account's attempts go on, what has become due meanwhile at
-// once and in order.
+// Resume lets the account's attempts go on. Its lanes begin slowly: what has
+// become due meanwhile is not to hit its destinations all at once.
 func (s *Scheduler) Resume(account uint64, now Time) {
 	s.now = now
 	delete(s.suspended, account)
@@ -27,8 +27,10 @@ func (s *Scheduler) Forget(account uint64, now Time) {
 		if l.account != ref {
 			continue
 		}
-		for l.waiting != 0 {
-			s.drop(l.waiting)
+		for c := range l.waiting {
+			for l.waiting[c] != 0 {
+				s.drop(l.waiting[c])
+			}
 		}
 		if l.page == pageNone {
 			l.onDisk, l.diskNext = false, Position{}
@@ -47,6 +49,9 @@ func (s *Scheduler) setSuspended(account uint64, suspended bool) {
 	for r := laneRef(1); r <= s.lanes.last; r++ {
 		// A freed lane has no account; the account's last lane may go with refresh.
 		if l := s.lanes.at(r); l.account == ref {
+			if !suspended {
+				l.ramp(s.now)
+			}
 			s.refresh(r, l)
 		}
 	}

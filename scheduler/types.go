@@ -28,7 +28,20 @@ type Item struct {
 	ID      ID
 	Due     Time   // not to be started before
 	Attempt uint32 // number of the attempt to make, from 1
+	Class   Class
 }
+
+// A Class says what kind of attempt an item is. Where several wait in a lane,
+// first attempts get four of seven starts, retries two and replays one.
+type Class uint8
+
+// The classes.
+const (
+	Fresh  Class = iota // a first attempt
+	Retry               // after one that failed
+	Replay              // of a delivery that had ended
+	classes
+)
 
 // Position returns the item's place in its lane's queue.
 func (it Item) Position() Position {
@@ -89,6 +102,7 @@ type PageRequest struct {
 type Stats struct {
 	Accounts    int // accounts with a lane
 	Lanes       int // lanes with anything in memory, on disk or busy
+	IdleLanes   int // lanes with nothing, that are remembered for a while
 	ReadyLanes  int // lanes from which Next may take an item
 	DueLanes    int // lanes with something due and not started, ready or not
 	Items       int // items in memory that wait, young ones included
@@ -101,22 +115,36 @@ type Stats struct {
 
 // Options are the bounds of a scheduler. Zero fields take their defaults.
 type Options struct {
-	// LaneConcurrency is how many attempts of one lane may be in flight.
-	// Default 64.
+	// Slots is how many attempts may be in flight in all. Default 4096.
+	Slots int
+
+	// LaneConcurrency is how many attempts of one lane may be in flight, if
+	// nothing else was set for it: the most that it adapts to. Default 64.
 	LaneConcurrency int
 
+	// InitialConcurrency is how many attempts a lane begins with. Default 2.
+	InitialConcurrency int
+
+	// TripAfter is how many failures in a row open a lane's breaker. Default 10;
+	// negative: breakers stay closed.
+	TripAfter int
+
 	// HeadItems bounds the items of one lane that are held in memory
-	// though they are on disk. Default 256, at least 16.
+	// though they are on disk. Default 4096, at least 16.
 	HeadItems int
 
 	// PageItems is the most that one page request asks for; a page is never
-	// more than half of a head. Default 128.
+	// more than half of a head, and is as large as the lane is hot. Default 2048.
 	PageItems int
 
 	// MemoryItems bounds the items of all lanes together that are held in
 	// memory though they are on disk. As it fills, heads shrink, but never
 	// below 16 items. An item costs about 100 bytes. Default 1,048,576.
 	MemoryItems int
+
+	// IdleLanes is how many lanes are remembered that have nothing in them.
+	// Default 65,536.
+	IdleLanes int
 }
 
 // minHeadItems is what a lane may always hold: less would make a page too
@@ -130,9 +158,13 @@ func (o Options) withDefaults() Options {
 		}
 		*v = max(*v, least)
 	}
+	set(&o.Slots, 4096, 1)
 	set(&o.LaneConcurrency, 64, 1)
-	set(&o.HeadItems, 256, minHeadItems)
-	set(&o.PageItems, 128, 1)
+	set(&o.InitialConcurrency, 2, 1)
+	set(&o.TripAfter, defaultTrip, math.MinInt)
+	set(&o.HeadItems, 4096, minHeadItems)
+	set(&o.PageItems, 2048, 1)
+	set(&o.IdleLanes, 1<<16, 1)
 	set(&o.MemoryItems, 1<<20, 2*minHeadItems)
 	return o
 }

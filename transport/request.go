@@ -89,6 +89,7 @@ type Result struct {
 	Outcome Outcome
 	Status  int    // of the final response head; 0 when there was none
 	Code    Code   // "" when delivered
+	Local   bool   // it failed for want of something here, which says nothing of the target
 	Detail  string // fixed texts of this package, never bytes of the peer
 
 	Started  time.Time

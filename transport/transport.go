@@ -88,6 +88,7 @@ func (t *Transport) Do(req *Request, res *Result) {
 		return
 	}
 	res.Outcome, res.Code, res.Detail = Failed, f.code, f.detail
+	res.Local = f == faultNoResources || f == faultClosed
 	if f.code == CodeAddressBlocked {
 		res.Outcome = Rejected
 		t.blocked.Add(1)

@@ -128,6 +128,7 @@ func (p *program) engineOptions() engine.Options {
 		DevLoopback:       p.cfg.Dev,
 		MaxInFlight:       p.cfg.MaxInFlight,
 		LaneConcurrency:   p.cfg.LaneConcurrency,
+		BreakerFailures:   p.cfg.breakerFailures(),
 		SendsAtOnce:       p.cfg.MaxSends,
 		RatePerMinute:     p.cfg.RateLimit,
 		Keyring:           p.cfg.keyring,

@@ -45,7 +45,8 @@ type serveCmd struct {
 
 type limitFlags struct {
 	RateLimit       int `name:"rate-limit" default:"0" help:"Sends per minute and account. 0: no limit."`
-	LaneConcurrency int `name:"lane-concurrency" default:"160" help:"Attempts at once from one account to one destination."`
+	LaneConcurrency int `name:"lane-concurrency" default:"160" help:"Most attempts at once from one account to one destination. Each adapts below it."`
+	BreakerFailures int `name:"breaker-failures" default:"10" help:"Failures in a row, of different deliveries, after which a destination is only probed until it answers. 0: never."`
 	MaxInFlight     int `name:"max-in-flight" default:"4096" help:"Attempts at once in all."`
 	MaxSends        int `name:"max-concurrent-sends" default:"0" help:"Sends and batches being accepted at once; more wait, up to a second and four times as many, and then get 503. 0: 64 per processor, at least 256."`
 	MaxRequestBytes int `name:"max-request-bytes" default:"1048576" help:"Largest request body; larger ones get 413."`
@@ -188,6 +189,14 @@ const (
 	mostHeaders    = 1000
 )
 
+// breakerFailures is the flag as the engine has it, where 0 is the default.
+func (c *serveCmd) breakerFailures() int {
+	if c.BreakerFailures == 0 {
+		return -1
+	}
+	return c.BreakerFailures
+}
+
 func (c *serveCmd) checkNumbers() error {
 	positive := []struct {
 		flag  string
@@ -249,6 +258,9 @@ func (c *serveCmd) checkNumbers() error {
 	}
 	if c.RateLimit < 0 {
 		return fmt.Errorf("--rate-limit must not be negative (0 is no limit), not %d", c.RateLimit)
+	}
+	if c.BreakerFailures < 0 {
+		return fmt.Errorf("--breaker-failures must not be negative (0 is never), not %d", c.BreakerFailures)
 	}
 	if c.LaneConcurrency > c.MaxInFlight {
 		return fmt.Errorf("--lane-concurrency %d is above --max-in-flight %d, which bounds it", c.LaneConcurrency, c.MaxInFlight)
