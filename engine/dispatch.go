@@ -41,7 +41,7 @@ type worker struct {
 
 func newDispatcher(e *Engine) *dispatcher {
 	return &dispatcher{
-		engine:   e,
+		engine: e,
 		sched: scheduler.New(scheduler.Options{
 			Slots:           e.opts.MaxInFlight,
 			LaneConcurrency: e.opts.LaneConcurrency,
