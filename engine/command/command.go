@@ -50,6 +50,8 @@ const (
 	KindDropBodies Kind = 19 // drop the bodies of what was delivered
 
 	KindPutDataKey Kind = 20
+
+	KindReleaseOrder Kind = 24 // let an ordering key go on whose dead letter is gone
 )
 
 const version = 1
@@ -76,6 +78,8 @@ var known = [256]bool{
 	KindDropBodies: true,
 
 	KindPutDataKey: true,
+
+	KindReleaseOrder: true,
 }
 
 // ErrUnknown says that a command is of a version or kind that this program
@@ -107,18 +111,22 @@ func finish(r *wire.Reader) error {
 
 // An Accept makes a delivery of a send. Payload:
 //
-//	flags        byte: 1 stored at once, 2 idempotent
+//	flags        byte: 1 stored at once, 2 idempotent, 4 ordered
 //	idempotency  16 bytes, if idempotent: hash of key, target, method and body
+//	order        16 bytes, if ordered: hash of the ordering key
 //	destination  8 bytes: the lane within the account
 //	record       string, see package delivery
 //	body         the rest
 //
 // Stored at once says that the delivery goes straight to the disk queue,
-// because its first attempt is too far off to be worth memory.
+// because its first attempt is too far off to be worth memory, or because it has
+// an ordering key: whether another of its key is before it is then to be read.
 type Accept struct {
 	Stored      bool
 	Idempotent  bool
 	Hash        [16]byte
+	Ordered     bool // only if Stored
+	OrderHash   delivery.OrderHash
 	Destination uint64
 	Record      []byte
 	Body        []byte
@@ -127,6 +135,7 @@ type Accept struct {
 const (
 	acceptStored = 1 << iota
 	acceptIdempotent
+	acceptOrdered
 )
 
 // AppendAccept appends the command for record and body.
@@ -139,9 +148,15 @@ func AppendAccept(dst []byte, a *Accept) []byte {
 	if a.Idempotent {
 		flags |= acceptIdempotent
 	}
+	if a.Ordered {
+		flags |= acceptOrdered
+	}
 	dst = append(dst, flags)
 	if a.Idempotent {
 		dst = append(dst, a.Hash[:]...)
+	}
+	if a.Ordered {
+		dst = append(dst, a.OrderHash[:]...)
 	}
 	dst = binary.BigEndian.AppendUint64(dst, a.Destination)
 	dst = wire.AppendBytes(dst, a.Record)
@@ -152,13 +167,16 @@ func AppendAccept(dst []byte, a *Accept) []byte {
 func ReadAccept(r *wire.Reader) (Accept, error) {
 	var a Accept
 	flags := r.Byte()
-	if flags > acceptStored|acceptIdempotent {
+	if flags > acceptStored|acceptIdempotent|acceptOrdered || flags&acceptOrdered != 0 && flags&acceptStored == 0 {
 		r.Fail()
 	}
 	a.Stored = flags&acceptStored != 0
 	a.Idempotent = flags&acceptIdempotent != 0
 	if a.Idempotent {
 		copy(a.Hash[:], r.Fixed(len(a.Hash)))
+	}
+	if a.Ordered = flags&acceptOrdered != 0; a.Ordered {
+		copy(a.OrderHash[:], r.Fixed(len(a.OrderHash)))
 	}
 	a.Destination = r.Uint64()
 	a.Record = r.Bytes()

@@ -77,6 +77,9 @@ func reencode(b []byte) ([]byte, error) {
 	case KindDeleteAccount:
 		a, at, err := ReadDeleteAccount(&r)
 		return AppendDeleteAccount(nil, a, at), err
+	case KindReleaseOrder:
+		c, err := ReadReleaseOrder(&r)
+		return AppendReleaseOrder(nil, &c), err
 	case KindSweepAccount:
 		a, limit, err := ReadSweepAccount(&r)
 		return AppendSweepAccount(nil, a, limit), err
@@ -107,7 +110,7 @@ func samples() map[Kind][]byte {
 	d := account.Domain{Account: 5, Name: "your-app.com", Token: "abc123", CreatedAt: when, VerifiedAt: when}
 	return map[Kind][]byte{
 		KindAccept: AppendAccept(nil, &Accept{
-			Idempotent: true, Hash: [16]byte{1}, Destination: 9,
+			Idempotent: true, Hash: [16]byte{1}, Stored: true, Ordered: true, OrderHash: delivery.OrderHash{2}, Destination: 9,
 			Record: delivery.AppendRecord(nil, &rec), Body: []byte(`{"a": 1}`),
 		}),
 		KindAttempt: AppendAttempt(nil, &Attempt{
@@ -131,6 +134,7 @@ func samples() map[Kind][]byte {
 		KindTouchKeys:     AppendTouchKeys(nil, []KeyUse{{5, 6, when.UnixMilli()}, {5, 7, -1}}),
 		KindDeleteAccount: AppendDeleteAccount(nil, 5, when.UnixMilli()),
 		KindSweepAccount:  AppendSweepAccount(nil, 5, 1000),
+		KindReleaseOrder:  AppendReleaseOrder(nil, &ReleaseOrder{Account: 5, Number: 6, Hash: delivery.OrderHash{7}, At: -8}),
 	}
 }
 
@@ -148,6 +152,7 @@ func sampleRecord() delivery.Record {
 			MaxDelay: time.Hour, Timeout: 10 * time.Second, RespectRetryAfter: true,
 		},
 		Sign: true, IdempotencyKey: "ord_123-paid", Metadata: []byte(`{"order":123}`),
+		OrderingKey: "customer-7", SkipFailed: true,
 		Labels: []string{"a", "b"}, BodyBytes: 8, BodyCRC: delivery.BodyCRC([]byte(`{"a": 1}`)),
 	}
 }

@@ -12,6 +12,8 @@ type Delivery struct {
 	Method         string
 	LastStatus     int // HTTP status of the last attempt, 0: none
 	IdempotencyKey string
+	OrderingKey    string // empty: none
+	SkipFailed     bool   // the others of the key do not wait if this one ends dead
 	CreatedAt      time.Time
 	UpdatedAt      time.Time
 	NextAttemptAt  time.Time // zero when final
@@ -21,6 +23,7 @@ type Delivery struct {
 	Metadata       []byte // raw JSON, nil: none
 	Labels         []string
 	Attempts       []Attempt
+	WaitsForOrder  bool // behind another of its key; only of a delivery that was looked up
 
 	// Only when asked for.
 	Headers     []Header
@@ -46,6 +49,8 @@ func View(status Status, w *Row) (Delivery, error) {
 		Host:           rec.Target.Host,
 		Method:         rec.Method,
 		IdempotencyKey: rec.IdempotencyKey,
+		OrderingKey:    rec.OrderingKey,
+		SkipFailed:     rec.SkipFailed,
 		CreatedAt:      rec.ID.Time(),
 		UpdatedAt:      time.UnixMilli(w.UpdatedAt).UTC(),
 		MaxAttempts:    rec.Policy.MaxAttempts,

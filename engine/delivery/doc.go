@@ -14,7 +14,8 @@
 // them (see package wire).
 //
 //	version     byte, 1
-//	flags       byte: 1 sign, 2 respect Retry-After, 4 fixed backoff, 8 no jitter
+//	flags       byte: 1 sign, 2 respect Retry-After, 4 fixed backoff, 8 no jitter,
+//	            64 it has an ordering key, 128 which does not wait if it ends dead
 //	id          16 bytes
 //	account     8 bytes, big-endian
 //	not before  milliseconds after the id's time
@@ -27,6 +28,7 @@
 //	labels      count, then each
 //	body bytes  the length of the body, which follows the record where it is kept
 //	body crc    4 bytes, CRC32C of the body: checked when the body is sent
+//	ordering key  string, if there is one
 //
 // # Bytes of an attempt
 //
@@ -45,8 +47,10 @@
 // # Bytes of a row
 //
 //	version     byte, 1
-//	flags       byte: 1 the body is inside the row
+//	flags       byte: 1 the body is inside the row, 2 replayed, 4 it has an ordering key
 //	updated     zigzag milliseconds since the Unix epoch
+//	base, due   if replayed: attempts before the replay; zigzag milliseconds since the Unix epoch
+//	order       if it has an ordering key: its number, see package state
 //	record      with its length
 //	attempts    count, then all of them as one string
 //	body        the rest, if inside

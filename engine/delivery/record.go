@@ -81,6 +81,11 @@ type Record struct {
 	BodyBytes      int
 	BodyCRC        uint32 // CRC32C of the body as it is stored
 
+	// OrderingKey is the key whose deliveries go out one after another, empty: none.
+	// SkipFailed says that the others of the key do not wait if this one ends dead.
+	OrderingKey string
+	SkipFailed  bool
+
 	// Sealed says that headers, body and what is kept of responses are
 	// encrypted, see package seal. Headers is empty then until OpenHeaders.
 	Sealed        bool
@@ -134,6 +139,9 @@ const (
 	flagRespectRetryAfter
 	flagFixed
 	flagNoJitter
+
+	flagOrdered    = 1 << 6 // the ordering key is the last part, a string
+	flagSkipFailed = 1 << 7
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -155,6 +163,12 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	}
 	if r.Policy.Jitter == NoJitter {
 		flags |= flagNoJitter
+	}
+	if r.OrderingKey != "" {
+		flags |= flagOrdered
+	}
+	if r.SkipFailed {
+		flags |= flagSkipFailed
 	}
 	version := byte(recordVersion)
 	if r.Sealed {
@@ -192,7 +206,11 @@ func AppendRecord(dst []byte, r *Record) []byte {
 		dst = wire.AppendString(dst, l)
 	}
 	dst = binary.AppendUvarint(dst, uint64(r.BodyBytes))
-	return binary.BigEndian.AppendUint32(dst, r.BodyCRC)
+	dst = binary.BigEndian.AppendUint32(dst, r.BodyCRC)
+	if r.OrderingKey != "" {
+		dst = wire.AppendString(dst, r.OrderingKey)
+	}
+	return dst
 }
 
 // ReadRecord takes a record off r into rec, whose Headers and Labels are
@@ -245,6 +263,10 @@ func ReadRecord(r *wire.Reader, rec *Record) {
 	}
 	rec.BodyBytes = r.Int(mostBody)
 	rec.BodyCRC = r.Uint32()
+	rec.OrderingKey, rec.SkipFailed = "", flags&flagSkipFailed != 0
+	if flags&flagOrdered != 0 {
+		rec.OrderingKey = r.String()
+	}
 }
 
 func appendHeaders(dst []byte, headers []Header) []byte {

@@ -17,6 +17,7 @@ const (
 const (
 	rowBody     = 1 << iota // the body is inside
 	rowReplayed             // Base and ReplayDue follow UpdatedAt, as varints
+	rowOrdered              // then OrderNumber, as a varint
 )
 
 // A Row is a delivery as the state keeps it under its key, which has account
@@ -37,6 +38,10 @@ type Row struct {
 	Replayed  bool
 	Base      int
 	ReplayDue int64 // Unix milliseconds
+
+	// OrderNumber is the place of a delivery with an ordering key among the others
+	// of its key: they go out in the order of their numbers. 0: it has no key.
+	OrderNumber uint64
 }
 
 // AppendRow appends the bytes of w.
@@ -48,12 +53,18 @@ func AppendRow(dst []byte, w *Row) []byte {
 	if w.Replayed {
 		flags |= rowReplayed
 	}
+	if w.OrderNumber != 0 {
+		flags |= rowOrdered
+	}
 	dst = slices.Grow(dst, len(w.Record)+len(w.Attempts)+len(w.Body)+32)
 	dst = append(dst, rowVersion, flags)
 	dst = binary.AppendVarint(dst, w.UpdatedAt)
 	if w.Replayed {
 		dst = binary.AppendUvarint(dst, uint64(w.Base))
 		dst = binary.AppendVarint(dst, w.ReplayDue)
+	}
+	if w.OrderNumber != 0 {
+		dst = binary.AppendUvarint(dst, w.OrderNumber)
 	}
 	dst = wire.AppendBytes(dst, w.Record)
 	dst = binary.AppendUvarint(dst, uint64(w.Count))
@@ -71,12 +82,17 @@ func DecodeRow(b []byte) (Row, error) {
 		r.Fail()
 	}
 	flags := r.Byte()
-	if flags > rowBody|rowReplayed {
+	if flags > rowBody|rowReplayed|rowOrdered {
 		r.Fail()
 	}
 	w := Row{UpdatedAt: r.Varint(), HasBody: flags&rowBody != 0, Replayed: flags&rowReplayed != 0}
 	if w.Replayed {
 		w.Base, w.ReplayDue = r.Int(mostAttempts), r.Varint()
+	}
+	if flags&rowOrdered != 0 {
+		if w.OrderNumber = r.Uvarint(); w.OrderNumber == 0 {
+			r.Fail()
+		}
 	}
 	w.Record = r.Bytes()
 	w.Count = r.Int(mostAttempts)

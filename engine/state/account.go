@@ -116,7 +116,7 @@ func (s *State) sweepAccount(b *applying, e *Entry, a account.ID, limit int) err
 
 // sweptSpaces are the key spaces in which an account's keys begin with it, but
 // for those that are dropped when it is deleted.
-var sweptSpaces = [...]byte{spaceRow, spaceLateRow, spaceBody, spaceLateBody, spaceQueue}
+var sweptSpaces = [...]byte{spaceRow, spaceLateRow, spaceBody, spaceLateBody, spaceQueue, spaceOrder, spaceTurn, spaceHeld}
 
 // dropFirst drops the first keys with a prefix, at most limit, by one range
 // tombstone, and returns how many there were.

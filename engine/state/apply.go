@@ -30,7 +30,8 @@ type Entry struct {
 	// Changed is set by Apply to the account that the command changed, deleted,
 	// or swept the last of. What runs for the account is to follow it.
 	Changed account.ID
-	// Effect is set by Apply of a command on deliveries, nil otherwise.
+	// Effect is set by Apply of a command on deliveries, and of one that gives
+	// deliveries with an ordering key their turn, nil otherwise.
 	Effect *Effect
 }
 
@@ -103,6 +104,7 @@ var batchOfItsOwn = [256]bool{
 	command.KindControl:       true,
 	command.KindDeleteAccount: true,
 	command.KindSweepAccount:  true,
+	command.KindReleaseOrder:  true,
 }
 
 // applying is one batch on its way.
@@ -122,6 +124,8 @@ type applying struct {
 	// the step did to deliveries can be read: who sees a job's end may rely on it.
 	stepped *job.Job
 
+	turns []Requeued // of orders, since the last entry was told
+
 	measure *int64 // of a rehearsal: adds up what ranges take on disk; else nil
 }
 
@@ -131,10 +135,23 @@ func (b *applying) leave(y *Young) {
 	b.leavingBytes += y.bytes()
 }
 
+// tell has the effect of an entry say which deliveries have their turn by it.
+func (b *applying) tell(e *Entry) {
+	if len(b.turns) == 0 {
+		return
+	}
+	if e.Effect == nil {
+		e.Effect = new(Effect)
+	}
+	e.Effect.Requeued = append(e.Effect.Requeued, b.turns...)
+	b.turns = b.turns[:0]
+}
+
 func (s *State) applyBatch(entries []Entry, accepted func([]Entry)) error {
 	b := applying{Batch: s.db.NewBatch()}
 	defer b.Close()
 	clear(s.touched)
+	clear(s.orders)
 	s.young.storedLow = 0
 	if err := s.takeAccepts(&b, entries); err != nil {
 		return err
@@ -146,13 +163,14 @@ func (s *State) applyBatch(entries []Entry, accepted func([]Entry)) error {
 		if err := s.applyEntry(&b, &entries[i]); err != nil {
 			return fmt.Errorf("index %d: %w", entries[i].Index, err)
 		}
+		b.tell(&entries[i])
 	}
 	s.applied = entries[len(entries)-1].Index
 	if err := s.evict(&b); err != nil {
 		return err
 	}
 	pending := s.pending.Load() + b.pending
-	m := meta{applied: s.applied, low: s.young.low(s.applied + 1), pending: pending}
+	m := meta{applied: s.applied, low: s.young.low(s.applied + 1), pending: pending, ordered: s.ordered}
 	s.buf = m.append(s.buf[:0])
 	if err := b.Set([]byte{spaceMeta}, s.buf, nil); err != nil {
 		return err
@@ -285,6 +303,12 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 		}
 		s.dir.putDataKey(a, wrapped)
 		return b.Set(appendAccount(nil, spaceDataKey, a), wrapped, nil)
+	case command.KindReleaseOrder:
+		c, err := command.ReadReleaseOrder(&r)
+		if err != nil {
+			return err
+		}
+		return s.applyReleaseOrder(b, &c)
 	case command.KindRetain:
 		c, err := command.ReadRetain(&r)
 		if err != nil {
@@ -344,9 +368,14 @@ func (s *State) applyAccept(b *applying, y *Young) error {
 	return nil
 }
 
-// store writes a young delivery into the disk queue.
+// store writes a young delivery into the disk queue of its lane, or of its order
+// if it has to wait there.
 func (s *State) store(b *applying, y *Young) error {
 	w, body := y.row(s.opts.InlineBodyBytes)
+	if y.Accept.Ordered {
+		s.ordered++
+		w.OrderNumber = s.ordered
+	}
 	p := place{account: y.Account, status: delivery.Queued, id: y.ID}
 	row := delivery.AppendRow(nil, &w)
 	if err := s.put(b, &p, row, body); err != nil {
@@ -354,6 +383,11 @@ func (s *State) store(b *applying, y *Young) error {
 	}
 	s.touched[y.ID] = pendingRow{status: delivery.Queued, row: row, body: body}
 	b.leave(y)
+	if y.Accept.Ordered {
+		return s.join(b, Order{y.Account, y.Accept.OrderHash}, turn{
+			number: w.OrderNumber, id: y.ID, destination: y.Accept.Destination, due: y.Due, attempt: 1,
+		})
+	}
 	s.key = appendQueue(s.key[:0], y.Lane(), Position{Due: y.Due, ID: y.ID, Attempt: 1})
 	return b.Set(s.key, nil, nil)
 }

@@ -66,8 +66,15 @@ func (s *State) recordStored(b *applying, c *command.Attempt) (ignored bool, err
 	if err != nil {
 		return false, fmt.Errorf("attempts of %s: %w", c.ID, err)
 	}
+	due := w.NextDue(&rec, attempts)
+	if w.OrderNumber != 0 {
+		var ok bool
+		if due, ok, err = s.queuedAt(orderOf(c.Account, &rec), &w, due); err != nil || !ok {
+			return true, err // cancelled, and replayed, during the attempt: its turn is to come
+		}
+	}
 	lane := Lane{c.Account, rec.Target.Destination()}
-	s.key = appendQueue(s.key[:0], lane, Position{w.NextDue(&rec, attempts), c.ID, uint32(c.Number)})
+	s.key = appendQueue(s.key[:0], lane, Position{due, c.ID, uint32(c.Number)})
 	if err := b.SingleDelete(s.key, nil); err != nil {
 		return false, err
 	}
@@ -87,7 +94,10 @@ func (s *State) recordStored(b *applying, c *command.Attempt) (ignored bool, err
 	}
 	w.UpdatedAt, w.Count = c.UpdatedAt, c.Number
 	w.Attempts = append(bytes.Clone(w.Attempts), c.Record...)
-	return false, s.settle(b, c, &w, body, lane.Destination)
+	if err := s.settle(b, c, &w, body, lane.Destination); err != nil || !c.Status.Final() || w.OrderNumber == 0 {
+		return false, err
+	}
+	return false, s.endOrdered(b, orderOf(c.Account, &rec), &w, &rec, c.Status)
 }
 
 // removePending removes a row that will be written elsewhere.

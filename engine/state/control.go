@@ -139,6 +139,11 @@ func (s *State) replay(b *applying, c *command.Control, id delivery.ID, effect *
 		return false, err
 	}
 	b.pending++
+	if w.OrderNumber != 0 {
+		return true, s.join(b, orderOf(c.Account, &rec), turn{
+			number: w.OrderNumber, id: id, destination: rec.Target.Destination(), due: w.ReplayDue, attempt: uint32(w.Count) + 1,
+		})
+	}
 	next := Requeued{
 		Lane{c.Account, rec.Target.Destination()},
 		Position{Due: w.ReplayDue, ID: id, Attempt: uint32(w.Count) + 1},
@@ -195,10 +200,22 @@ func (s *State) cancelStored(b *applying, c *command.Control, f *Stored, effect 
 		Lane{c.Account, rec.Target.Destination()},
 		Position{w.NextDue(&rec, attempts), rec.ID, uint32(w.Count) + 1},
 	}
-	effect.Canceled = append(effect.Canceled, at)
-	s.key = appendQueue(s.key[:0], at.Lane, at.Position)
-	if err := b.SingleDelete(s.key, nil); err != nil {
-		return err
+	inLane := true
+	if w.OrderNumber != 0 {
+		k := orderOf(c.Account, &rec)
+		if at.Due, inLane, err = s.queuedAt(k, &w, at.Due); err != nil {
+			return err
+		}
+		if err := s.leave(b, k, w.OrderNumber, c.At); err != nil {
+			return err
+		}
+	}
+	if inLane {
+		effect.Canceled = append(effect.Canceled, at)
+		s.key = appendQueue(s.key[:0], at.Lane, at.Position)
+		if err := b.SingleDelete(s.key, nil); err != nil {
+			return err
+		}
 	}
 	var body []byte
 	if !w.HasBody {

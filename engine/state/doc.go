@@ -52,7 +52,10 @@
 //	w account                          the data key of an account, wrapped; see package seal
 //	t account                          an account that is deleted and not swept yet: when, in zigzag milliseconds
 //	j account job                      a bulk operation
-//	m                                  Applied, Low, and the number of pending deliveries
+//	o account hash                     an order: the delivery of an ordering key whose turn it is, or the dead one that holds the key
+//	p account hash number              one that waits for its turn in an order
+//	h account hash                     an order that is held by a dead one
+//	m                                  Applied, Low, the number of pending deliveries, and how many had an ordering key
 //
 // Class is pending, done or dead. Keys of deliveries begin with the account
 // and sort by time, so that a page of a list costs what it returns, and
@@ -60,6 +63,23 @@
 // has an id far older than its end; it goes under e, so that a range of d that
 // is dropped for its age never holds a delivery that ended recently, and never
 // a pending one.
+//
+// # Order by key
+//
+// Deliveries with an ordering key are numbered as they are accepted, in log order,
+// and are never young. Of each key only one is in the queue of its lane, the head;
+// its row under o says which, and also where to look for the next one, so that
+// nobody steps over the tombstones of those that had their turn. The others wait
+// under p. When the head ends, the next has its turn in the same batch, and is due
+// from then on; the row under o keeps when that was, because the delivery's own
+// row is not written again for it. A head that ends dead stays the head, unless it
+// is to be skipped: the order is held until it is replayed and delivered, or
+// purged. Whatever is replayed has the place that its number gives it among those
+// that wait.
+//
+// Retention drops ranges and does not look at what is in them. [State.Abandoned]
+// finds the orders that are held by a dead letter that is gone, for a command that
+// lets them go on.
 //
 // # Deleted accounts
 //
@@ -71,7 +91,7 @@
 // a range tombstone per key space, and the tombstone row with it. Idempotency
 // keys are left to expire with their bucket.
 //
-// The keys under q, those under b of pending deliveries, and those under d with
+// The keys under q and p, those under b of pending deliveries, and those under d with
 // status queued, are set once before each time that they are removed, so that
 // SingleDelete can drop both in the memtable. A replay does not break that: it
 // goes on with the next number of attempt, which is in the key under q; it sets

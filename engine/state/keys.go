@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/harepost/harepost/engine/account"
@@ -22,6 +23,9 @@ const (
 	spaceJob         = 'j'
 	spaceDataKey     = 'w'
 	spaceTombstone   = 't'
+	spaceOrder       = 'o'
+	spaceTurn        = 'p'
+	spaceHeld        = 'h'
 )
 
 const (
@@ -145,6 +149,25 @@ func parseQueue(key []byte) (l Lane, p Position, ok bool) {
 	copy(p.ID[:], key[25:])
 	p.Attempt = binary.BigEndian.Uint32(key[41:])
 	return l, p, true
+}
+
+const orderKeyBytes = 1 + 8 + 16
+
+func appendOrder(dst []byte, space byte, k Order) []byte {
+	return append(appendAccount(dst, space, k.Account), k.Hash[:]...)
+}
+
+func parseOrder(key []byte) (k Order, err error) {
+	if len(key) != orderKeyBytes {
+		return k, fmt.Errorf("key %x: malformed", key)
+	}
+	k.Account = account.ID(binary.BigEndian.Uint64(key[1:]))
+	copy(k.Hash[:], key[9:])
+	return k, nil
+}
+
+func appendTurn(dst []byte, k Order, number uint64) []byte {
+	return binary.BigEndian.AppendUint64(appendOrder(dst, spaceTurn, k), number)
 }
 
 func bucketOf(unixMilli int64) uint32 {

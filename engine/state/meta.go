@@ -12,23 +12,39 @@ import (
 type meta struct {
 	applied, low uint64
 	pending      int64
+	ordered      uint64 // see State.ordered
 }
 
-const metaVersion = 1
+const (
+	metaVersion        = 1
+	orderedMetaVersion = 2 // the same, and ordered as a uvarint, which is 0 before
+)
 
 func (m meta) append(dst []byte) []byte {
-	dst = append(dst, metaVersion)
+	version := byte(metaVersion)
+	if m.ordered > 0 {
+		version = orderedMetaVersion
+	}
+	dst = append(dst, version)
 	dst = binary.BigEndian.AppendUint64(dst, m.applied)
 	dst = binary.BigEndian.AppendUint64(dst, m.low)
-	return binary.AppendVarint(dst, m.pending)
+	dst = binary.AppendVarint(dst, m.pending)
+	if m.ordered > 0 {
+		dst = binary.AppendUvarint(dst, m.ordered)
+	}
+	return dst
 }
 
 func decodeMeta(b []byte) (meta, error) {
 	r := wire.NewReader(b)
-	if r.Byte() != metaVersion {
+	version := r.Byte()
+	if version != metaVersion && version != orderedMetaVersion {
 		r.Fail()
 	}
 	m := meta{applied: r.Uint64(), low: r.Uint64(), pending: r.Varint()}
+	if version == orderedMetaVersion {
+		m.ordered = r.Uvarint()
+	}
 	if r.Err() != nil {
 		return meta{}, fmt.Errorf("state: applied index: %w", r.Err())
 	}
@@ -50,6 +66,7 @@ func (s *State) loadMeta() error {
 	}
 	s.applied = m.applied
 	s.pending.Store(m.pending)
+	s.ordered = m.ordered
 	s.young.setLow(m.low)
 	return nil
 }

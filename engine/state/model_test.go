@@ -39,6 +39,11 @@ type history struct {
 	// For histories in which deliveries are replayed, cancelled and purged.
 	control bool
 	jobs    map[account.ID]job.Job // one each, running
+
+	// For histories in which some deliveries have an ordering key.
+	ordered bool
+	orders  map[Order]*modelOrder
+	numbers uint64
 }
 
 // A modelDelivery is what the state must know of a delivery.
@@ -53,6 +58,18 @@ type modelDelivery struct {
 	replayed  bool
 	base      int
 	replayDue int64
+
+	number uint64 // in its order, 0: it has none
+	waits  bool   // for its turn
+	turn   int64  // when it is due in its lane, as long as its budget has not begun
+}
+
+// queuedAt is when the next attempt is due in the delivery's lane.
+func (m *modelDelivery) queuedAt() int64 {
+	if m.number != 0 && len(m.attempts) == m.base {
+		return m.turn
+	}
+	return m.due
 }
 
 func newHistory(seed uint64) *history {
@@ -64,6 +81,7 @@ func newHistory(seed uint64) *history {
 		rows:     make(map[account.ID]account.Account),
 		keys:     make(map[account.ID]account.Key),
 		jobs:     make(map[account.ID]job.Job),
+		orders:   make(map[Order]*modelOrder),
 	}
 	for _, a := range h.accounts {
 		h.createAccount(a)
@@ -154,9 +172,10 @@ func (h *history) acceptLate() {
 		return
 	}
 	accounts := h.accounts
-	h.accounts = late
+	ordered := h.ordered
+	h.accounts, h.ordered = late, false
 	h.accept()
-	h.accounts = accounts
+	h.accounts, h.ordered = accounts, ordered
 	m := h.live[len(h.live)-1]
 	h.live = h.live[:len(h.live)-1]
 	delete(h.model, m.rec.ID)
@@ -178,11 +197,16 @@ func (h *history) step() {
 	if h.control && h.rng.IntN(10) == 0 {
 		h.controlStep()
 	}
+	if h.ordered && h.rng.IntN(20) == 0 {
+		h.releaseStep()
+	}
 	switch p := h.rng.IntN(100); {
 	case p < 45 || len(h.live) == 0:
 		h.accept()
 	case p < 95:
-		h.attempt(h.live[h.rng.IntN(len(h.live))])
+		if m := h.whoseTurn(h.live[h.rng.IntN(len(h.live))]); m != nil {
+			h.attempt(m)
+		}
 	case p < 97: // reported a second time, as after a change of leader
 		h.repeat()
 	default:
@@ -216,13 +240,23 @@ func (h *history) accept() {
 	for i := range m.body {
 		m.body[i] = byte(h.rng.Uint32())
 	}
+	if h.ordered && h.rng.IntN(3) > 0 {
+		h.numbers++
+		m.number = h.numbers
+		m.rec.OrderingKey, m.rec.SkipFailed = fmt.Sprint("key-", h.rng.IntN(3)), h.rng.IntN(2) == 0
+	}
 	m.rec.BodyBytes, m.rec.BodyCRC = len(m.body), delivery.BodyCRC(m.body)
 	m.updated, m.due = m.rec.ID.UnixMilli(), m.rec.NotBefore
 	c := command.Accept{
-		Stored:      m.rec.NotBefore-m.rec.ID.UnixMilli() > 2000,
+		Stored:      m.rec.NotBefore-m.rec.ID.UnixMilli() > 2000 || m.number != 0,
+		Ordered:     m.number != 0,
 		Destination: m.rec.Target.Destination(),
 		Record:      delivery.AppendRecord(nil, &m.rec),
 		Body:        m.body,
+	}
+	if c.Ordered {
+		c.OrderHash = delivery.HashOrder(m.rec.OrderingKey)
+		h.join(m)
 	}
 	h.add(command.AppendAccept(nil, &c))
 	h.model[m.rec.ID] = m
@@ -258,6 +292,9 @@ func (h *history) attempt(m *modelDelivery) {
 	m.attempts, m.replayDue = append(m.attempts, record), 0
 	if status.Final() {
 		h.live = slices.DeleteFunc(h.live, func(l *modelDelivery) bool { return l == m })
+		if !(status.Dead() && !m.rec.SkipFailed) && !slices.Contains(h.deleted, c.Account) {
+			h.left(m, h.now)
+		}
 	}
 }
 
@@ -316,10 +353,13 @@ func (h *history) controlOne(c *command.Control, m *modelDelivery) {
 		m.status, m.updated, m.due = delivery.Retrying, c.At, c.At
 		m.replayed, m.base, m.replayDue = true, len(m.attempts), c.At
 		h.live = append(h.live, m)
+		h.join(m)
 	case c.Kind == job.Cancel && !m.status.Final():
 		m.status, m.updated = delivery.Canceled, c.At
 		h.live = slices.DeleteFunc(h.live, func(l *modelDelivery) bool { return l == m })
+		h.left(m, c.At)
 	case c.Kind == job.Purge && m.status.Dead():
+		h.left(m, c.At)
 		delete(h.model, m.rec.ID)
 	}
 }
@@ -363,7 +403,7 @@ func (h *history) dump() string {
 			continue // what is left of it nobody sees
 		}
 		w := delivery.Row{UpdatedAt: m.updated, Record: delivery.AppendRecord(nil, &m.rec), Count: len(m.attempts),
-			Replayed: m.replayed, Base: m.base, ReplayDue: m.replayDue}
+			Replayed: m.replayed, Base: m.base, ReplayDue: m.replayDue, OrderNumber: m.number}
 		for i := range m.attempts {
 			w.Attempts = delivery.AppendAttempt(w.Attempts, &m.attempts[i])
 		}
@@ -371,12 +411,14 @@ func (h *history) dump() string {
 		if err != nil {
 			panic(err)
 		}
+		d.WaitsForOrder = m.waits
 		lines = append(lines, dumpDelivery(account.ID(m.rec.Account), &d, m.body))
-		if !m.status.Final() {
+		if !m.status.Final() && !m.waits {
 			lane := Lane{account.ID(m.rec.Account), m.rec.Target.Destination()}
-			lines = append(lines, dumpQueued(lane, Position{m.due, m.rec.ID, uint32(len(m.attempts)) + 1}))
+			lines = append(lines, dumpQueued(lane, Position{m.queuedAt(), m.rec.ID, uint32(len(m.attempts)) + 1}))
 		}
 	}
+	lines = append(lines, h.dumpOrders()...)
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
@@ -414,6 +456,9 @@ func dumpState(t testing.TB, s *State) string {
 				if err != nil || found.Status != d.Status {
 					t.Fatalf("%s is listed as %s and found as %s: %v", d.ID, d.Status, found.Status, err)
 				}
+				if d.WaitsForOrder, err = s.WaitsForOrder(a, &found, d.OrderingKey); err != nil {
+					t.Fatalf("order of %s: %v", d.ID, err)
+				}
 				body, err := s.Body(&found)
 				if err != nil {
 					t.Fatalf("body of %s: %v", d.ID, err)
@@ -441,6 +486,7 @@ func dumpState(t testing.TB, s *State) string {
 		t.Fatal(err)
 	}
 	s.EachYoung(func(y *Young) { lines = append(lines, dumpQueued(y.Lane(), Position{y.Due, y.ID, 1})) })
+	lines = append(lines, dumpOrders(t, s)...)
 	slices.SortFunc(lines, cmp.Compare[string])
 	return strings.Join(lines, "\n")
 }

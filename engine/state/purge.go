@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
 )
@@ -27,7 +28,7 @@ func (s *State) purge(b *applying, c *command.Control) (purged int, err error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}
-	w := purger{state: s, batch: b, ids: ids}
+	w := purger{state: s, batch: b, ids: ids, at: c.At}
 	if err := w.walk(place{account: c.Account}); err != nil {
 		return 0, err
 	}
@@ -70,6 +71,7 @@ type purger struct {
 	state  *State
 	batch  *applying
 	ids    []delivery.ID // sorted
+	at     int64         // when, Unix milliseconds
 	purged int
 
 	// The keys of the run that the walk is in, in order.
@@ -142,12 +144,26 @@ func (w *purger) take(i int, at place, it *pebble.Iterator) error {
 	if err != nil {
 		return err
 	}
+	if row.OrderNumber != 0 {
+		if err := w.release(&row); err != nil {
+			return err
+		}
+	}
 	w.purged++
 	w.rows[i] = append(w.rows[i], at.appendRow(nil))
 	if !row.HasBody {
 		w.bodies = append(w.bodies, at.appendBody(nil))
 	}
 	return nil
+}
+
+// release lets the others of a dead letter's ordering key go on that wait for it.
+func (w *purger) release(row *delivery.Row) error {
+	var rec delivery.Record
+	if err := row.DecodeRecord(&rec); err != nil {
+		return err
+	}
+	return w.state.release(w.batch, orderOf(account.ID(rec.Account), &rec), row.OrderNumber, w.at)
 }
 
 // endRun removes the run.

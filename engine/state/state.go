@@ -34,6 +34,8 @@ type State struct {
 	applied  uint64
 	logBytes int64 // sum of the commands seen so far: a position for YoungLogBytes
 	touched  map[delivery.ID]pendingRow
+	ordered  uint64 // deliveries with an ordering key so far: the number of the last one
+	orders   map[Order]*order
 	key, buf []byte
 
 	flushed   chan struct{} // written by Pebble's flushes, read by reportDurable

@@ -94,7 +94,7 @@ func applyAll(t testing.TB, s *State, rng *rand.Rand, entries []Entry, most int)
 func TestApplyIsDeterministic(t *testing.T) {
 	seeded(t, 6, func(t *testing.T, seed uint64) {
 		h := newHistory(seed)
-		h.changeAccounts, h.control = seed%2 == 0, seed%3 < 2
+		h.changeAccounts, h.control, h.ordered = seed%2 == 0, seed%3 < 2, seed%5 < 4
 		for range 600 {
 			h.step()
 		}
@@ -132,7 +132,7 @@ func TestReplayAfterCrash(t *testing.T) {
 	seeded(t, 20, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		h := newHistory(seed)
-		h.changeAccounts, h.control = true, true
+		h.changeAccounts, h.control, h.ordered = true, true, true
 		for range 400 {
 			h.step()
 			if rng.IntN(50) == 0 {

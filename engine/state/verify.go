@@ -17,6 +17,8 @@ type Report struct {
 	Bodies     int64                     // kept beside their rows
 	Queued     int64                     // attempts in the lanes' disk queues
 	Lanes      int64
+	Waiting    int64   // deliveries that wait for others with their ordering key
+	Held       int64   // ordering keys that a dead letter holds
 	Deleted    int64   // accounts of which something is left to sweep
 	Leaving    int64   // their deliveries; in none of the other counts
 	Findings   []error // at most mostFindings
@@ -36,7 +38,7 @@ func (r *Report) find(format string, args ...any) {
 // Verify reads everything and checks that it fits together: every row decodes
 // and belongs to its key, every body is there and is the one that was
 // accepted, and the disk queue has exactly the next attempts of what is
-// pending. Of a deleted account it expects no more than that what is left is
+// pending and does not wait for its turn by an ordering key. Of a deleted account it expects no more than that what is left is
 // its own. The error is for what could not be read.
 func (s *State) Verify() (Report, error) {
 	r := Report{Deliveries: make(map[delivery.Status]int64)}
@@ -57,6 +59,7 @@ func (s *State) Verify() (Report, error) {
 			return s.verifyQueued(&r, key)
 		}),
 		s.Lanes(func(Lane, Position) { r.Lanes++ }),
+		s.verifyOrders(&r),
 	)
 	if err != nil {
 		return r, err
@@ -66,8 +69,8 @@ func (s *State) Verify() (Report, error) {
 	if all := stored + r.leavingPending; all > s.Pending() {
 		r.find("%d pending deliveries are stored, the count says %d with the young", all, s.Pending())
 	}
-	if r.Queued != stored {
-		r.find("%d attempts are queued for %d stored pending deliveries", r.Queued, stored)
+	if r.Queued+r.Waiting != stored {
+		r.find("%d attempts are queued and %d wait for their turn, for %d stored pending deliveries", r.Queued, r.Waiting, stored)
 	}
 	return r, nil
 }
@@ -140,6 +143,9 @@ func (s *State) verifyRow(r *Report, key, value []byte) error {
 		return err
 	case delivery.BodyCRC(body) != rec.BodyCRC:
 		r.find("the body of %s is not the one that was accepted", rec.ID)
+	}
+	if w.OrderNumber != 0 {
+		return s.verifyOrdered(r, &f, &rec, w.NextDue(&rec, attempts))
 	}
 	if p.status.Final() {
 		return nil
