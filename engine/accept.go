@@ -177,6 +177,8 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t 
 		IdempotencyKey: s.IdempotencyKey,
 		Metadata:       s.Metadata,
 		Labels:         s.Labels,
+		OrderingKey:    s.OrderingKey,
+		SkipFailed:     s.SkipFailed,
 		BodyBytes:      len(s.Body),
 		BodyCRC:        delivery.BodyCRC(s.Body),
 	}
@@ -193,6 +195,9 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t 
 	}
 	if hash != nil {
 		c.Idempotent, c.Hash = true, *hash
+	}
+	if s.OrderingKey != "" {
+		c.Stored, c.Ordered, c.OrderHash = true, true, delivery.HashOrder(s.OrderingKey)
 	}
 	cmd, recordBytes := encodeAccept(c, &rec, body)
 	if len(cmd) > e.log.MostBytes() {
@@ -211,7 +216,7 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t 
 func encodeAccept(c command.Accept, rec *delivery.Record, body []byte) (cmd []byte, recordBytes int) {
 	var buf [1024]byte // stays on the stack, as c does
 	c.Record, c.Body = delivery.AppendRecord(buf[:0], rec), body
-	return command.AppendAccept(make([]byte, 0, len(c.Record)+len(body)+48), &c), len(c.Record)
+	return command.AppendAccept(make([]byte, 0, len(c.Record)+len(body)+64), &c), len(c.Record)
 }
 
 // take counts a send that is about to be taken against the room that there is.

@@ -31,6 +31,7 @@ type attempted struct {
 	id      DeliveryID
 	outcome Outcome
 	status  Status
+	ordered bool           // others with its ordering key may wait for its end
 	retry   state.Position // the next attempt, if status is StatusRetrying
 }
 
@@ -160,7 +161,9 @@ func (e *Engine) answerAccepts(batch []state.Entry, cookies []any) {
 	now := e.dispatcher.now()
 	for i := range batch {
 		if y := batch[i].Young; y != nil {
-			e.dispatcher.addYoung(y, batch[i].Index, now)
+			if !y.Accept.Ordered { // whose turn it is the effect of the entry will say
+				e.dispatcher.addYoung(y, batch[i].Index, now)
+			}
 			accepted++
 		}
 	}

@@ -84,6 +84,7 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) 
 	}
 	done := attempteds.Get().(*attempted)
 	done.lane, done.id, done.outcome, done.status = stateLane(next.Lane), id, record.Outcome, status
+	done.ordered = w.record.OrderingKey != ""
 	if status == StatusRetrying {
 		c.NextDue = record.NextAttemptAt.UnixMilli()
 		done.retry = state.Position{Due: c.NextDue, ID: id, Attempt: next.Item.Attempt + 1}
@@ -121,8 +122,12 @@ func (e *Engine) open(w *attempting, stored []byte) (box seal.Delivery, body []b
 
 // record queues an attempt's record for the log. It is not waited for: if it
 // is lost in a crash, the attempt is made once more. When the log has failed
-// or is closed, that is what will happen.
+// or is closed, that is what will happen. The next of an ordering key waits until
+// the record is applied: it is not held back for company then.
 func (e *Engine) record(done *attempted) {
+	if done.ordered && done.status.Final() && e.log.Append(done.cmd, done) == nil {
+		return
+	}
 	if err := e.log.AppendLater(done.cmd, done); err != nil && e.ended() == nil {
 		e.fail(err)
 	}

@@ -137,7 +137,6 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 	for i, cookie := range c.cookies {
 		if effect := c.entries[i].Effect; effect != nil {
 			retries += d.controlled(effect, now)
-			continue
 		}
 		a, ok := cookie.(*attempted)
 		if !ok {
@@ -153,7 +152,7 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 	d.kick(retries)
 }
 
-// controlled tells the scheduler what a control command has done, and returns
+// controlled tells the scheduler what a command has done to deliveries, and returns
 // how many attempts it has put into lanes. The lock is held.
 func (d *dispatcher) controlled(effect *state.Effect, now scheduler.Time) int {
 	for _, c := range effect.Canceled {

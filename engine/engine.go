@@ -57,6 +57,7 @@ type Engine struct {
 
 	sweeping chan struct{} // to the keeper: a deleted account is to be swept
 	retained retention     // bounds of the last whole pass; the keeper's own
+	released state.Order   // where releaseOrders goes on; the keeper's own
 	quota    quota
 
 	compactor compactor

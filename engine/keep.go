@@ -26,6 +26,7 @@ func (e *Engine) keep() {
 			e.watchQuota()
 		case <-keep.C:
 			e.retainIfBelieved(&guard)
+			e.releaseOrders()
 			e.keepLastUse()
 			e.dispatcher.trim()
 			e.sweepSoon() // if a step has failed

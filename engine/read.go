@@ -58,6 +58,9 @@ func (e *Engine) Delivery(_ context.Context, a AccountID, id DeliveryID, o ReadO
 		if err != nil {
 			return Delivery{}, fmt.Errorf("engine: look up %s: %w", id, err)
 		}
+		if err := e.waitsForOrder(a, &found, &d); err != nil {
+			return Delivery{}, fmt.Errorf("engine: order of %s: %w", id, err)
+		}
 		if !o.Payload {
 			d.Headers = nil
 			return d, e.openView(a, &d, &found.Row, false)

@@ -96,6 +96,8 @@ type Send struct {
 	Labels         []string
 	NotBefore      time.Time // zero: now
 	ExpiresAt      time.Time // zero: never
+	OrderingKey    string    // deliveries of one key go out one after another; empty: none
+	SkipFailed     bool      // if it ends dead, the others of its key do not wait for it
 }
 
 // A Receipt answers a Send that is durable.
