@@ -339,7 +339,7 @@ func TestBulkSlips(t *testing.T) {
 // Every member of a filter comes back as it was given.
 func TestFilterComesBack(t *testing.T) {
 	s, key := startDev(t)
-	const filter = `{"status":"rejected","target":"https://a.example/\"x","host":"a.example","label":"l","idempotency_key":"k",` +
+	const filter = `{"status":"rejected","target":"https://a.example/\"x","host":"a.example","label":"l","idempotency_key":"k","ordering_key":"o",` +
 		`"since":"2026-06-10T14:22:10Z","until":"2026-06-11T00:00:00Z"}`
 	a := s.do("POST", "/v1/dead-letters/replay", key, `{"filter":`+filter+`}`)
 	a.want(202)

@@ -100,7 +100,7 @@ func parseListQuery(args *fasthttp.Args, mostWarnings int) (*listQuery, error) {
 // that is a variable that was not set.
 func mayBeEmpty(name string) bool {
 	switch name {
-	case "limit", "cursor", "target", "host", "label", "idempotency_key", "since", "until":
+	case "limit", "cursor", "target", "host", "label", "idempotency_key", "ordering_key", "since", "until":
 		return true
 	}
 	return false
@@ -132,6 +132,8 @@ func (q *listQuery) parameter(name, value string) (err error) {
 		f.Label = value
 	case "idempotency_key":
 		f.IdempotencyKey = value
+	case "ordering_key":
+		f.OrderingKey = value
 	case "since":
 		f.Since, err = parseQueryTime(name, value)
 	case "until":

@@ -38,6 +38,9 @@ func appendDelivery(b []byte, d *engine.Delivery, payload bool) []byte {
 	b = appendTimeOrNull(b, d.ExpiresAt)
 	b = append(b, `,"body_bytes":`...)
 	b = strconv.AppendInt(b, int64(d.BodyBytes), 10)
+	if d.OrderingKey != "" {
+		b = appendOrdering(b, d)
+	}
 	if payload {
 		b = appendPayload(b, d)
 	}
@@ -116,6 +119,21 @@ func appendTiming(b []byte, t *engine.Timing) []byte {
 	b = append(b, `,"reused":`...)
 	b = strconv.AppendBool(b, t.Reused)
 	return append(b, '}')
+}
+
+// appendOrdering appends what only a delivery with an ordering key has.
+func appendOrdering(b []byte, d *engine.Delivery) []byte {
+	b = append(b, `,"ordering_key":`...)
+	b = appendString(b, d.OrderingKey)
+	if d.SkipFailed {
+		b = append(b, `,"on_failure":"skip"`...)
+	} else {
+		b = append(b, `,"on_failure":"block"`...)
+	}
+	if d.WaitsForOrder {
+		b = append(b, `,"waiting_for":"order"`...)
+	}
+	return b
 }
 
 // appendPayload appends headers and body as they are sent.

@@ -61,6 +61,8 @@ func (k *bulk) field(name, value string) (err error) {
 		f.Label = value
 	case "idempotency_key":
 		f.IdempotencyKey = value
+	case "ordering_key":
+		f.OrderingKey = value
 	case "since":
 		f.Since, err = parseQueryTime(name, value)
 	case "until":
@@ -74,7 +76,7 @@ func (k *bulk) field(name, value string) (err error) {
 // isFilterField tells whether field knows the name.
 func isFilterField(name string) bool {
 	switch name {
-	case "status", "target", "host", "label", "idempotency_key", "since", "until":
+	case "status", "target", "host", "label", "idempotency_key", "ordering_key", "since", "until":
 		return true
 	}
 	return false
@@ -82,7 +84,7 @@ func isFilterField(name string) bool {
 
 func unknownFilterField(name string) *problem {
 	return refused("filter", "unknown field "+quoted([]byte(name))+
-		"; there are status, target, host, label, idempotency_key, since and until")
+		"; there are status, target, host, label, idempotency_key, ordering_key, since and until")
 }
 
 func (k *bulk) status(value string) (engine.Status, error) {
@@ -257,6 +259,7 @@ func appendFilter(b []byte, f *engine.Filter) []byte {
 	member("host", f.Host)
 	member("label", f.Label)
 	member("idempotency_key", f.IdempotencyKey)
+	member("ordering_key", f.OrderingKey)
 	member("since", filterTime(f.Since))
 	member("until", filterTime(f.Until))
 	return append(b, '}')

@@ -44,7 +44,7 @@ var unbounded = func() map[string]string {
 	for why, places := range map[string][]string{
 		"clamped, never refused":                      {"Policy.max_attempts", "Policy.base_delay_ms", "Policy.max_delay_ms", "Policy.timeout_ms", "parameters.Limit"},
 		"replaced when it is not fit, never refused":  {"parameters.RequestID"},
-		"longer than there can be matches nothing":    {"Filter.target", "Filter.label", "Filter.idempotency_key", "parameters.Target", "parameters.Label", "parameters.IdempotencyKey", "GET /v1/openapi.json If-None-Match"},
+		"longer than there can be matches nothing":    {"Filter.target", "Filter.label", "Filter.idempotency_key", "Filter.ordering_key", "parameters.OrderingKey", "parameters.Target", "parameters.Label", "parameters.IdempotencyKey", "GET /v1/openapi.json If-None-Match"},
 		"bounded with its request, as the flags have": {"Send.body", "POST /v1/send/batch application/x-ndjson", "Delivery.body", "Delivery.body_bytes", "Delivery.headers", "Delivery.headers{}"},
 		"as many as the account has deliveries":       {"Job.matched", "Job.done", "Job.skipped", "Job.remaining", "DryRun.matched"},
 		"measured":                                    {"Attempt.latency_ms", "Timing.dns_ms", "Timing.connect_ms", "Timing.tls_ms", "Timing.first_byte_ms"},
@@ -97,6 +97,7 @@ func TestDocumentedBounds(t *testing.T) {
 	f(o.HeadersBytes, "Send properties headers additionalProperties maxLength")
 	f(o.IdempotencyKeyChars, "Send properties idempotency_key maxLength", "Receipt properties idempotency_key maxLength",
 		"Delivery properties idempotency_key maxLength", "DeliveryItem properties idempotency_key maxLength")
+	f(orderingKeyChars, "Send properties ordering_key maxLength", "Delivery properties ordering_key maxLength")
 	f(o.Labels, "Send properties labels maxItems", "Delivery properties labels maxItems")
 	f(o.LabelChars, "Send properties labels items maxLength", "Delivery properties labels items maxLength")
 	f(int(o.MaxDelay.Milliseconds()), "Send properties delay_ms maximum")

@@ -47,6 +47,10 @@ type sendFields struct {
 	typed     bool // the caller set Content-Type
 	key       []byte
 
+	orderingKey []byte
+	ordered     bool // it was given
+	onFailure   bool // on_failure was given
+
 	delay     time.Duration
 	notBefore time.Time
 	expiresAt time.Time
@@ -112,6 +116,10 @@ func (r *sendRequest) field(name []byte) (err error) {
 		err = r.delivery()
 	case "idempotency_key":
 		r.key, _, err = r.str("idempotency_key")
+	case "ordering_key":
+		r.orderingKey, r.ordered, err = r.str("ordering_key")
+	case "on_failure":
+		err = r.failure()
 	case "sign":
 		r.send.Sign, _, err = r.boolean("sign")
 	case "metadata":
@@ -409,6 +417,9 @@ func (r *sendRequest) finish(header []byte, now time.Time) error {
 		r.send.Headers = append(r.send.Headers, engine.Header{Name: "Content-Type", Value: "application/json"})
 	}
 	if err := r.idempotencyKey(header); err != nil {
+		return err
+	}
+	if err := r.ordering(); err != nil {
 		return err
 	}
 	return r.schedule(now)

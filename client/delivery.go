@@ -31,6 +31,9 @@ type Delivery struct {
 	NextAttemptAt  *time.Time      `json:"next_attempt_at"` // nil: no further attempt
 	ExpiresAt      *time.Time      `json:"expires_at,omitempty"`
 	BodyBytes      int64           `json:"body_bytes"`
+	OrderingKey    string          `json:"ordering_key,omitempty"`
+	OnFailure      string          `json:"on_failure,omitempty"`  // block or skip, with an ordering key
+	WaitingFor     string          `json:"waiting_for,omitempty"` // why no attempt is made: order, behind another of its key
 
 	// Only from DeliveryWithPayload; see Payload for the body.
 	Headers      map[string]string `json:"headers,omitempty"`
@@ -157,6 +160,7 @@ type Filter struct {
 	Host           string
 	Label          string
 	IdempotencyKey string
+	OrderingKey    string
 	Since          time.Time // created then or later
 	Until          time.Time // created before
 	Limit          int       // deliveries per page, 1 to 100; 0: the server's default, 25
@@ -167,7 +171,7 @@ type Filter struct {
 func (f Filter) fields() map[string]string {
 	fields := make(map[string]string)
 	for name, value := range map[string]string{
-		"status": f.Status, "target": f.Target, "host": f.Host, "label": f.Label, "idempotency_key": f.IdempotencyKey,
+		"status": f.Status, "target": f.Target, "host": f.Host, "label": f.Label, "idempotency_key": f.IdempotencyKey, "ordering_key": f.OrderingKey,
 		"since": filterTime(f.Since), "until": filterTime(f.Until),
 	} {
 		if value != "" {

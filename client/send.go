@@ -39,6 +39,14 @@ type Send struct {
 	DelayMS   int64     `json:"delay_ms,omitempty"`  // before the first attempt
 	NotBefore time.Time `json:"not_before,omitzero"` // of the first attempt
 	ExpiresAt time.Time `json:"expires_at,omitzero"` // not tried any more from then on
+
+	// Sends with one ordering key are delivered one after another, in the order in
+	// which the server accepts them: Client.SendBatch has one, concurrent calls of
+	// Client.Send have none. OnFailure says what a send that ends dead means for
+	// those after it: "block", the default, holds them until it is replayed and
+	// delivered, or purged; "skip" lets them go on.
+	OrderingKey string `json:"ordering_key,omitempty"`
+	OnFailure   string `json:"on_failure,omitempty"`
 }
 
 // A Policy says how often, when and for how long to try. A zero field is the

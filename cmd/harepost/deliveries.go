@@ -150,6 +150,9 @@ func printDelivery(sh *shell, c connection, api *session, d client.Delivery) err
 	if d.NextAttemptAt != nil {
 		fmt.Fprintf(sh.out, "%s %s", p.dim(", next attempt"), momentText(d.NextAttemptAt, now))
 	}
+	if d.WaitingFor != "" {
+		fmt.Fprintf(sh.out, "%s %s", p.dim(", waits for"), printable(d.WaitingFor))
+	}
 	fmt.Fprintln(sh.out)
 	if len(d.Attempts) > 0 {
 		fmt.Fprintln(sh.out)

@@ -19,6 +19,7 @@ type filterFlags struct {
 	Host           selector `name:"host" placeholder:"HOST" help:"Only this host."`
 	Label          selector `name:"label" placeholder:"LABEL" help:"Only with this label."`
 	IdempotencyKey selector `name:"idempotency-key" placeholder:"KEY" help:"Only with this key."`
+	OrderingKey    selector `name:"ordering-key" placeholder:"KEY" help:"Only with this ordering key."`
 	Since          moment   `name:"since" placeholder:"TIME" help:"Only accepted then or later: 2026-06-10T14:30:00Z, 2026-06-10, or 90m for that long ago."`
 	Until          moment   `name:"until" placeholder:"TIME" help:"Only accepted before: as --since."`
 }
@@ -38,7 +39,7 @@ func (s *selector) UnmarshalText(text []byte) error {
 
 func (f filterFlags) filter(now time.Time) client.Filter {
 	return client.Filter{
-		Status: string(f.Status), Target: string(f.Target), Host: string(f.Host), Label: string(f.Label), IdempotencyKey: string(f.IdempotencyKey),
+		Status: string(f.Status), Target: string(f.Target), Host: string(f.Host), Label: string(f.Label), IdempotencyKey: string(f.IdempotencyKey), OrderingKey: string(f.OrderingKey),
 		Since: f.Since.ago(now), Until: f.Until.ago(now),
 	}
 }

@@ -32,6 +32,9 @@ type sendCmd struct {
 	Metadata       string   `name:"metadata" placeholder:"JSON" help:"A JSON object to keep with the delivery; not sent."`
 	Labels         []string `name:"label" sep:"none" placeholder:"LABEL" help:"A label to find the delivery by; may be repeated."`
 
+	OrderingKey string `name:"ordering-key" placeholder:"KEY" help:"Deliver after those that were accepted before it with the same key."`
+	OnFailure   string `name:"on-failure" enum:",block,skip" default:"" placeholder:"WORD" help:"block or skip: whether those after it with its ordering key wait if it ends dead. Default: block."`
+
 	MaxAttempts  int           `name:"max-attempts" placeholder:"N" help:"1 to 25. Default: the server's, 5."`
 	Backoff      string        `name:"backoff" enum:",exponential,fixed" default:"" placeholder:"WORD" help:"exponential or fixed. Default: exponential."`
 	BaseDelay    time.Duration `name:"base-delay" placeholder:"DURATION" help:"First retry delay. Default: 1s."`
@@ -112,6 +115,7 @@ func (c *sendCmd) build(in io.Reader, now time.Time) (client.Send, error) {
 	}
 	s := client.Send{
 		Target: c.Target, Method: c.Method, Headers: headers, IdempotencyKey: c.IdempotencyKey,
+		OrderingKey: c.OrderingKey, OnFailure: c.OnFailure,
 		Sign: c.Sign, Labels: c.Labels, Delivery: c.policy(),
 		DelayMS: c.Delay.Milliseconds(), NotBefore: c.NotBefore.ahead(now), ExpiresAt: c.ExpiresAt.ahead(now),
 	}

@@ -124,7 +124,7 @@ func samples() map[Kind][]byte {
 		KindControl:       AppendControl(nil, &Control{Kind: job.Cancel, Account: 5, At: 7, Job: 8, After: rec.ID, Last: true}),
 		KindPutJob: AppendPutJob(nil, &job.Job{
 			ID: 8, Account: 5, Kind: job.Replay, Status: job.Running, Matched: -1, RatePerSecond: 5, CreatedAt: when, UpdatedAt: when,
-			Filter: delivery.Filter{Dead: true, Host: "your-app.com", Since: when.Add(time.Nanosecond)},
+			Filter: delivery.Filter{Dead: true, Host: "your-app.com", OrderingKey: "customer-7", Since: when.Add(time.Nanosecond)},
 		}),
 		KindPutDataKey:    AppendPutDataKey(nil, 5, []byte("wrapped")),
 		KindDropBodies:    AppendDropBodies(nil, &DropBodies{First: 1, Last: 1 << 63, Before: 5}),

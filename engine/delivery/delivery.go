@@ -92,6 +92,7 @@ type Filter struct {
 	Host           string
 	Label          string
 	IdempotencyKey string
+	OrderingKey    string
 	Since, Until   time.Time // Since <= CreatedAt < Until
 	Dead           bool      // dead letters only: dead_letter and rejected
 	Pending        bool      // queued and retrying only
@@ -109,6 +110,7 @@ func (f *Filter) Match(d *Delivery) bool {
 		len(f.TargetPrefix) > len(d.Target) || d.Target[:len(f.TargetPrefix)] != f.TargetPrefix,
 		f.Host != "" && d.Host != f.Host,
 		f.IdempotencyKey != "" && d.IdempotencyKey != f.IdempotencyKey,
+		f.OrderingKey != "" && d.OrderingKey != f.OrderingKey,
 		!f.Since.IsZero() && d.CreatedAt.Before(f.Since),
 		!f.Until.IsZero() && !d.CreatedAt.Before(f.Until):
 		return false

@@ -118,11 +118,21 @@ func (j *Job) Remaining() int64 {
 	return max(j.Matched-j.Done-j.Skipped, 0)
 }
 
-const version = 1
+const (
+	version        = 1
+	orderedVersion = 2 // the same, and the last of the filter's strings is an ordering key
+)
 
 // Append appends the bytes of j.
 func (j *Job) Append(dst []byte) []byte {
-	dst = append(dst, version)
+	f := &j.Filter
+	strings := []string{f.TargetPrefix, f.Host, f.Label, f.IdempotencyKey}
+	if f.OrderingKey == "" {
+		dst = append(dst, version)
+	} else {
+		dst = append(dst, orderedVersion)
+		strings = append(strings, f.OrderingKey)
+	}
 	dst = binary.BigEndian.AppendUint64(dst, uint64(j.ID))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(j.Account))
 	dst = append(dst, byte(j.Kind), byte(j.Status))
@@ -133,11 +143,10 @@ func (j *Job) Append(dst []byte) []byte {
 	dst = append(dst, j.After[:]...)
 	dst = binary.AppendVarint(dst, j.CreatedAt.UnixMilli())
 	dst = binary.AppendVarint(dst, j.UpdatedAt.UnixMilli())
-	f := &j.Filter
 	dst = append(dst, byte(f.Status))
 	dst = wire.AppendBool(dst, f.Dead)
 	dst = wire.AppendBool(dst, f.Pending)
-	for _, s := range []string{f.TargetPrefix, f.Host, f.Label, f.IdempotencyKey} {
+	for _, s := range strings {
 		dst = wire.AppendString(dst, s)
 	}
 	return appendTime(appendTime(dst, f.Since), f.Until)
@@ -145,7 +154,8 @@ func (j *Job) Append(dst []byte) []byte {
 
 // Read takes a job off r. Strings alias r's input.
 func (j *Job) Read(r *wire.Reader) {
-	if r.Byte() != version {
+	version := r.Byte()
+	if version < 1 || version > orderedVersion {
 		r.Fail()
 	}
 	j.ID, j.Account = ID(r.Uint64()), account.ID(r.Uint64())
@@ -161,6 +171,9 @@ func (j *Job) Read(r *wire.Reader) {
 	f.Status = delivery.Status(r.Byte())
 	f.Dead, f.Pending = r.Bool(), r.Bool()
 	f.TargetPrefix, f.Host, f.Label, f.IdempotencyKey = r.String(), r.String(), r.String(), r.String()
+	if version == orderedVersion {
+		f.OrderingKey = r.String()
+	}
 	f.Since, f.Until = readTime(r), readTime(r)
 }
 

@@ -4,7 +4,31 @@ import (
 	"bytes"
 	"log/slog"
 	"testing"
+	"time"
+
+	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/wire"
 )
+
+// A job keeps its filter; one without an ordering key is kept as the first release
+// kept it, which could not filter by one.
+func TestFilterIsKept(t *testing.T) {
+	at := time.UnixMilli(1781101330000).UTC()
+	for key, version := range map[string]byte{"": version, "customer-7": orderedVersion} {
+		j := Job{ID: 1, Account: 2, Kind: Purge, Status: Running, CreatedAt: at, UpdatedAt: at,
+			Filter: delivery.Filter{Dead: true, IdempotencyKey: "k", OrderingKey: key, Until: at}}
+		b := j.Append(nil)
+		if b[0] != version {
+			t.Errorf("ordering key %q: version %d, want %d", key, b[0], version)
+		}
+		var got Job
+		r := wire.NewReader(b)
+		got.Read(&r)
+		if r.Err() != nil || len(r.Rest()) > 0 || got != j {
+			t.Errorf("ordering key %q: got %+v, %v", key, got, r.Err())
+		}
+	}
+}
 
 // What the logs call a job is what the API calls it.
 func TestIDsAreLoggedAsTheyAreShown(t *testing.T) {
