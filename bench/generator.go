@@ -39,6 +39,8 @@ type GeneratorOptions struct {
 	Batch   int     `json:"batch,omitempty"` // sends of a batch; 0: POST /v1/send
 	Payload Sizes   `json:"payload"`
 	Repeat  float64 `json:"repeat,omitempty"` // share of requests that repeat the last one, idempotency keys and all
+	// OrderingKeys is how many ordering keys the sends have, in turns. 0: none.
+	OrderingKeys int `json:"ordering_keys,omitempty"`
 	// Delivery is the JSON of every send's "delivery", its policy. Empty: none.
 	Delivery string `json:"delivery,omitempty"`
 
@@ -73,6 +75,8 @@ func (o GeneratorOptions) validate() error {
 		return fmt.Errorf("bench: generator: batches of %d, want 1 to 50,000", o.Batch)
 	case o.Direct && (o.Batch > 0 || o.Repeat > 0):
 		return errors.New("bench: generator: a direct POST has no batches and no idempotency keys")
+	case o.OrderingKeys < 0:
+		return fmt.Errorf("bench: generator: %d ordering keys, want 0 or more", o.OrderingKeys)
 	case !(o.Repeat >= 0 && o.Repeat < 1):
 		return fmt.Errorf("bench: generator: a share of %g repetitions, want 0 to below 1", o.Repeat)
 	}

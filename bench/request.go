@@ -118,5 +118,10 @@ func (w *requestWriter) appendItem(b []byte, m mark) ([]byte, int) {
 		b = appendMark(b, mark{Run: m.Run, Sequence: m.Sequence})
 		b = append(b, '"')
 	}
+	if n := w.options.OrderingKeys; n > 0 {
+		b = append(b, `,"ordering_key":"key_`...)
+		b = strconv.AppendUint(b, uint64(m.Sequence)%uint64(n), 10)
+		b = append(b, '"')
+	}
 	return append(b, w.tail...), size
 }

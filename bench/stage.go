@@ -87,7 +87,7 @@ func (s *stage) close() (err error) {
 func (s *stage) load(ctx context.Context, o GeneratorOptions) (*generation, error) {
 	o.URL, o.Direct = s.system.url, s.system.name == report.Direct
 	if o.Direct {
-		o.Batch, o.Repeat = 0, 0
+		o.Batch, o.Repeat, o.OrderingKeys = 0, 0, 0
 	}
 	o.CA = s.options.CA
 	if len(o.Keys) == 0 {

@@ -15,6 +15,7 @@ type Traffic struct {
 	Rate     Rate    // zero: a closed loop
 	Poisson  bool    // with a Rate
 	Repeat   float64 // share of requests that repeat the last one with its idempotency key
+	Ordered  int     // ordering keys, which the sends have in turns. Default: none
 	Seed     uint64  // default: 1
 }
 
@@ -47,7 +48,7 @@ func (t *Traffic) plan(o *Options, system string, at report.Load, connections in
 		system: system, load: at, accounts: t.Accounts,
 		receiver: ReceiverOptions{Targets: hosts},
 		generator: GeneratorOptions{
-			Connections: connections, Payload: t.Payload, Rate: t.Rate, Poisson: t.Poisson, Repeat: t.Repeat,
+			Connections: connections, Payload: t.Payload, Rate: t.Rate, Poisson: t.Poisson, Repeat: t.Repeat, OrderingKeys: t.Ordered,
 			Warmup: o.Warmup, Duration: o.Duration, Seed: t.Seed,
 		},
 	}
@@ -70,6 +71,9 @@ func (t *Traffic) describe(s *session) {
 	s.set("hosts", t.Hosts)
 	if t.Repeat > 0 {
 		s.set("repeated keys", t.Repeat)
+	}
+	if t.Ordered > 0 {
+		s.set("ordering keys", t.Ordered)
 	}
 	s.set("warm-up", s.options.Warmup)
 	s.set("measured", s.options.Duration)

@@ -84,11 +84,13 @@ func benchKeyring(t testing.TB) *seal.Keyring {
 // log, apply, attempt, record; with as many senders as wait for receipts. The
 // receiver's share is in the time and not in the allocations.
 func BenchmarkDelivery(b *testing.B) {
-	for name, c := range map[string]struct{ sign, keyed, sealed bool }{
+	for name, c := range map[string]struct{ sign, keyed, sealed, ordered bool }{
 		"plain":  {},
 		"signed": {sign: true},
 		"keyed":  {keyed: true}, // each with an idempotency key of its own
 		"sealed": {sealed: true},
+		// Each sender with an ordering key of its own: up to 64 are under way at once.
+		"ordered": {ordered: true},
 	} {
 		b.Run(name, func(b *testing.B) {
 			target, _ := rawReceiver(b)
@@ -100,6 +102,9 @@ func BenchmarkDelivery(b *testing.B) {
 			a := newAccount(b, e)
 			s := sendTo(target, benchBody())
 			s.Sign = c.sign
+			if c.ordered {
+				s.OrderingKey = "customer"
+			}
 			s.Headers = []Header{{Name: "Content-Type", Value: "application/json"}}
 			var keys []string
 			if c.keyed {
@@ -120,8 +125,11 @@ func BenchmarkDelivery(b *testing.B) {
 func sendMany(t testing.TB, e *Engine, a AccountID, s *Send, keys []string, n, senders int) {
 	var sent atomic.Int64
 	var wg sync.WaitGroup
-	for range senders {
+	for sender := range senders {
 		own := *s
+		if s.OrderingKey != "" {
+			own.OrderingKey = fmt.Sprint(s.OrderingKey, "_", sender)
+		}
 		wg.Go(func() {
 			for i := int(sent.Add(1)); i <= n; i = int(sent.Add(1)) {
 				if len(keys) > 0 {
