@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -209,6 +210,7 @@ func (s *State) cancelStored(b *applying, c *command.Control, f *Stored, effect 
 		if err := s.leave(b, k, w.OrderNumber, c.At); err != nil {
 			return err
 		}
+		b.turns = slices.DeleteFunc(b.turns, func(r Requeued) bool { return r == at }) // by this very command
 	}
 	if inLane {
 		effect.Canceled = append(effect.Canceled, at)

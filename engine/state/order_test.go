@@ -196,6 +196,14 @@ func TestCancelOfOneThatWaits(t *testing.T) {
 	}
 }
 
+// One that has its turn and loses it within one command is not said to have it.
+func TestTurnThatIsCancelledAtOnce(t *testing.T) {
+	o := newOrderStory(t)
+	a, b, c := o.send("k", false), o.send("k", false), o.send("k", false)
+	o.want("the first two are cancelled", o.control(job.Cancel, a, b), c)
+	o.want("then", o.queued(), c)
+}
+
 // An attempt is reported of one that waits for its turn, because it was cancelled
 // and replayed during the attempt: it is passed over.
 func TestReportOfOneThatWaits(t *testing.T) {
