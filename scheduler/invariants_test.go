@@ -186,8 +186,18 @@ func turnInvariants(s *Scheduler, ready int) error {
 	if seen != ready {
 		return fmt.Errorf("%d lanes have turns, %d are ready", seen, ready)
 	}
-	for _, a := range s.byAccount {
+	young := map[uint64]int{}
+	for i := s.young.head; i != 0; i = s.items.at(i).next {
+		young[s.lanes.at(s.items.at(i).lane).key.Account]++
+	}
+	for id, a := range s.byAccount {
 		lanes += int(s.accounts.at(a).lanes)
+		if s.Young(id) != young[id] {
+			return fmt.Errorf("account %d counts %d young items of %d", id, s.Young(id), young[id])
+		}
+	}
+	if len(young) != s.YoungAccounts() {
+		return fmt.Errorf("%d accounts with young items, counted %d", len(young), s.YoungAccounts())
 	}
 	if lanes != len(s.byKey) {
 		return fmt.Errorf("accounts count %d lanes of %d", lanes, len(s.byKey))

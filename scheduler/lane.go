@@ -56,7 +56,8 @@ type lane struct {
 type account struct {
 	id        uint64
 	lanes     int32
-	suspended bool // nothing of it is started, see Suspend
+	young     int32 // items of its lanes that are young, see Young
+	suspended bool  // nothing of it is started, see Suspend
 	shares    [bands]share
 }
 

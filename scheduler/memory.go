@@ -20,7 +20,7 @@ func (s *Scheduler) wait(l *lane, i itemRef) {
 		s.stored++
 	} else {
 		n.state = itemYoung
-		l.young++
+		s.countYoung(l, +1)
 		s.items.append(&s.young, i)
 	}
 }
@@ -33,7 +33,7 @@ func (s *Scheduler) unwait(l *lane, i itemRef) {
 		s.items.unlink(&l.stored, i)
 		s.stored--
 	} else {
-		l.young--
+		s.countYoung(l, -1)
 		s.items.unlink(&s.young, i)
 	}
 }
@@ -76,7 +76,7 @@ func (s *Scheduler) settle(n int) {
 			continue
 		}
 		s.items.unlink(&s.young, i)
-		l.young--
+		s.countYoung(l, -1)
 		it.state = itemStored
 		s.items.append(&l.stored, i)
 		s.stored++

@@ -42,6 +42,8 @@ type Scheduler struct {
 	pagesWanted             int
 
 	busy, flights int
+
+	youngAccounts int // that have young items
 }
 
 // New returns an empty scheduler.
