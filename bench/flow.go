@@ -11,7 +11,7 @@ import (
 )
 
 // A flow is the traffic of one generator to one receiver, beside others through
-// the same engine. Flows have receivers of their own, so that their losses and
+// the same engine. The first goes through the engine. Flows have receivers of their own, so that their losses and
 // latencies are told apart.
 type flow struct {
 	at        report.Load // of its rounds
@@ -23,6 +23,7 @@ type flow struct {
 	// has. Default: all of them.
 	targets   func([]string) []string
 	generator GeneratorOptions
+	forwarded bool // it goes through a forwarder, beside the engine
 	// after is called when all loads have ended, before what is on its way is
 	// waited for. Nil: nothing is to be done.
 	after func(*flowing) error
@@ -57,6 +58,12 @@ func (s *session) together(ctx context.Context, number int, flows []flow, during
 				return nil, err
 			}
 			defer func() { err = errors.Join(err, own.receiver.close()) }()
+		}
+		if f.forwarded {
+			if own.system, err = startForwarder(ctx, s.options, f.generator.Connections); err != nil {
+				return nil, err
+			}
+			defer func() { err = errors.Join(err, own.system.stop()) }()
 		}
 		all = append(all, s.prepare(f, own))
 	}
@@ -111,9 +118,11 @@ func (s *session) prepare(f flow, st *stage) *flowing {
 			g.Targets[i] += behaviourPrefix[1:] + f.behaviour + "/"
 		}
 	}
-	g.Keys = st.system.keys[f.account : f.account+max(f.accounts, 1)]
+	if !f.forwarded { // a forwarder knows no accounts
+		g.Keys = st.system.keys[f.account : f.account+max(f.accounts, 1)]
+	}
 	g.Warmup, g.Duration = s.options.Warmup, s.options.Duration
-	return &flowing{flow: f, bout: bout{stage: st, plan: plan{system: report.Engine, load: f.at, generator: g}}}
+	return &flowing{flow: f, bout: bout{stage: st, plan: plan{system: st.system.name, load: f.at, generator: g}}}
 }
 
 // runFlows loads the engine with all flows. It returns when all have ended, and
@@ -153,7 +162,7 @@ func (f *flowing) finish(ctx context.Context, number, flows int) error {
 		return err
 	}
 	f.round = f.result(f.arrivals)
-	f.round.System, f.round.Load, f.round.Number = report.Engine, f.at, number
+	f.round.System, f.round.Load, f.round.Number = f.plan.system, f.at, number
 	if flows > 1 {
 		// The process and the disk are those of all flows.
 		for _, name := range []string{report.CPU, report.WrittenBytes, report.WrittenPerByte} {

@@ -18,7 +18,7 @@ type benchCmd struct {
 	DeadLetters benchDeadLettersCmd `cmd:"" help:"Count, replay, stop and purge a million dead letters, and what fresh sends notice of it."`
 	RetryStorm  benchRetryStormCmd  `cmd:"" help:"A receiver fails first attempts: what that costs it, and healthy traffic beside it."`
 	BlackHoles  benchBlackHolesCmd  `cmd:"" help:"One healthy lane beside hosts that take connections and never answer."`
-	NoisyTenant benchNoisyTenantCmd `cmd:"" help:"One account sends all it can, another a little: what the quiet one notices."`
+	NoisyTenant benchNoisyTenantCmd `cmd:"" help:"One account sends a hundred times what others do, or all it can: what those notice."`
 	ManyHosts   benchManyHostsCmd   `cmd:"" help:"A hundred thousand destinations."`
 	Outage      benchOutageCmd      `cmd:"" help:"A receiver goes away and comes back while the load goes on."`
 	Backlog     benchBacklogCmd     `cmd:"" help:"Millions pending to dead and slow hosts: memory, a restart, and the drain."`

@@ -38,16 +38,20 @@ func (c *benchBlackHolesCmd) Run(sh *shell) error {
 }
 
 type benchNoisyTenantCmd struct {
-	benchFlags  `embed:""`
-	Quiet       float64 `name:"quiet-rate" placeholder:"N" help:"Sends a second of the quiet account. Default: 500; with --quick 200."`
-	Connections int     `name:"quiet-connections" default:"16" help:"Its connections."`
-	Flood       int     `name:"flood-connections" placeholder:"N" help:"Connections of the noisy account, a closed loop. Default: 256; with --quick 64."`
+	benchFlags       `embed:""`
+	Accounts         int     `name:"quiet-accounts" default:"10" help:"Quiet accounts."`
+	Quiet            float64 `name:"quiet-rate" placeholder:"N" help:"Sends a second of each of them. Default: 50; with --quick 20."`
+	Connections      int     `name:"quiet-connections" default:"16" help:"Connections of all of them."`
+	Times            float64 `name:"times" default:"100" help:"How many times as much as one of them the noisy account sends."`
+	NoisyConnections int     `name:"noisy-connections" default:"64" help:"Its connections."`
+	Flood            int     `name:"flood-connections" placeholder:"N" help:"Connections of the noisy account when it sends all it can, a closed loop. Default: 256; with --quick 64."`
 }
 
 // Run measures and prints the report.
 func (c *benchNoisyTenantCmd) Run(sh *shell) error {
 	return bench.Run(sh.ctx, &bench.NoisyTenant{
-		Options: c.options(sh), Quiet: c.Quiet, QuietConnections: c.Connections, Flood: c.Flood,
+		Options: c.options(sh), Accounts: c.Accounts, Quiet: c.Quiet, QuietConnections: c.Connections,
+		Times: c.Times, NoisyConnections: c.NoisyConnections, Flood: c.Flood,
 	}, sh.out)
 }
 

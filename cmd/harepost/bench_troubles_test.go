@@ -78,9 +78,20 @@ func TestBenchBlackHoles(t *testing.T) {
 }
 
 func TestBenchNoisyTenant(t *testing.T) {
-	r, numbers := playScenario(t, "noisy-tenant", "--warmup=100ms", "--duration=500ms", "--quiet-rate=50", "--flood-connections=4")
-	allArrived(t, wantRounds(t, r, 3)...)
-	wantFinding(t, numbers, "quiet answer p99, beside the flood against alone", 0, 1e6)
+	r, numbers := playScenario(t, "noisy-tenant", "--warmup=100ms", "--duration=500ms",
+		"--quiet-accounts=4", "--quiet-rate=10", "--times=20", "--flood-connections=4")
+	rounds := wantRounds(t, r, 7)
+	allArrived(t, rounds...)
+	if rounds[2].System != report.Forwarder || rounds[4].System != report.Engine {
+		t.Errorf("the noise went through the %s, then through the %s", rounds[2].System, rounds[4].System)
+	}
+	if quiet, noisy := rounds[3].Values[report.Accepted], rounds[4].Values[report.Accepted]; noisy != 5*quiet {
+		t.Errorf("%g quiet sends, %g noisy ones", quiet, noisy)
+	}
+	for _, beside := range []string{"noise elsewhere", "the noisy account", "a flood"} {
+		wantFinding(t, numbers, "quiet answer p99, beside "+beside+" against alone", 0, 1e6)
+		wantFinding(t, numbers, "quiet arrival p99, beside "+beside+" against alone", 0, 1e6)
+	}
 }
 
 // Over https, so that the engine has to be told whom to trust.
