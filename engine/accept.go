@@ -44,7 +44,7 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 		return Receipt{}, err
 	}
 	// Not before: a look-up may take seconds.
-	t, err := e.gate.enter(ctx)
+	t, err := e.gate.enter(ctx, a, unitsOf(1, len(s.Body)))
 	if err != nil {
 		e.metrics.notNow(err)
 		return Receipt{}, err

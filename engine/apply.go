@@ -18,7 +18,10 @@ type ticket struct {
 	// changed is how many deliveries a control command changed; set before done.
 	changed int
 
-	waited bool // at the gate, by who has it now
+	// Of the gate, for who has it now.
+	share  *share
+	units  int
+	waited bool
 }
 
 func newTicket() *ticket { return &ticket{done: make(chan struct{}, 1)} }

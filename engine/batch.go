@@ -19,7 +19,7 @@ type SendResult struct {
 const checksAtOnce = lookupsPerAccount
 
 // SendBatch makes deliveries of all sends that are not nil, with one append to
-// the log and one wait, and returns when every accepted one is durable.
+// the log and one wait for some hundreds of them, and returns when every accepted one is durable.
 // results[i] is of sends[i]. A send that is refused does not touch the others;
 // the engine keeps nothing of them. A send that repeats another of the batch,
 // by its idempotency key, is a duplicate of it.
@@ -45,6 +45,7 @@ type batch struct {
 	results []SendResult
 	now     time.Time
 
+	// Of the part that is being accepted:
 	proposals []proposal
 	at        []int     // whose result each proposal gives
 	flights   []*flight // of each proposal, nil: it has no idempotency key
@@ -65,16 +66,47 @@ func (b *batch) refuse(err error) {
 	b.left(func(i int, _ *Send) { b.results[i].Err = err })
 }
 
-// accept accepts what is left, as one of the sends that are accepted at once.
+// mostPartUnits bounds the sends of a batch that are accepted at once: 512 small
+// ones. A frame with all of a large batch would hold up every send behind it.
+const mostPartUnits = 32
+
+// accept accepts what is left, part by part.
 func (b *batch) accept(ctx context.Context) {
-	t, err := b.engine.gate.enter(ctx)
-	if err != nil {
-		b.refuse(err)
-		return
+	var rest []int
+	b.left(func(i int, _ *Send) { rest = append(rest, i) })
+	for len(rest) > 0 {
+		n, units := b.part(rest)
+		t, err := b.engine.gate.enter(ctx, b.account, units)
+		if err != nil {
+			for _, i := range rest {
+				b.results[i].Err = err
+			}
+			return
+		}
+		b.acceptPart(ctx, rest[:n], t)
+		rest = rest[n:]
 	}
+}
+
+// part is how many of some sends are accepted at once, one at least.
+func (b *batch) part(sends []int) (n, units int) {
+	bytes := 0
+	for _, i := range sends {
+		more := unitsOf(n+1, bytes+len(b.sends[i].Body))
+		if n > 0 && more > mostPartUnits {
+			break
+		}
+		n, units, bytes = n+1, more, bytes+len(b.sends[i].Body)
+	}
+	return n, units
+}
+
+// acceptPart accepts some sends, as one of those that are accepted at once.
+func (b *batch) acceptPart(ctx context.Context, sends []int, t *ticket) {
 	defer b.engine.gate.leave(t)
 	b.now = b.engine.opts.Now() // look-ups in DNS, and others' sends, may lie between
-	b.prepare()
+	b.proposals, b.at, b.flights, b.keys, b.followers = b.proposals[:0], b.at[:0], b.flights[:0], b.keys[:0], b.followers[:0]
+	b.prepare(sends)
 	b.commit()
 	b.follow(ctx, t)
 }
@@ -134,17 +166,18 @@ func (b *batch) checkTargets(ctx context.Context) {
 // prepare makes the commands. Of sends with a key it takes those that no other
 // send is on its way with, without waiting for any: two batches that wait for
 // each other's keys would wait for ever.
-func (b *batch) prepare() {
-	b.left(func(i int, s *Send) {
+func (b *batch) prepare(sends []int) {
+	for _, i := range sends {
+		s := b.sends[i]
 		if s.IdempotencyKey == "" {
 			b.propose(i, s, nil, nil, flightKey{})
-			return
+			continue
 		}
 		key := flightKey{b.account, idempotencyHash(s)}
 		f, leader := b.engine.flights.join(key)
 		if !leader {
 			b.followers = append(b.followers, i)
-			return
+			continue
 		}
 		hash := key.hash
 		r, found, err := b.engine.acceptedBefore(b.account, b.now, &hash)
@@ -152,10 +185,10 @@ func (b *batch) prepare() {
 			f.receipt, f.err = r, err
 			b.engine.flights.land(key, f)
 			b.results[i] = SendResult{r, err}
-			return
+			continue
 		}
 		b.propose(i, s, &hash, f, key)
-	})
+	}
 }
 
 func (b *batch) propose(i int, s *Send, hash *[16]byte, f *flight, key flightKey) {

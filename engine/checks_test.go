@@ -85,7 +85,7 @@ func TestLookupsOfOneAccountAreBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var batches sync.WaitGroup
-	const n, hosts = 20, 100
+	const n, hosts = 8, 100 // what the gate takes of one account at once
 	for b := range n {
 		batches.Go(func() {
 			sends, results := make([]*Send, hosts), make([]SendResult, hosts)

@@ -166,11 +166,19 @@ func (d *dispatcher) controlled(effect *state.Effect, now scheduler.Time) int {
 	return len(effect.Requeued)
 }
 
-// waiting is how many deliveries in memory have not been attempted yet.
-func (d *dispatcher) waiting() int {
+// waiting is how many deliveries in memory have not been attempted yet, and how
+// many accounts have such.
+func (d *dispatcher) waiting() (deliveries, accounts int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.sched.Stats().YoungItems
+	return d.sched.Stats().YoungItems, d.sched.YoungAccounts()
+}
+
+// waitingOf is how many an account has.
+func (d *dispatcher) waitingOf(a AccountID) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sched.Young(uint64(a))
 }
 
 // busy reports whether an attempt of a delivery is under way or not recorded.

@@ -96,6 +96,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.gate.init(e.opts.SendsAtOnce)
 	e.gate.throttle.engine = e
 	e.dispatcher = newDispatcher(e)
+	e.gate.throttle.young = e.dispatcher.waitingOf
 	e.clerk.init()
 	e.compactor.init()
 	e.space.init()

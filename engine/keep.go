@@ -24,6 +24,7 @@ func (e *Engine) keep() {
 		case <-watch.C:
 			e.watchSpace()
 			e.watchQuota()
+			e.gate.tidy()
 		case <-keep.C:
 			e.retainIfBelieved(&guard)
 			e.releaseOrders()

@@ -91,7 +91,7 @@ func newEngineMetrics(e *Engine) *engineMetrics {
 		m.dropped[r].bytes = set.NewCounter(fmt.Sprintf(`harepost_retention_dropped_bytes_total{reason=%q}`, word))
 	}
 	gauge := func(name string, value func() float64) { set.NewGauge(name, value) }
-	gauge("harepost_sends_waiting", func() float64 { return float64(e.gate.waiting.Load()) })
+	gauge("harepost_sends_waiting", func() float64 { return float64(e.gate.queued()) })
 	gauge("harepost_attempts_in_flight", func() float64 { return float64(m.inFlight.Load()) })
 	gauge("harepost_jobs_running", func() float64 { return float64(e.state.CountRunningJobs()) })
 	gauge("harepost_deliveries_pending", func() float64 { return float64(e.state.Pending()) })

@@ -34,7 +34,7 @@ type Options struct {
 	// hold a lane back until a single attempt succeeds. Default 10; negative: none.
 	BreakerFailures int
 
-	// SendsAtOnce bounds the sends and batches that are being accepted at once;
+	// SendsAtOnce bounds the sends that are being accepted at once, see gate;
 	// further ones wait a second at most, four for each of these, and then get
 	// ErrOverloaded. Default 64 for each processor, at least 256.
 	SendsAtOnce int

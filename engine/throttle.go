@@ -13,9 +13,10 @@ import (
 // attempts, and leave a growing heap of what is accepted and not delivered,
 // which then costs more: it does not fit into memory and goes by the disk.
 //
-// Sends wait, as they do at the gate, while many deliveries in memory have not
-// been attempted, and goroutines that are ready to run wait for a processor. It is
-// an experiment, and its result is looked at. When the processors become free
+// Sends of the accounts whose deliveries wait, those with more than an equal part
+// of throttleLow, wait as they do at the gate, while many deliveries in memory have
+// not been attempted, and goroutines that are ready to run wait for a processor. It
+// is an experiment, and its result is looked at. When the processors become free
 // while sends are held back, or the deliveries do not become fewer, then it was
 // not accepting that kept them from being made, but a slow or dead target, or
 // another program: sends go on, and the next experiment is put off, for longer
@@ -25,8 +26,9 @@ import (
 // The look, every throttleTick, is only while there are that many deliveries.
 type throttle struct {
 	engine *Engine
-	ticks  atomic.Bool                   // look is under way, or will be
-	held   atomic.Pointer[chan struct{}] // closed when sends may go on; nil: they may
+	young  func(AccountID) int // deliveries of an account that wait in memory for their first attempt
+	ticks  atomic.Bool         // look is under way, or will be
+	limit  atomic.Int64        // accounts with more young deliveries are held back; 0: none is
 
 	// look's own.
 	view     throttling
@@ -100,19 +102,24 @@ func (t *throttle) watch(waiting int) {
 	}
 }
 
+// holds reports whether sends of an account are held back.
+func (t *throttle) holds(a AccountID) bool {
+	limit := int(t.limit.Load())
+	return limit > 0 && t.young(a) > limit
+}
+
 // look decides, and comes again while there is reason to. It ends with the
 // engine: nothing waits then.
 func (t *throttle) look() {
-	waiting := t.engine.dispatcher.waiting()
+	waiting, accounts := t.engine.dispatcher.waiting()
 	hold := t.view.hold(time.Now(), waiting, t.processorWait())
 	stopped := t.engine.ended() != nil
+	limit := 0
 	if hold && !stopped {
-		if t.held.Load() == nil {
-			gone := make(chan struct{})
-			t.held.Store(&gone)
-		}
-	} else if gone := t.held.Swap(nil); gone != nil {
-		close(*gone)
+		limit = max(throttleLow/max(accounts, 1), 1)
+	}
+	if t.limit.Swap(int64(limit)) > 0 || limit > 0 {
+		t.engine.gate.holdBack(limit)
 	}
 	if waiting <= throttleLow || stopped {
 		t.ticks.Store(false)

@@ -71,38 +71,48 @@ func TestThrottle(t *testing.T) {
 
 var epochOfThrottle = time.Unix(1_790_000_000, 0)
 
-// Sends that are held back wait, go on when they may, and are refused after a
-// second.
+// Sends of an account that is held back wait, go on when they may, and are refused
+// after a second; those of another one enter meanwhile.
 func TestGateHoldsSendsBack(t *testing.T) {
+	const busy, quiet = 1, 2
 	synctest.Test(t, func(t *testing.T) {
 		var g gate
 		g.init(4)
-		hold := func() chan struct{} {
-			gone := make(chan struct{})
-			g.throttle.held.Store(&gone)
-			return gone
+		g.throttle.young = func(a AccountID) int { return map[AccountID]int{busy: 100, quiet: 10}[a] }
+		hold := func(limit int) {
+			g.throttle.limit.Store(int64(limit))
+			g.holdBack(limit)
 		}
-		gone := hold()
+		enter := func(a AccountID) error {
+			ticket, err := g.enter(context.Background(), a, 1)
+			if err == nil {
+				g.leave(ticket)
+			}
+			return err
+		}
+		hold(50)
 		entered := make(chan error, 1)
-		go func() {
-			_, err := g.enter(context.Background())
-			entered <- err
-		}()
+		go func() { entered <- enter(busy) }()
 		synctest.Wait()
 		select {
 		case err := <-entered:
 			t.Fatalf("a send goes on while sends are held back: %v", err)
 		default:
 		}
-		g.throttle.held.Store(nil)
-		close(gone)
+		if err := enter(quiet); err != nil {
+			t.Errorf("a send of an account of which few deliveries wait: %v", err)
+		}
+		hold(0)
 		if err := <-entered; err != nil {
 			t.Errorf("a send that waited: %v", err)
 		}
-		hold()
-		began := time.Now()
-		if _, err := g.enter(context.Background()); !errors.Is(err, ErrOverloaded) || time.Since(began) != gateWait {
-			t.Errorf("held back for long: %v after %s", err, time.Since(began))
+		hold(5)
+		for _, a := range []AccountID{busy, quiet} {
+			began := time.Now()
+			if err := enter(a); !errors.Is(err, ErrOverloaded) || time.Since(began) != gateWait {
+				t.Errorf("held back for long: %v after %s", err, time.Since(began))
+			}
 		}
+		checkGate(t, &g)
 	})
 }
