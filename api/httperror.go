@@ -95,7 +95,7 @@ func (s *Server) sender(h *fasthttp.RequestHeader) (id engine.AccountID, p *prob
 			p = errUnauthorized
 		}
 	}()
-	id, err := s.engine.Authenticate(bearer(h))
+	id, err := s.authenticate(bearer(h))
 	if err != nil {
 		return 0, errUnauthorized
 	}

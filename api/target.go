@@ -230,3 +230,10 @@ func isURIByte(c byte) bool {
 	}
 	return c < 0x80
 }
+
+// OperatorTarget parses the URL of a target that the server's operator names, and
+// not a customer: any host name will do, and loopback. What may be connected to is
+// the transport's to say. The error is a reason in words.
+func OperatorTarget(raw string, allowHTTP bool) (engine.Target, error) {
+	return parseTarget(raw, &targetRules{allowHTTP: allowHTTP, loopback: true, urlChars: Options{}.withDefaults().URLChars})
+}

@@ -42,17 +42,7 @@ func (e *Engine) CreateAccount(ctx context.Context, name string) (NewAccount, er
 	e.admin.Lock()
 	defer e.admin.Unlock()
 	made := NewAccount{Account: a, APIKey: text, SigningSecret: a.Secrets[0].Text}
-	if e.vault.keys != nil {
-		if err := e.addDataKey(ctx, a.ID); err != nil {
-			return NewAccount{}, err
-		}
-		kept, err := e.sealSecret(a.ID, a.Secrets[0])
-		if err != nil {
-			return NewAccount{}, err
-		}
-		a.Secrets = []Secret{kept}
-	}
-	if err := e.propose(ctx, command.AppendCreateAccount(nil, &a, &k)); err != nil {
+	if err := e.addAccount(ctx, a, k); err != nil {
 		return NewAccount{}, err
 	}
 	return made, nil

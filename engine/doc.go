@@ -28,6 +28,7 @@
 //	timekeeper         sleeps until the scheduler's next moment; one
 //	keeper             every second: is there room on the disk; every minute:
 //	                   retention, idle workers; one
+//	watch of events    every second: what the operator is to be told, see events
 //
 // All of them end before Close returns. Timers look at whether sends are to be
 // held back, while thousands of deliveries wait, see throttle.

@@ -61,6 +61,7 @@ type Engine struct {
 	quota    quota
 
 	compactor compactor
+	events    events
 
 	failOnce  sync.Once
 	failed    chan struct{} // closed when the engine cannot go on
@@ -99,6 +100,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.gate.throttle.young = e.dispatcher.waitingOf
 	e.clerk.init()
 	e.compactor.init()
+	e.events.engine = e
 	e.space.init()
 	e.lookups.init()
 	e.metrics = newEngineMetrics(e)
@@ -120,9 +122,14 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.keeper.Go(e.keep)
 	e.keeper.Go(e.work)
 	e.keeper.Go(e.compact)
-	if err := e.keyAccounts(context.Background()); err != nil {
+	err = e.keyAccounts(context.Background())
+	if err == nil {
+		err = e.openOperator(context.Background())
+	}
+	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
+	e.keeper.Go(e.watchEvents)
 	e.sweepSoon()
 	return e, nil
 }

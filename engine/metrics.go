@@ -24,6 +24,7 @@ type engineMetrics struct {
 	control    [JobPurge + 1]struct{ changed, skipped *metrics.Counter }
 	dropped    [droppedBodies + 1]struct{ passes, bytes *metrics.Counter }
 	inFlight   atomic.Int64
+	dead       atomic.Int64 // deliveries that became dead letters or were rejected, but the operator's
 
 	attemptSeconds *metrics.PrometheusHistogram
 	syncSeconds    *metrics.PrometheusHistogram
@@ -139,6 +140,9 @@ func (m *engineMetrics) countAttempt(a *attempted) {
 	m.attempts[a.outcome].Inc()
 	if a.status.Final() {
 		m.finished[a.status].Inc()
+		if dead := a.status == StatusDeadLetter || a.status == StatusRejected; dead && a.lane.Account != OperatorAccount {
+			m.dead.Add(1)
+		}
 	}
 }
 

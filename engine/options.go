@@ -44,6 +44,9 @@ type Options struct {
 	// RatePerMinute comes before it.
 	RatePerMinute int
 
+	// Events are what the operator is told of.
+	Events EventOptions
+
 	// Keyring encrypts what deliveries carry, see package seal. Default nil:
 	// nothing is encrypted. Data that is encrypted does not open without it.
 	Keyring *seal.Keyring
@@ -122,6 +125,7 @@ func (o *Options) withDefaults() {
 	setDefault(&o.JobsPerAccount, 16)
 	setDefault(&o.DrainTimeout, 30*time.Second)
 	setDefault(&o.LogQueueBytes, 64<<20)
+	o.Events.withDefaults()
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}

@@ -138,6 +138,7 @@ func (p *program) engineOptions() engine.Options {
 		RetainPayload:     p.cfg.RetentionPayload,
 		MaxDataBytes:      p.cfg.MaxDataBytes,
 		DrainTimeout:      p.cfg.DrainTimeout - p.requestDrain(),
+		Events:            p.cfg.events,
 		Failed:            p.fail,
 		Logger:            p.log,
 	}

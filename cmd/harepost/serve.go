@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/harepost/harepost/engine"
 	"github.com/harepost/harepost/engine/seal"
 )
 
@@ -41,6 +42,7 @@ type serveCmd struct {
 	limitFlags  `embed:"" group:"Limits"`
 	policyFlags `embed:"" group:"Deliveries"`
 	logFlags    `embed:"" group:"Running"`
+	eventFlags  `embed:"" group:"Operator events"`
 }
 
 type limitFlags struct {
@@ -101,6 +103,7 @@ type config struct {
 	certificate *certificate   // nil: plain HTTP
 	keyring     *seal.Keyring  // nil: nothing is encrypted on disk
 	logger      *slog.Logger
+	events      engine.EventOptions
 }
 
 // config checks the flags on their own and against each other. Nothing is
@@ -112,6 +115,7 @@ func (c *serveCmd) config(logs io.Writer) (config, error) {
 		c.checkNumbers,
 		c.checkResolver,
 		func() (err error) { cfg.egressAllow, err = parsePrefixes(c.EgressAllow); return err },
+		func() (err error) { cfg.events, err = c.eventOptions(); return err },
 		func() (err error) { cfg.rootCAs, err = readCAs("--egress-ca", c.EgressCA); return err },
 	}
 	for _, check := range checks {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -22,6 +23,14 @@ func NewSecret(random io.Reader, now time.Time) (Secret, error) {
 		return Secret{}, fmt.Errorf("account: draw a secret: %w", err)
 	}
 	return Secret{Text: secretPrefix + base64.StdEncoding.EncodeToString(secret[:]), CreatedAt: now}, nil
+}
+
+// IsSecret reports whether a text that somebody chose has the form of a secret:
+// what receivers verify with takes 24 to 64 bytes.
+func IsSecret(text string) bool {
+	encoded, ok := strings.CutPrefix(text, secretPrefix)
+	secret, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	return ok && err == nil && len(secret) >= 24 && len(secret) <= 64
 }
 
 // LiveSecrets appends the texts of the secrets that sign at the moment now,
