@@ -35,7 +35,7 @@ type program struct {
 	failed    chan error // the engine's first and last failure; room for one
 	closeOnce sync.Once
 	closeErr  error
-	ballast   []byte // only held
+	collector *collector // nil: none
 }
 
 // openProgram binds the listeners, then locks and recovers the data directory.
@@ -59,7 +59,7 @@ func openProgram(cfg config) (_ *program, err error) {
 	if p.lock, err = lockDataDir(cfg.DataDir); err != nil {
 		return nil, explainOpen(cfg.DataDir, err)
 	}
-	p.ballast = newBallast()
+	p.collector = startCollector()
 	if p.transport, err = transport.New(p.transportOptions()); err != nil {
 		return nil, err
 	}
@@ -264,6 +264,7 @@ const closeGrace = 2 * time.Second
 // of the log, and makes the attempts again.
 func (p *program) close() error {
 	p.closeOnce.Do(func() {
+		p.collector.stop()
 		p.listeners.close() // already closed by the API, if it ran
 		p.profiler.close()
 		if p.engine == nil {
