@@ -19,7 +19,8 @@ type dispatcher struct {
 	sched    *scheduler.Scheduler
 	idle     []*worker // waiting for work; the last to have worked is the last here
 	workers  int
-	pages    int // being read
+	pages    int  // being read
+	behind   bool // nothing was started for mostUnrecorded
 	armed    scheduler.Time
 	stopping bool
 
@@ -32,6 +33,11 @@ type dispatcher struct {
 // pagesAtOnce bounds the workers that read the disk rather than deliver; there
 // are so many more than attempts may be under way.
 const pagesAtOnce = 4
+
+// mostUnrecorded bounds the attempts that have ended and are not on record yet:
+// a crash would repeat them. Workers that only make more take the processors from
+// the applier, and what it is behind by would grow until the log's queue is full.
+const mostUnrecorded = 4096
 
 // A worker is a goroutine that makes attempts.
 type worker struct {
@@ -149,7 +155,28 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 		}
 	}
 	d.sched.StoredBelow(low)
+	if d.behind && d.unrecorded() < mostUnrecorded {
+		d.behind = false
+		retries = max(retries, len(c.cookies))
+	}
 	d.kick(retries)
+}
+
+// unrecorded is how many attempts have ended and are not on record. The lock is
+// held, as it is for next.
+func (d *dispatcher) unrecorded() int {
+	st := d.sched.Stats()
+	return st.Busy - st.InFlight
+}
+
+// next is the attempt to start now; false if there is none, or if so many are to be
+// recorded first.
+func (d *dispatcher) next(now time.Time) (scheduler.Dispatch, bool) {
+	if d.unrecorded() >= mostUnrecorded {
+		d.behind = true
+		return scheduler.Dispatch{}, false
+	}
+	return d.sched.Next(schedulerTime(now))
 }
 
 // controlled tells the scheduler what a command has done to deliveries, and returns
@@ -195,7 +222,7 @@ func (d *dispatcher) kick(n int) {
 		return
 	}
 	st := d.sched.Stats()
-	if st.ReadyLanes == 0 {
+	if st.ReadyLanes == 0 || d.behind {
 		n = 0
 	}
 	if st.PagesWanted > 0 {
@@ -236,7 +263,7 @@ func (d *dispatcher) work(w *worker) {
 			}
 		}
 		now := d.engine.opts.Now()
-		if next, ok := d.sched.Next(schedulerTime(now)); ok {
+		if next, ok := d.next(now); ok {
 			d.attempts(w, next, now)
 			continue
 		}
@@ -272,7 +299,7 @@ func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch, now time.Time)
 			d.sched.Recorded(next.Lane, next.Item.ID) // there is nothing to record
 		}
 		if more = !d.stopping && d.sched.Stats().PagesWanted == 0; more {
-			next, more = d.sched.Next(schedulerTime(now))
+			next, more = d.next(now)
 		}
 	}
 	if done != nil {
