@@ -152,10 +152,10 @@ func (o *Options) fitSizes(dir string) (reserve int64) {
 	part := min(max(room/32, 1<<20), 64<<20)
 	setDefault(&o.LogSegmentBytes, part)
 	setDefault(&o.LogBytes, min(room/4, 512<<20))
-	setDefault(&o.State.MemTableBytes, part)
+	setDefault(&o.State.MemTableBytes, min(part, 32<<20))
 	// Or young deliveries would hold more of the log than there may be.
 	setDefault(&o.State.YoungLogBytes, min(o.LogBytes/2, 128<<20))
-	setDefault(&o.State.YoungBytes, min(o.LogBytes/4, 64<<20))
+	setDefault(&o.State.YoungBytes, min(o.LogBytes/4, 32<<20))
 	return reserve
 }
 

@@ -132,7 +132,7 @@ func TestSizesFollowASmallDisk(t *testing.T) {
 	sizes := func(total uint64, limit, segment, logBytes, reserve int64) {
 		t.Helper()
 		o := Options{FS: &disk{FS: vfs.NewMem(), total: total}, MaxDataBytes: limit}
-		if got := o.fitSizes("data"); got != reserve || o.LogSegmentBytes != segment || o.LogBytes != logBytes || o.State.MemTableBytes != segment ||
+		if got := o.fitSizes("data"); got != reserve || o.LogSegmentBytes != segment || o.LogBytes != logBytes || o.State.MemTableBytes != min(segment, 32<<20) ||
 			o.State.YoungLogBytes > logBytes/2 {
 			t.Errorf("disk of %d, limit %d: reserve %d, segments %d, log %d, %+v", total, limit, got, o.LogSegmentBytes, o.LogBytes, o.State)
 		}

@@ -16,11 +16,13 @@ const FormatVersion = pebble.FormatValueSeparation
 type Options struct {
 	FS            vfs.FS // default: the machine's, with Pebble's disk-health checks
 	ReadOnly      bool   // nothing is written; Apply must not be called
-	CacheBytes    int64  // block cache; default 128 MiB
-	MemTableBytes int64  // of one memtable, of which there may be four; default 64 MiB
+	CacheBytes    int64  // block cache; default 64 MiB
+	MemTableBytes int64  // of one memtable, of which there may be four; default 32 MiB
 
-	// Bounds of what is young, see the package comment. Defaults: 262,144
-	// deliveries, 64 MiB of records and bodies, 128 MiB of log.
+	// Bounds of what is young, see the package comment. Defaults: 65,536
+	// deliveries, 32 MiB of records and bodies, 128 MiB of log. What is above them
+	// waits for longer than a second, and is not worth its place: with the
+	// scheduler's part each costs some 700 bytes where the payload has 300.
 	YoungDeliveries int
 	YoungBytes      int64
 	YoungLogBytes   int64
@@ -48,16 +50,16 @@ const BodiesApart = -1
 
 func (o *Options) withDefaults() {
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 128 << 20
+		o.CacheBytes = 64 << 20
 	}
 	if o.MemTableBytes == 0 {
-		o.MemTableBytes = 64 << 20
+		o.MemTableBytes = 32 << 20
 	}
 	if o.YoungDeliveries == 0 {
-		o.YoungDeliveries = 1 << 18
+		o.YoungDeliveries = 1 << 16
 	}
 	if o.YoungBytes == 0 {
-		o.YoungBytes = 64 << 20
+		o.YoungBytes = 32 << 20
 	}
 	if o.YoungLogBytes == 0 {
 		o.YoungLogBytes = 128 << 20
