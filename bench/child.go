@@ -28,6 +28,8 @@ type request struct {
 
 	Port      int    `json:"port,omitempty"`      // of a switch, see Receiver.Switch
 	Behaviour string `json:"behaviour,omitempty"` // likewise
+	Reader    int    `json:"reader,omitempty"`    // see Receiver.Recent
+	Text      string `json:"text,omitempty"`      // of a proof, see Receiver.Prove
 }
 
 const (

@@ -23,7 +23,8 @@ type flow struct {
 	// has. Default: all of them.
 	targets   func([]string) []string
 	generator GeneratorOptions
-	forwarded bool // it goes through a forwarder, beside the engine
+	forwarded bool          // it goes through a forwarder, beside the engine
+	duration  time.Duration // of its load, after the warm-up. Default: the scenario's
 	// after is called when all loads have ended, before what is on its way is
 	// waited for. Nil: nothing is to be done.
 	after func(*flowing) error
@@ -93,7 +94,8 @@ func (s *session) together(ctx context.Context, number int, flows []flow, during
 // beside is the same stage with a receiver of its own, which the caller closes.
 func (s *stage) beside(ctx context.Context, o ReceiverOptions) (*stage, error) {
 	own := *s
-	o.Run = s.run
+	setDefault(&o.Run, s.run)
+	own.run = o.Run
 	var err error
 	if own.receiver, err = startPart(ctx, s.options.Child, roleReceiver, o); err != nil {
 		return nil, err
@@ -122,6 +124,9 @@ func (s *session) prepare(f flow, st *stage) *flowing {
 		g.Keys = st.system.keys[f.account : f.account+max(f.accounts, 1)]
 	}
 	g.Warmup, g.Duration = s.options.Warmup, s.options.Duration
+	if f.duration > 0 {
+		g.Duration = f.duration
+	}
 	return &flowing{flow: f, bout: bout{stage: st, plan: plan{system: st.system.name, load: f.at, generator: g}}}
 }
 
@@ -241,6 +246,43 @@ func (l timeline) peak(from, to moment, window int) float64 {
 		most = max(most, sum)
 	}
 	return float64(most) / (time.Duration(window) * timelineStep).Seconds()
+}
+
+// above is how many attempts since a moment were beyond a rate, second by second.
+func (l timeline) above(from moment, rate float64) (above float64) {
+	for _, n := range l.seconds(from, second) {
+		above += max(n-rate, 0)
+	}
+	return above
+}
+
+// longestAbove is the longest time since a moment in which every second, begun at
+// any step, had more attempts than a rate.
+func (l timeline) longestAbove(from moment, rate float64) (longest time.Duration) {
+	run := 0
+	for _, n := range l.seconds(from, 1) {
+		if n <= rate {
+			run = 0
+			continue
+		}
+		run++
+		longest = max(longest, time.Duration(run-1)*timelineStep+time.Second)
+	}
+	return longest
+}
+
+// seconds are the attempts of each second that began after a moment, so many steps
+// apart.
+func (l timeline) seconds(from moment, apart int) (counts []float64) {
+	first := max(int((from-l.Began)/moment(timelineStep))+1, 0)
+	for i := first; i+second <= len(l.Attempts); i += apart {
+		sum := 0.0
+		for _, n := range l.Attempts[i : i+second] {
+			sum += float64(n)
+		}
+		counts = append(counts, sum)
+	}
+	return counts
 }
 
 // timeline is that of all groups of a receiver.

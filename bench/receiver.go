@@ -29,6 +29,8 @@ type ReceiverOptions struct {
 	// Hosts is the number of addresses at which each port can be reached, from
 	// 127.1.0.0 up: each again a destination of its own. Default 1, 127.0.0.1.
 	Hosts int
+	// Names gives each host a name, which the receiver's own name server tells.
+	Names bool
 	// Listen is the address, or address:port, to listen on where there is one
 	// host. Default 127.0.0.1, a free port.
 	Listen string
@@ -78,14 +80,15 @@ func (o ReceiverOptions) listen() (netip.AddrPort, error) {
 // without one. It counts the marks in the payloads: how many sends arrived, how
 // many of them again, in what order, and when.
 //
-// It owns a goroutine for each door, one for each connection that is open, and
-// that of the parking.
+// It owns a goroutine for each door, one for each connection that is open, that of
+// the parking, and those of the name server.
 type Receiver struct {
 	options   ReceiverOptions
 	http      fasthttp.Server
 	doors     []*door
 	parking   *parking
-	authority *authority // nil without TLSTargets
+	authority *authority  // nil without TLSTargets
+	names     *nameServer // nil without Names
 	serving   sync.WaitGroup
 	failed    chan error    // what Serve returned, one per door
 	closing   chan struct{} // ends the delays
@@ -107,6 +110,7 @@ type ReceiverCounts struct {
 	Counts
 	Strangers uint64        `json:"strangers"`        // without a mark of the run
 	Open      int           `json:"open_connections"` // those that are never answered among them
+	Lookups   uint64        `json:"lookups"`          // questions that the name server was asked
 	Groups    []GroupCounts `json:"groups"`           // of which anything has arrived
 }
 
@@ -149,6 +153,11 @@ func NewReceiver(o ReceiverOptions) (*Receiver, error) {
 			return nil, errors.Join(err, r.Close())
 		}
 	}
+	if o.Names {
+		if r.names, err = newNameServer(o.Hosts); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+	}
 	for i := range ports {
 		if err := r.addDoor(i, at); err != nil {
 			return nil, errors.Join(err, r.Close())
@@ -181,10 +190,33 @@ func (r *Receiver) Targets() []string {
 			scheme = "https://"
 		}
 		for host := range r.options.Hosts {
-			urls = append(urls, scheme+d.host(host).String()+"/")
+			at := d.host(host)
+			if r.names != nil {
+				urls = append(urls, fmt.Sprintf("%s%s:%d/", scheme, hostName(host), at.Port()))
+				continue
+			}
+			urls = append(urls, scheme+at.String()+"/")
 		}
 	}
 	return urls
+}
+
+// Resolver is the address of the name server; empty where there is none.
+func (r *Receiver) Resolver() string {
+	if r.names == nil {
+		return ""
+	}
+	return r.names.addr()
+}
+
+// Prove has the name server answer that text record for every name in the domain of
+// the hosts.
+func (r *Receiver) Prove(text string) error {
+	if r.names == nil {
+		return errors.New("bench: receiver: no names, nothing to prove")
+	}
+	r.names.proof.Store(&text)
+	return nil
 }
 
 // CA is the certificate, as PEM, that those who deliver to TLS targets have to
@@ -228,6 +260,9 @@ func (r *Receiver) Counts() ReceiverCounts {
 	for _, d := range r.doors {
 		c.Open += d.openConns()
 	}
+	if r.names != nil {
+		c.Lookups = r.names.queries.Load()
+	}
 	for i := range r.groups {
 		if t := r.groups[i].Load(); t != nil {
 			g := GroupCounts{Group: i, Counts: t.counts()}
@@ -245,6 +280,17 @@ func (r *Receiver) Measure() {
 			t.measure()
 		}
 	}
+}
+
+// Recent returns the latencies of all groups since a reader, 0 or 1, last called it.
+func (r *Receiver) Recent(reader int) report.Distribution {
+	all := newHistogram(3)
+	for i := range r.groups {
+		if t := r.groups[i].Load(); t != nil {
+			t.takeRecent(all, reader)
+		}
+	}
+	return distributionOf(all)
 }
 
 func (r *Receiver) report() receiverReport {
@@ -276,6 +322,9 @@ func (r *Receiver) close() error {
 	for _, d := range r.doors {
 		// Shutdown knows only the doors whose Serve has begun.
 		err = errors.Join(err, d.Close(), d.shut())
+	}
+	if r.names != nil {
+		err = errors.Join(err, r.names.Close())
 	}
 	r.serving.Wait()
 	for range r.doors {

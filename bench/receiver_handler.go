@@ -73,11 +73,17 @@ func (r *Receiver) behave(ctx *fasthttp.RequestCtx, b *behaviour, group *tally, 
 	if b.fails() {
 		d.arrival = r.numbers.next(m.Sequence)
 	}
-	how := b.manner(d)
+	how, turn := b.manner(d), time.Duration(0)
+	if how == mannerWell && b.capacity != nil {
+		how, turn = b.capacity.take(now())
+	}
 	if how == mannerWell {
 		r.accept(group, m, conn)
 	} else {
 		group.failed(m, now(), how)
+	}
+	if turn > 0 {
+		r.wait(turn)
 	}
 	if how != mannerHole && b.delay.middle > 0 {
 		r.wait(b.delay.draw(d))

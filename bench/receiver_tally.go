@@ -70,8 +70,9 @@ type tallyShard struct {
 	counts  Counts
 	last    moment // of the newest first arrival
 	latency *hdrhistogram.Histogram
+	recent  [recentReaders]*hdrhistogram.Histogram // since they were last taken; nil: nobody asks
 	steps   []timelineCount
-	_       [24]byte // keep the mutexes on cache lines of their own
+	_       [8]byte // keep the mutexes on cache lines of their own
 }
 
 type timelineCount struct{ attempts, arrived uint32 }
@@ -99,6 +100,11 @@ func (t *tally) arrived(m mark, at moment, reordered bool) {
 	}
 	s.last = max(s.last, at)
 	recordLatency(s.latency, at.sub(m.SentAt))
+	for _, recent := range s.recent {
+		if recent != nil {
+			recordLatency(recent, at.sub(m.SentAt))
+		}
+	}
 	s.attempt(t.began, at).arrived++
 }
 
@@ -154,6 +160,25 @@ func (t *tally) measure() {
 		s := &t.shards[i]
 		s.mu.Lock()
 		s.latency.Reset()
+		s.mu.Unlock()
+	}
+}
+
+// recentReaders is how many may ask for recent latencies, each for its own.
+const recentReaders = 2
+
+// takeRecent adds to a histogram the latencies since the reader's last call; none at
+// its first, from which on they are kept.
+func (t *tally) takeRecent(into *hdrhistogram.Histogram, reader int) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		if recent := s.recent[reader]; recent == nil {
+			s.recent[reader] = newHistogram(3)
+		} else {
+			into.Merge(recent)
+			recent.Reset()
+		}
 		s.mu.Unlock()
 	}
 }

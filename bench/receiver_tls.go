@@ -24,7 +24,7 @@ type authority struct {
 	key  *ecdsa.PrivateKey // of the authority and of all certificates
 
 	mu     sync.Mutex
-	issued map[string]*tls.Certificate // by address
+	issued map[string]*tls.Certificate // by address, or name
 }
 
 const (
@@ -60,30 +60,42 @@ func newAuthority() (*authority, error) {
 
 func (a *authority) config() *tls.Config {
 	return &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if hello.ServerName != "" {
+			return a.wildcard()
+		}
 		return a.certificate(hello.Conn.LocalAddr().(*net.TCPAddr).IP)
 	}}
 }
 
+// wildcard is the certificate of all hosts that have a name.
+func (a *authority) wildcard() (*tls.Certificate, error) {
+	const name = "*." + receiverDomain
+	return a.issue(name, x509.Certificate{DNSNames: []string{name}})
+}
+
 // certificate is the one for an address.
 func (a *authority) certificate(ip net.IP) (*tls.Certificate, error) {
+	return a.issue(string(ip), x509.Certificate{IPAddresses: []net.IP{ip}})
+}
+
+// issue signs a certificate, unless it is kept from before under its key.
+func (a *authority) issue(key string, template x509.Certificate) (*tls.Certificate, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if c := a.issued[string(ip)]; c != nil {
+	if c := a.issued[key]; c != nil {
 		return c, nil
 	}
-	template := x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), IPAddresses: []net.IP{ip},
-		NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	template.NotBefore, template.NotAfter = a.cert.NotBefore, a.cert.NotAfter
+	template.KeyUsage, template.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	der, err := x509.CreateCertificate(rand.Reader, &template, a.cert, &a.key.PublicKey, a.key)
 	if err != nil {
-		return nil, fmt.Errorf("bench: receiver: make a certificate for %s: %w", ip, err)
+		return nil, fmt.Errorf("bench: receiver: make a certificate for %x: %w", key, err)
 	}
 	if len(a.issued) >= maxIssued {
 		clear(a.issued)
 	}
 	c := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.key}
-	a.issued[string(ip)] = c
+	a.issued[key] = c
 	return c, nil
 }

@@ -162,6 +162,9 @@ func (b *bout) result(arrivals receiverReport) report.Round {
 			r.Values[name] = float64(count)
 		}
 	}
+	if arrivals.Lookups > 0 {
+		r.Values[report.Lookups] = float64(arrivals.Lookups)
+	}
 	compareMarks(r.Values, g, arrivals)
 	b.fillCost(r.Values, float64(arrivals.Arrived-b.before.counts.Arrived))
 	b.fillFromPages(r.Values)

@@ -82,10 +82,19 @@ func (r *sampler) sample(l look, far Generating) report.Sample {
 		Values: map[string]float64{
 			report.DeliveredRate: delivered / seconds,
 			report.AttemptRate:   float64(l.counts.Attempts-r.last.counts.Attempts) / seconds,
+			report.RefusedRate:   float64(l.counts.Refused-r.last.counts.Refused) / seconds,
 			report.Open:          float64(l.counts.Open),
 			report.Refused:       float64(far.Refused - r.lastFar.Refused),
 			report.Failed:        float64(far.Failed - r.lastFar.Failed),
 		},
+	}
+	if r.stage.manyHosts {
+		if open, err := openDescriptors(r.stage.system.pid); err == nil {
+			s.Values[report.Descriptors] = float64(open)
+		}
+	}
+	if l.counts.Lookups > 0 {
+		s.Values[report.LookupRate] = float64(l.counts.Lookups-r.last.counts.Lookups) / seconds
 	}
 	// The generator speaks at moments of its own.
 	if took := far.At.sub(r.lastFar.At).Seconds(); took > 0 && r.lastFar.At > 0 {
@@ -104,7 +113,10 @@ func (r *sampler) sample(l look, far Generating) report.Sample {
 
 // fillFromPage sets what a metrics page says of a moment.
 func fillFromPage(values map[string]float64, p page) {
-	for series, metric := range map[string]string{seriesPending: report.Pending, seriesHeap: report.HeapBytes} {
+	for series, metric := range map[string]string{
+		seriesPending: report.Pending, seriesHeap: report.HeapBytes,
+		seriesGoroutines: report.Goroutines,
+	} {
 		if v, ok := p[series]; ok {
 			values[metric] = v
 		}

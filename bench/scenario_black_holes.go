@@ -3,6 +3,7 @@ package bench
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,6 +19,7 @@ type BlackHoles struct {
 	Holes       int     // black holes, each a host of its own. Default: 999
 	Delivery    string  // policy of what goes to them. Default: none; quick: attempts end after 3 s
 	Connections int     // of each generator. Default: 64
+	Restart     bool    // the engine is killed while the holes are full, and the healthy lane measured after it once more
 }
 
 func (b *BlackHoles) name() string { return "black-holes" }
@@ -64,12 +66,21 @@ func (b *BlackHoles) play(ctx context.Context, s *session) error {
 		behaviour: "fail=1:hole", generator: openLoop(b.Healthy*b.Times, b.Connections),
 	}
 	hole.generator.Delivery = b.Delivery
+	var restarted []*report.Round
+	number := 0
 	hole.after = func(f *flowing) error {
+		if b.Restart {
+			r, err := b.restarted(ctx, s, f, number)
+			if err != nil {
+				return err
+			}
+			restarted = append(restarted, r)
+		}
 		_, err := f.switchTo(0, "delay=1ms")
 		return err
 	}
 	var held, inTime []float64
-	for number := 1; number <= b.Rounds; number++ {
+	for number = 1; number <= b.Rounds; number++ {
 		healthy.at = alone
 		if _, err := s.together(ctx, number, []flow{healthy}, nil); err != nil {
 			return err
@@ -79,8 +90,14 @@ func (b *BlackHoles) play(ctx context.Context, s *session) error {
 		if err != nil {
 			return err
 		}
-		held = append(held, mostOpen(both[1].timeline))
+		held = append(held, mostOf(both[1].timeline, report.Open))
 		inTime = append(inTime, float64(both[0].loaded.counts.Arrived)/float64(max(both[0].generated.Accepted, 1)))
+	}
+	for _, r := range restarted {
+		s.report.Rounds = append(s.report.Rounds, *r)
+	}
+	if b.Restart {
+		s.besideAlone("healthy arrival p99, after a restart with full holes against alone", b.again(), alone, percentile(latencyArrival, 99))
 	}
 	s.besideAlone("healthy arrival p99, beside black holes against alone", beside, alone, percentile(latencyArrival, 99))
 	s.besideAlone("healthy arrival p50, beside black holes against alone", beside, alone, percentile(latencyArrival, 50))
@@ -90,10 +107,37 @@ func (b *BlackHoles) play(ctx context.Context, s *session) error {
 	return nil
 }
 
-// mostOpen is the greatest number of open connections of a timeline.
-func mostOpen(samples []report.Sample) (most float64) {
+// again is the load after a restart.
+func (b *BlackHoles) again() report.Load {
+	return report.Load{Axis: "healthy", Value: b.Healthy, Unit: "/s", Variant: "after a restart"}
+}
+
+// restarted kills the engine, starts it again, and measures a healthy lane beside
+// what it finds. The lane has a run of its own: its sends are counted from 0 again.
+func (b *BlackHoles) restarted(ctx context.Context, s *session, f *flowing, number int) (_ *report.Round, err error) {
+	if _, _, err := f.stage.restart(ctx, true); err != nil {
+		return nil, err
+	}
+	own, err := f.stage.beside(ctx, ReceiverOptions{Run: f.stage.run + 2})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, own.receiver.close()) }()
+	lane := s.prepare(flow{at: b.again(), generator: openLoop(b.Healthy, b.Connections)}, own)
+	if err := lane.load(ctx, func(report.Sample) {}); err != nil {
+		return nil, err
+	}
+	if err := lane.finish(ctx, number, 2); err != nil {
+		return nil, err
+	}
+	s.progress.round(lane.round)
+	return &lane.round, nil
+}
+
+// mostOf is the greatest value of a metric in a timeline.
+func mostOf(samples []report.Sample, name string) (most float64) {
 	for _, s := range samples {
-		most = max(most, s.Values[report.Open])
+		most = max(most, s.Values[name])
 	}
 	return most
 }

@@ -14,6 +14,7 @@ type ManyHosts struct {
 	Options
 	Hosts       int  // Default: 100,000; quick: 2,000
 	HTTPS       bool // instead of http
+	Addresses   bool // the hosts have addresses and no names
 	Connections int  // of the generator, a closed loop. Default: 256; quick: 64
 }
 
@@ -36,11 +37,15 @@ func (m *ManyHosts) complete() error {
 }
 
 func (m *ManyHosts) play(ctx context.Context, s *session) error {
-	receiver, scheme := ReceiverOptions{Hosts: m.Hosts}, "http"
+	receiver, scheme := ReceiverOptions{Hosts: m.Hosts, Names: !m.Addresses}, "http"
 	if m.HTTPS {
 		receiver.TLSTargets, scheme = 1, "https"
 	}
-	s.set("hosts", fmt.Sprintf("%d, %s", m.Hosts, scheme))
+	known := fmt.Sprintf("by names that a name server of the harness tells, each for %d s", nameTTL)
+	if m.Addresses {
+		known = "by addresses"
+	}
+	s.set("hosts", fmt.Sprintf("%d, %s, %s", m.Hosts, scheme, known))
 	s.set("loop", fmt.Sprintf("closed, %d connections", m.Connections))
 	at := report.Load{Axis: "hosts", Value: float64(m.Hosts)}
 	err := s.interleave(ctx, plan{
@@ -58,7 +63,16 @@ func (m *ManyHosts) play(ctx context.Context, s *session) error {
 		return medianOf(rounds, func(r report.Round) float64 { return r.Values[name] })
 	}
 	s.find("deliveries to each host", number(report.Arrived)/float64(m.Hosts), "", report.Neither)
-	s.find("most open connections", medianOf(rounds, func(r report.Round) float64 { return mostOpen(r.Timeline) }), "", report.Neither)
+	most := func(name string) float64 {
+		return medianOf(rounds, func(r report.Round) float64 { return mostOf(r.Timeline, name) })
+	}
+	s.find("most open connections", most(report.Open), "", report.Neither)
+	s.find("most goroutines", most(report.Goroutines), "", report.Lower)
+	s.find("most file descriptors", most(report.Descriptors), "", report.Lower)
+	if !m.Addresses {
+		s.find("most DNS questions/s", most(report.LookupRate), "", report.Lower)
+		s.find("DNS questions to each host", number(report.Lookups)/float64(m.Hosts), "", report.Lower)
+	}
 	s.find("peak RSS per host", number(report.PeakRSS)/float64(m.Hosts), "B", report.Lower)
 	return nil
 }

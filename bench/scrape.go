@@ -18,6 +18,8 @@ const (
 	seriesEntries = "harepost_log_commit_entries_sum"
 	seriesPending = "harepost_deliveries_pending"
 	seriesHeap    = "go_memstats_heap_alloc_bytes"
+
+	seriesGoroutines = "go_goroutines"
 )
 
 // scrapeWait bounds one look at the metrics.

@@ -55,11 +55,11 @@ func countDescriptors(ctx context.Context, pid int, length time.Duration) (v ser
 	began, every := now(), max(length/sampleMost, 250*time.Millisecond)
 	for {
 		at := now().sub(began)
-		open, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
+		open, err := openDescriptors(pid)
 		if err != nil {
-			return v, fmt.Errorf("bench: count file descriptors: %w", err)
+			return v, err
 		}
-		v.add(at, float64(len(open)))
+		v.add(at, float64(open))
 		if at >= length {
 			return v, nil
 		}
@@ -67,4 +67,13 @@ func countDescriptors(ctx context.Context, pid int, length time.Duration) (v ser
 			return v, err
 		}
 	}
+}
+
+// openDescriptors is how many file descriptors a process has open.
+func openDescriptors(pid int) (int, error) {
+	open, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
+	if err != nil {
+		return 0, fmt.Errorf("bench: count file descriptors: %w", err)
+	}
+	return len(open), nil
 }

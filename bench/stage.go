@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/harepost/harepost/bench/report"
+	"github.com/harepost/harepost/client"
 )
 
 // stageOptions say what has to be there for a round.
@@ -29,6 +30,8 @@ type stage struct {
 	system   *system
 	receiver *part
 	targets  []string // URLs of the receiver
+	// manyHosts has the sampler count descriptors, which costs something for each.
+	manyHosts bool
 }
 
 // newStage starts the processes. close ends them, and so does the end of ctx.
@@ -37,7 +40,7 @@ func newStage(ctx context.Context, o Options, want stageOptions) (s *stage, err 
 	if err != nil {
 		return nil, fmt.Errorf("bench: make a directory: %w", err)
 	}
-	s = &stage{options: o, dir: dir, disk: findDisk(dir), run: uint32(now()) | 1}
+	s = &stage{options: o, dir: dir, disk: findDisk(dir), run: uint32(now()) | 1, manyHosts: want.receiver.Hosts > 1}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -68,8 +71,34 @@ func newStage(ctx context.Context, o Options, want stageOptions) (s *stage, err 
 		}
 		o.EngineFlags = append(slices.Clone(o.EngineFlags), "--egress-ca="+ca)
 	}
-	s.system, err = startSystem(ctx, o, want, dir)
-	return s, err
+	if ready.Resolver != "" {
+		o.EngineFlags = append(slices.Clone(o.EngineFlags), "--dns-resolver="+ready.Resolver, "--allow-http-targets")
+	}
+	if s.system, err = startSystem(ctx, o, want, dir); err != nil || ready.Resolver == "" {
+		return s, err
+	}
+	return s, s.proveNames(ctx)
+}
+
+// proveNames has each account verify the domain of the receiver's hosts.
+func (s *stage) proveNames(ctx context.Context) error {
+	for _, key := range s.system.keys {
+		c, err := client.New(s.system.url, key, client.Options{HTTPClient: control})
+		if err != nil {
+			return err
+		}
+		d, err := c.AddDomain(ctx, receiverDomain)
+		if err != nil {
+			return fmt.Errorf("bench: add the domain of the hosts: %w", err)
+		}
+		if err := s.receiver.ask(request{Do: doProve, Text: d.Record.Value}, new(ReceiverCounts)); err != nil {
+			return err
+		}
+		if _, err := c.VerifyDomain(ctx, receiverDomain); err != nil {
+			return fmt.Errorf("bench: verify the domain of the hosts: %w", err)
+		}
+	}
+	return nil
 }
 
 func (s *stage) close() (err error) {
@@ -80,6 +109,30 @@ func (s *stage) close() (err error) {
 		err = errors.Join(err, s.receiver.close())
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
+}
+
+// restart ends the engine, by SIGTERM or by SIGKILL, and starts it on what it has.
+// It returns when it had ended, and when it was ready again. All stages that share
+// the engine see the new one.
+func (s *stage) restart(ctx context.Context, kill bool) (ended, ready moment, err error) {
+	old := *s.system
+	end := old.stop
+	if kill {
+		end = old.kill
+	}
+	s.system.stop = func() error { return nil } // close must not stop it again
+	if err := end(); err != nil {
+		return 0, 0, err
+	}
+	ended = now()
+	next, err := startEngine(ctx, s.options, 0, s.dir)
+	if err != nil {
+		return 0, 0, fmt.Errorf("restart: %w", err)
+	}
+	ready = now()
+	next.keys = old.keys
+	*s.system = *next
+	return ended, ready, nil
 }
 
 // load starts a generator against the stage's system. What o leaves open is

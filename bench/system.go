@@ -30,6 +30,7 @@ type system struct {
 	// profile writes a CPU profile of the next d to path; nil: it cannot.
 	profile func(ctx context.Context, path string, d time.Duration) error
 	stop    func() error
+	kill    func() error // SIGKILL; nil: it cannot
 }
 
 func (s *system) usage() (usage, error) {
@@ -131,6 +132,7 @@ func startEngine(ctx context.Context, o Options, accounts int, dir string) (*sys
 			return fetchProfile(ctx, pprofAddr, path, d)
 		},
 		stop: func() error { return stopEngine(p, ended) },
+		kill: func() error { return killEngine(p, ended) },
 	}
 	if err := waitReady(ctx, addr, ended); err != nil {
 		return nil, errors.Join(p.explain("start", err), s.stop())
@@ -174,6 +176,15 @@ func stopEngine(p *process, ended chan error) error {
 		<-ended
 		return p.explain("stop", errors.Join(fmt.Errorf("not ended %s after SIGTERM", stopWait), err))
 	}
+}
+
+// killEngine gives the engine no time for anything.
+func killEngine(p *process, ended chan error) error {
+	if err := p.cmd.Process.Kill(); err != nil {
+		return p.explain("kill", err)
+	}
+	<-ended // its status is that it was killed
+	return nil
 }
 
 // waitReady polls /readyz until it says 200, the process ends or time is up.

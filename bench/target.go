@@ -29,6 +29,8 @@ import (
 //	  N:HOW:RATIO          of that share of the sends
 //	retry-after=N        seconds, the header of answers with a failing status
 //	drip=N:20ms          the answer has N bytes and a pause before each
+//	capacity=500:HOW     a second, evenly but for a tenth of it; HOW more fails: a
+//	                     status from 400 to 599, or slow: it waits for its turn
 //
 // HOW an arrival fails:
 //
@@ -47,6 +49,7 @@ type behaviour struct {
 	first      firstFailures
 	retryAfter int // seconds; 0: no such header
 	drip       drip
+	capacity   *capacity // nil: no bound
 }
 
 // A failure befalls a share of the arrivals.
@@ -88,7 +91,7 @@ const (
 
 // behavesWell reports that nothing has to be decided or waited for.
 func (b *behaviour) behavesWell() bool {
-	return b.delay.middle == 0 && b.fail.ratio == 0 && b.first.arrivals == 0 && b.drip.bytes == 0
+	return b.delay.middle == 0 && b.fail.ratio == 0 && b.first.arrivals == 0 && b.drip.bytes == 0 && b.capacity == nil
 }
 
 // fails reports that arrivals have to be numbered.
@@ -147,6 +150,8 @@ func (b *behaviour) set(name, value string) (err error) {
 		if b.drip.bytes, err = wholeWithin(n, 1, maxDripBytes); err == nil {
 			b.drip.pause, err = durationWithin(pause)
 		}
+	case "capacity":
+		b.capacity, err = parseCapacity(value)
 	default:
 		err = fmt.Errorf("no such word")
 	}

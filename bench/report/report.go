@@ -182,6 +182,12 @@ const (
 	Pending          = "pending"               // accepted and not ended
 	Open             = "open_connections"      // of the receiver
 	GeneratorLateMax = "generator_late_max_ms" // worst lag of an open loop behind its schedule
+	RefusedRate      = "refused_by_receiver_per_second"
+	Lookups          = "dns_questions" // that the receiver's name server was asked
+	LookupRate       = "dns_questions_per_second"
+	Goroutines       = "goroutines"            // of the system
+	Descriptors      = "file_descriptors"      // open, of the system
+	BesideP99        = "beside_arrival_p99_ms" // of another flow through the same engine
 )
 
 // Metrics are all metrics, in the order in which a table has them.
@@ -189,6 +195,8 @@ var Metrics = []Metric{
 	{DeliveredRate, "delivered/s", "", Higher, true},
 	{AcceptedRate, "accepted/s", "", Higher, true},
 	{AttemptRate, "attempts/s", "", Neither, false},
+	{RefusedRate, "refused by the receiver/s", "", Lower, false},
+	{BesideP99, "arrival p99 of the host beside it", "ms", Lower, false},
 	{CPU, "CPU per delivery", "µs", Lower, true},
 	{WrittenPerByte, "written per payload byte", "", Lower, false},
 	{SyncRate, "syncs/s", "", Neither, false},
@@ -211,6 +219,10 @@ var Metrics = []Metric{
 	{Strangers, "strangers", "", Lower, false},
 	{Pending, "pending", "", Neither, false},
 	{Open, "open connections", "", Neither, false},
+	{Lookups, "DNS questions", "", Lower, false},
+	{LookupRate, "DNS questions/s", "", Lower, false},
+	{Goroutines, "goroutines", "", Lower, false},
+	{Descriptors, "file descriptors", "", Lower, false},
 	{WrittenBytes, "written", "B", Lower, false},
 	{GeneratorCPU, "generator CPU per send", "µs", Neither, false},
 	{GeneratorLateMax, "generator's worst lag", "ms", Lower, false},

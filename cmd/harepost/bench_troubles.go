@@ -27,13 +27,14 @@ type benchBlackHolesCmd struct {
 	Times       float64 `name:"times" default:"10" help:"How many times as many go to the black holes."`
 	Delivery    string  `name:"delivery" placeholder:"JSON" help:"Policy of what goes to the black holes, as in a send. Default: none; with --quick, attempts end after 3 s."`
 	Holes       int     `name:"holes" default:"999" help:"Black holes, each a host of its own."`
+	Restart     bool    `name:"restart" help:"Then kill the server while the holes are full, start it again, and measure the healthy host once more."`
 	Connections int     `name:"connections" default:"64" help:"Connections of each generator."`
 }
 
 // Run measures and prints the report.
 func (c *benchBlackHolesCmd) Run(sh *shell) error {
 	return bench.Run(sh.ctx, &bench.BlackHoles{
-		Options: c.options(sh), Healthy: c.Healthy, Times: c.Times, Holes: c.Holes, Delivery: c.Delivery, Connections: c.Connections,
+		Options: c.options(sh), Healthy: c.Healthy, Times: c.Times, Holes: c.Holes, Delivery: c.Delivery, Connections: c.Connections, Restart: c.Restart,
 	}, sh.out)
 }
 
@@ -59,10 +60,11 @@ type benchManyHostsCmd struct {
 	benchFlags  `embed:""`
 	Hosts       int  `name:"hosts" placeholder:"N" help:"Destinations. Default: 100,000; with --quick 2,000."`
 	HTTPS       bool `name:"https" help:"Over https, with certificates that the harness makes."`
+	Addresses   bool `name:"addresses" help:"Targets have addresses. Without it they have names, which a name server of the harness tells."`
 	Connections int  `name:"connections" placeholder:"N" help:"Connections of the generator, a closed loop. Default: 256; with --quick 64."`
 }
 
 // Run measures and prints the report.
 func (c *benchManyHostsCmd) Run(sh *shell) error {
-	return bench.Run(sh.ctx, &bench.ManyHosts{Options: c.options(sh), Hosts: c.Hosts, HTTPS: c.HTTPS, Connections: c.Connections}, sh.out)
+	return bench.Run(sh.ctx, &bench.ManyHosts{Options: c.options(sh), Hosts: c.Hosts, HTTPS: c.HTTPS, Addresses: c.Addresses, Connections: c.Connections}, sh.out)
 }

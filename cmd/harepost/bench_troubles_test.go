@@ -66,15 +66,16 @@ func TestBenchRetryStorm(t *testing.T) {
 
 // What goes into black holes comes out when they begin to answer.
 func TestBenchBlackHoles(t *testing.T) {
-	r, numbers := playScenario(t, "black-holes", "--warmup=100ms", "--duration=500ms", "--healthy-rate=40", "--holes=20",
+	r, numbers := playScenario(t, "black-holes", "--warmup=100ms", "--duration=500ms", "--healthy-rate=40", "--holes=20", "--restart",
 		"--delivery", `{"timeout_ms":1000,"base_delay_ms":100}`)
-	rounds := wantRounds(t, r, 3)
-	allArrived(t, rounds[:2]...)
+	rounds := wantRounds(t, r, 4)
+	allArrived(t, rounds[0], rounds[1], rounds[3])
 	if v := rounds[2].Values; v[report.Accepted] == 0 || v[report.Arrived] != v[report.Accepted] {
 		t.Errorf("black holes: %v", v)
 	}
 	wantFinding(t, numbers, "share of the healthy that had arrived at the end of the load", 0.01, 1)
 	wantFinding(t, numbers, "healthy arrival p99, beside black holes against alone", 0, 1e6)
+	wantFinding(t, numbers, "healthy arrival p99, after a restart with full holes against alone", 0, 1e6)
 }
 
 func TestBenchNoisyTenant(t *testing.T) {
@@ -104,32 +105,43 @@ func TestBenchManyHosts(t *testing.T) {
 }
 
 // The receiver is away for half a second: its share of the sends is pending then,
-// and all of them arrive.
+// and all of them arrive, though it takes fewer from then on.
 func TestBenchOutage(t *testing.T) {
-	r, numbers := playScenario(t, "outage", "--warmup=100ms", "--before=300ms", "--away=500ms", "--after=300ms", "--rate=100",
-		"--delivery", `{"max_attempts":25,"base_delay_ms":100,"max_delay_ms":1000,"timeout_ms":1000}`)
-	allArrived(t, wantRounds(t, r, 1)...)
-	wantFinding(t, numbers, "backlog when it came back", 1, 120)
-	wantFinding(t, numbers, "backlog drained, after it came back", 0, 60_000)
-	wantFinding(t, numbers, "first failed attempt, after it went", 0, 60_000)
+	for _, excess := range []string{"503", "slow"} {
+		r, numbers := playScenario(t, "outage", "--warmup=100ms", "--before=300ms", "--away=500ms", "--after=1s", "--rate=100", "--beside-rate=20",
+			"--capacity=50", "--excess", excess,
+			"--delivery", `{"max_attempts":25,"base_delay_ms":100,"max_delay_ms":1000,"timeout_ms":1000}`)
+		allArrived(t, wantRounds(t, r, 2)...)
+		wantFinding(t, numbers, "backlog when it came back", 1, 120)
+		wantFinding(t, numbers, "backlog drained, after it came back", 0, 60_000)
+		wantFinding(t, numbers, "first failed attempt, after it went", 0, 60_000)
+		wantFinding(t, numbers, "share of the attempts that were more than it takes", 0, 1)
+		wantFinding(t, numbers, "most attempts of a delivery", 2, 25)
+		if len(r.Rounds[0].Timeline) == 0 {
+			t.Error("an outage without a timeline")
+		}
+	}
 }
 
 // What is pending survives the restart, and all of it arrives once the dead hosts
-// are back.
+// are back, though the engine is killed meanwhile.
 func TestBenchBacklog(t *testing.T) {
-	r, numbers := playScenario(t, "backlog", "--count=1500", "--lanes=20", "--slow=delay=5ms", "--drain=90s",
+	r, numbers := playScenario(t, "backlog", "--count=1500", "--lanes=20", "--slow=delay=5ms", "--drain=300ms", "--finish=90s",
 		"--delivery", `{"max_attempts":25,"base_delay_ms":500,"max_delay_ms":1000,"timeout_ms":10000}`)
-	rounds := wantRounds(t, r, 3)
+	rounds := wantRounds(t, r, 5)
 	for _, round := range rounds[:2] {
 		// The slow half may have arrived, the dead half cannot have.
 		if v := round.Values; v[report.Pending] < 750 || v[report.Arrived] > 750 || v[report.Pending]+v[report.Arrived] < 1500 {
 			t.Errorf("%s: %v", round.Load.Variant, v)
 		}
 	}
-	if v := rounds[2].Values; v[report.Arrived] != 1500 {
-		t.Errorf("drain: %v, want that all arrived", v)
+	if v := rounds[4].Values; v[report.Arrived] != 1500 {
+		t.Errorf("drained: %v, want that all arrived", v)
 	}
-	wantFinding(t, numbers, "ready, after the start", 0, 60_000)
+	wantFinding(t, numbers, "restarted: ready, after the start", 0, 60_000)
+	wantFinding(t, numbers, "killed: ready, after the start", 0, 60_000)
+	wantFinding(t, numbers, "accepted/s, of the last tenth", 1, 1e9)
+	wantFinding(t, numbers, "lost by kill -9", 0, 0)
 }
 
 // A soak's mix has failures in it, which are made good.
