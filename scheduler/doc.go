@@ -26,6 +26,8 @@
 //   - A stored item at or past diskNext is let go of; it is found again.
 //   - Of a head of more than Options.HeadItems stored items the last are let
 //     go of, and diskNext becomes the first of these.
+//   - Once there are some in memory, a stored item that is due much later is
+//     let go of at once, and diskNext becomes it if it comes first.
 //   - An item becomes stored when the watermark passes it, and is then let go
 //     of in the same way, a bounded number of items per call.
 //   - When few stored items are left and diskNext is due, the lane asks for a

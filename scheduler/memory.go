@@ -55,6 +55,26 @@ func leftToDisk(l *lane, p Position) bool {
 	return l.onDisk && l.page != pageOut && p.Compare(l.diskNext) >= 0
 }
 
+const (
+	// farMs is how much later than now an item is due that may wait on disk, in
+	// milliseconds: reading it back then is little beside what it waits for.
+	farMs = 10_000
+	// farPart is the part of MemoryItems from which on such items do so.
+	farPart = 16
+)
+
+// leaveFar leaves a stored item at p, and with it all of its lane that come later,
+// to the disk when it is due much later and memory is not empty: what waits for the
+// retries of a hundred thousand dead destinations is none of it.
+func (s *Scheduler) leaveFar(l *lane, p Position) {
+	if s.stored < s.opts.MemoryItems/farPart || p.Due < s.now+farMs || l.page == pageOut ||
+		l.onDisk && p.Compare(l.diskNext) >= 0 {
+		return
+	}
+	l.onDisk, l.diskNext = true, p
+	s.sweep(l)
+}
+
 // settle looks at up to n young items and lets go of those that are on disk
 // and need not be in memory. The young list is in log order, but for items
 // returned and for logs that are not in order; those are found later, never

@@ -83,6 +83,9 @@ func (s *Scheduler) Add(k LaneKey, it Item, logIndex uint64, now Time) {
 		return
 	}
 	r, l := s.laneFor(k)
+	if s.onDisk(logIndex) {
+		s.leaveFar(l, it.Position())
+	}
 	if !s.onDisk(logIndex) || !leftToDisk(l, it.Position()) {
 		s.wait(l, s.newItem(r, it, logIndex))
 		s.trim(l)
