@@ -51,7 +51,7 @@ type Options struct {
 	// Lookups is the most DNS lookups made at once; sixteen times as many may
 	// wait, and what comes on top fails as a DNS failure. Default 256.
 	Lookups int
-	// DNSEntries is the most names cached. Default 32768.
+	// DNSEntries is the most names cached. Default 131072.
 	DNSEntries int
 	// Logger hears of broken invariants only. Default slog.Default().
 	Logger *slog.Logger
@@ -93,7 +93,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"Hosts", &o.Hosts, 8192},
 		{"IdleConns", &o.IdleConns, 16384},
 		{"Lookups", &o.Lookups, 256},
-		{"DNSEntries", &o.DNSEntries, 32768},
+		{"DNSEntries", &o.DNSEntries, 131072},
 	}
 	for _, c := range counts {
 		if *c.value < 0 {
