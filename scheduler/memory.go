@@ -117,7 +117,7 @@ func (s *Scheduler) headItems(l *lane) int {
 	if s.stored <= s.opts.MemoryItems/2 {
 		return max(most, min(s.opts.HeadItems, usualHead))
 	}
-	return min(most, max(minHeadItems, s.opts.MemoryItems/2/len(s.byKey)))
+	return most
 }
 
 // usualHead is the head that any lane may have while there is room.

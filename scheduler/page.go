@@ -8,11 +8,11 @@ const (
 
 	// A lane's first page has firstPage items. The next has twice as many if it
 	// is wanted within hotPage milliseconds, and half as many if not within coldPage.
-	firstPage = 8
+	firstPage = 4
 	hotPage   = 500
 	coldPage  = 5000
 	// mostPage bounds the doublings: 8,192 items.
-	mostPage = 10
+	mostPage = 11
 )
 
 // page is a request that is out.

@@ -130,7 +130,7 @@ type Options struct {
 	TripAfter int
 
 	// HeadItems bounds the items of one lane that are held in memory
-	// though they are on disk. Default 4096, at least 16.
+	// though they are on disk. Default 4096, at least 8.
 	HeadItems int
 
 	// PageItems is the most that one page request asks for; a page is never
@@ -139,7 +139,8 @@ type Options struct {
 
 	// MemoryItems bounds the items of all lanes together that are held in
 	// memory though they are on disk. As it fills, heads shrink, but never
-	// below 16 items. An item costs about 100 bytes. Default 1,048,576.
+	// below two pages: 8 items, of a hot lane more. An item costs about 130
+	// bytes. Default 262,144.
 	MemoryItems int
 
 	// IdleLanes is how many lanes are remembered that have nothing in them.
@@ -149,7 +150,7 @@ type Options struct {
 
 // minHeadItems is what a lane may always hold: less would make a page too
 // small to be worth its read.
-const minHeadItems = 16
+const minHeadItems = 8
 
 func (o Options) withDefaults() Options {
 	set := func(v *int, def, least int) {
@@ -165,6 +166,6 @@ func (o Options) withDefaults() Options {
 	set(&o.HeadItems, 4096, minHeadItems)
 	set(&o.PageItems, 2048, 1)
 	set(&o.IdleLanes, 1<<16, 1)
-	set(&o.MemoryItems, 1<<20, 2*minHeadItems)
+	set(&o.MemoryItems, 1<<18, 2*minHeadItems)
 	return o
 }
