@@ -117,6 +117,13 @@ type session struct {
 	profiled []plan // one of each system, for the profiles
 }
 
+// withoutBreakers lets the engine go on with a receiver that fails on purpose,
+// if the flags do not say otherwise: what it would be spared is what is measured.
+func (s *session) withoutBreakers() {
+	s.set("breakers", "off, since the receiver fails on purpose")
+	s.options.EngineFlags = append([]string{"--breaker-failures=0"}, s.options.EngineFlags...)
+}
+
 // set adds a setting to the report.
 func (s *session) set(name string, value any) {
 	s.report.Settings = append(s.report.Settings, report.Setting{Name: name, Value: fmt.Sprint(value)})

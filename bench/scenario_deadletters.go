@@ -66,6 +66,7 @@ func (d *DeadLetters) play(ctx context.Context, s *session) (err error) {
 	s.set("dead letters", d.Count)
 	s.set("replays", fmt.Sprintf("%d/s", d.ReplayRate))
 	s.set("fresh sends", fmt.Sprintf("%d/s, evenly", d.FreshRate))
+	s.withoutBreakers()
 	dir, err := os.MkdirTemp(d.Dir, "bench-*")
 	if err != nil {
 		return fmt.Errorf("make a directory: %w", err)

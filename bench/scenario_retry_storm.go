@@ -59,6 +59,7 @@ func (r *RetryStorm) play(ctx context.Context, s *session) error {
 	s.set("healthy", fmt.Sprintf("%g sends/s", r.Healthy))
 	s.set("storm", fmt.Sprintf("%g sends/s, of which %g fail %d times with 503", r.Storm, r.Share, r.Fails))
 	s.set("policy of the storm", r.Delivery)
+	s.withoutBreakers()
 	alone, beside, storm := r.loads()
 	healthy := flow{generator: openLoop(r.Healthy, r.Connections)}
 	failing := flow{
