@@ -46,7 +46,6 @@ func startWorld(t testing.TB, flags ...string) *world {
 		"--admin-token", worldAdminToken,
 		"--egress-ca", caFile,
 		"--dns-resolver", w.names.addr,
-		"--breaker-failures", "0", // receivers here fail on purpose
 	}, flags...)
 	if !hasFlag(flags, "--egress-allow") {
 		w.flags = append(w.flags, "--egress-allow", "127.0.0.0/8")

@@ -41,7 +41,7 @@ func TestOperatorEvents(t *testing.T) {
 	}
 	var secret string
 	for _, life := range []string{"first", "second"} {
-		s := startServer(t, args...)
+		s := startServer(t, append(args, "--breaker-failures", "10")...)
 		key := s.devKey()
 		for range 3 {
 			if status, text := s.request("POST", "/v1/send", key, sendBody(customer.URL+"/", "")); status != http.StatusAccepted {

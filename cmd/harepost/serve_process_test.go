@@ -158,7 +158,7 @@ func TestDamagedDataIsRefusedAndNamed(t *testing.T) {
 
 // A block of the state that nobody has read for long is checked too.
 func TestDamageInTheStateIsFound(t *testing.T) {
-	s := startServer(t, "--dev", "--breaker-failures", "0") // all are attempted, and so in the state
+	s := startServer(t, "--dev")
 	key := s.devKey()
 	for range 20 {
 		s.send(key, "http://127.0.0.1:1024/")

@@ -43,11 +43,15 @@ func startServer(t testing.TB, args ...string) *serverProcess {
 	return startServerCommand(t, exec.Command(harepostBinary(t), args...))
 }
 
-// serveArgs completes the arguments of a server.
+// serveArgs completes the arguments of a server. Most receivers of the tests fail
+// on purpose, so that it goes without breakers if nothing else is said.
 func serveArgs(t testing.TB, args []string) []string {
 	args = append([]string{"serve"}, args...)
 	if !hasFlag(args, "--listen") {
 		args = append(args, "--listen", "127.0.0.1:0")
+	}
+	if !hasFlag(args, "--breaker-failures") {
+		args = append(args, "--breaker-failures", "0")
 	}
 	if !hasFlag(args, "--data-dir") {
 		args = append(args, "--data-dir", filepath.Join(t.TempDir(), "data"))
