@@ -191,6 +191,18 @@ func TestOperatorIsToldOfDeadLetters(t *testing.T) {
 	m.status.Store(404)
 	a := newAccount(t, w.Engine)
 	target := receiver(t, m.serve)
+	w.box.answer(404)
+	w.events.looking.Lock()
+	for range 5 {
+		w.events.tell(event{Type: eventLag, At: w.clock.now()})
+	}
+	w.events.looking.Unlock()
+	awaitCondition(t, "the operator's own are rejected", func() bool {
+		w.look()
+		n, err := w.CountMatching(context.Background(), OperatorAccount, JobPurge, Filter{})
+		return err == nil && n == 5
+	})
+	w.box.answer(200)
 	dead(t, w.Engine, a, target, 4)
 	w.look()
 	if n := w.log.count(eventDeadLetters); n != 0 {

@@ -380,6 +380,33 @@ func TestGateAgainstItsPromises(t *testing.T) {
 	})
 }
 
+// A turn that comes while its sender gives up is taken, or lost with its unit.
+func TestATurnAtTheLastMoment(t *testing.T) {
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 50 { // the two are told in any order
+		var g gate
+		g.init(1)
+		first, err := g.enter(context.Background(), 1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.mu.Lock()
+		w, err := g.queue(g.shareOf(1), 1)
+		g.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.leave(first)
+		second, err := g.wait(gone, w)
+		if err != nil {
+			t.Fatalf("it had its turn: %v", err)
+		}
+		g.leave(second)
+		checkGate(t, &g)
+	}
+}
+
 // checkGate checks what always holds while nobody is on the way.
 func checkGate(t *testing.T, g *gate) {
 	t.Helper()
