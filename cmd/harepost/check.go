@@ -176,6 +176,9 @@ func (r checkReport) print(sh *shell) {
 	if r.State != nil {
 		fmt.Fprintf(out, "state  applied up to entry %d, needs the log from %d; %d accounts, %d attempts queued in %d lanes\n",
 			r.State.Applied, r.State.Low, r.State.Accounts, r.State.Queued, r.State.Lanes)
+		if r.State.Waiting > 0 || r.State.Held > 0 {
+			fmt.Fprintf(out, "       %d deliveries wait for others with their ordering key; dead letters hold %d keys\n", r.State.Waiting, r.State.Held)
+		}
 		if r.State.Deleted > 0 {
 			fmt.Fprintf(out, "       %d deleted accounts with %d deliveries left, which a server goes on to drop\n", r.State.Deleted, r.State.Leaving)
 		}

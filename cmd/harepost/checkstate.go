@@ -24,6 +24,8 @@ type stateReport struct {
 	Bodies     int64            `json:"bodies"`             // kept beside their deliveries
 	Queued     int64            `json:"queue_positions"`
 	Lanes      int64            `json:"lanes"`
+	Waiting    int64            `json:"waiting_for_order"`  // deliveries behind another of their ordering key
+	Held       int64            `json:"held_ordering_keys"` // by a dead letter
 	findings   []error
 }
 
@@ -46,7 +48,7 @@ func inspectState(disk vfs.FS, dir string) (r stateReport, err error) {
 	v, err := st.Verify()
 	r = stateReport{
 		Applied: st.Applied(), Low: st.Low(), Accounts: len(st.Directory().Accounts()),
-		Deleted: v.Deleted, Leaving: v.Leaving,
+		Deleted: v.Deleted, Leaving: v.Leaving, Waiting: v.Waiting, Held: v.Held,
 		Deliveries: make(map[string]int64), Bodies: v.Bodies, Queued: v.Queued, Lanes: v.Lanes,
 		findings: v.Findings,
 	}
