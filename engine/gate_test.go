@@ -372,6 +372,7 @@ func TestGateAgainstItsPromises(t *testing.T) {
 		}
 		cr.g.throttle.limit.Store(0)
 		cr.g.holdBack(0)
+		synctest.Wait()
 		cr.empty()
 		look()
 		if entered == 0 || refused == 0 {
