@@ -181,6 +181,7 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t 
 		SkipFailed:     s.SkipFailed,
 		BodyBytes:      len(s.Body),
 		BodyCRC:        delivery.BodyCRC(s.Body),
+		FlowKey:        s.Flow.Key,
 	}
 	if !s.ExpiresAt.IsZero() {
 		rec.ExpiresAt = s.ExpiresAt.UnixMilli()
@@ -191,7 +192,7 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t 
 	}
 	c := command.Accept{
 		Stored:      due-id.UnixMilli() > youngDelay.Milliseconds(),
-		Destination: s.Target.Destination(),
+		Destination: rec.Destination(),
 	}
 	if hash != nil {
 		c.Idempotent, c.Hash = true, *hash

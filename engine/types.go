@@ -98,6 +98,18 @@ type Send struct {
 	ExpiresAt      time.Time // zero: never
 	OrderingKey    string    // deliveries of one key go out one after another; empty: none
 	SkipFailed     bool      // if it ends dead, the others of its key do not wait for it
+	Flow           Flow      // zero: the lane is the target's
+}
+
+// A Flow puts a send into a lane of its own name, beside the others with the same
+// key, whatever their targets.
+type Flow struct {
+	Key string // empty: none
+
+	// Limits of the flow from now on, unless an operator has set others; 0: as
+	// they are. See package lane for their bounds.
+	Rate        float64 // attempts started per second
+	Parallelism int     // attempts at once
 }
 
 // A Receipt answers a Send that is durable.

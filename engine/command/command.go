@@ -52,6 +52,7 @@ const (
 	KindPutDataKey Kind = 20
 
 	KindReleaseOrder Kind = 24 // let an ordering key go on whose dead letter is gone
+	KindPutLane      Kind = 21 // limits of a lane, or its pause
 )
 
 const version = 1
@@ -80,6 +81,7 @@ var known = [256]bool{
 	KindPutDataKey: true,
 
 	KindReleaseOrder: true,
+	KindPutLane:      true,
 }
 
 // ErrUnknown says that a command is of a version or kind that this program

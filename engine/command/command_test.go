@@ -10,6 +10,7 @@ import (
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/job"
+	"github.com/harepost/harepost/engine/lane"
 )
 
 var when = time.Date(2026, 6, 10, 14, 22, 10, 0, time.UTC)
@@ -59,6 +60,9 @@ func reencode(b []byte) ([]byte, error) {
 	case KindPutDataKey:
 		a, wrapped, err := ReadPutDataKey(&r)
 		return AppendPutDataKey(nil, a, wrapped), err
+	case KindPutLane:
+		s, err := ReadPutLane(&r)
+		return AppendPutLane(nil, &s), err
 	case KindDropBodies:
 		c, err := ReadDropBodies(&r)
 		return AppendDropBodies(nil, &c), err
@@ -126,7 +130,10 @@ func samples() map[Kind][]byte {
 			ID: 8, Account: 5, Kind: job.Replay, Status: job.Running, Matched: -1, RatePerSecond: 5, CreatedAt: when, UpdatedAt: when,
 			Filter: delivery.Filter{Dead: true, Host: "your-app.com", OrderingKey: "customer-7", Since: when.Add(time.Nanosecond)},
 		}),
-		KindPutDataKey:    AppendPutDataKey(nil, 5, []byte("wrapped")),
+		KindPutDataKey: AppendPutDataKey(nil, 5, []byte("wrapped")),
+		KindPutLane: AppendPutLane(nil, &lane.Setting{
+			Account: 5, Destination: 9, Name: lane.Name{Kind: lane.Flow, Text: "shop"}, Rate: 0.5, Parallelism: 3, Paused: true, PinnedRate: true,
+		}),
 		KindDropBodies:    AppendDropBodies(nil, &DropBodies{First: 1, Last: 1 << 63, Before: 5}),
 		KindTrim:          AppendTrim(nil, &Trim{First: 1, Last: 1 << 63, Accepted: 5}),
 		KindRetain:        AppendRetain(nil, &Retain{First: 1, Last: 1 << 63, Finished: 1, Dead: -2, Idempotency: 3}),
@@ -154,6 +161,7 @@ func sampleRecord() delivery.Record {
 		Sign: true, IdempotencyKey: "ord_123-paid", Metadata: []byte(`{"order":123}`),
 		OrderingKey: "customer-7", SkipFailed: true,
 		Labels: []string{"a", "b"}, BodyBytes: 8, BodyCRC: delivery.BodyCRC([]byte(`{"a": 1}`)),
+		FlowKey: "shop",
 	}
 }
 

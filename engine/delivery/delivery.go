@@ -19,6 +19,8 @@ type Delivery struct {
 	NextAttemptAt  time.Time // zero when final
 	ExpiresAt      time.Time // zero: never
 	MaxAttempts    int
+	FlowKey        string // empty: none
+	Lane           uint64 // within the account, see Record.Destination
 	BodyBytes      int
 	Metadata       []byte // raw JSON, nil: none
 	Labels         []string
@@ -54,6 +56,8 @@ func View(status Status, w *Row) (Delivery, error) {
 		CreatedAt:      rec.ID.Time(),
 		UpdatedAt:      time.UnixMilli(w.UpdatedAt).UTC(),
 		MaxAttempts:    rec.Policy.MaxAttempts,
+		FlowKey:        rec.FlowKey,
+		Lane:           rec.Destination(),
 		BodyBytes:      rec.BodyBytes,
 		Metadata:       rec.Metadata,
 		Labels:         rec.Labels,

@@ -64,6 +64,16 @@ func (t *Target) Destination() uint64 {
 	return xxhash.Sum64(b)
 }
 
+// FlowDestination is the hash of a flow key. No target's Destination hashes the
+// same text: a scheme has no NUL in it.
+func FlowDestination(key string) uint64 {
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.WriteString("flow\x00")
+	_, _ = d.WriteString(key)
+	return d.Sum64()
+}
+
 // A Record is what a send asked for, as it was accepted. It does not change.
 type Record struct {
 	ID             ID
@@ -80,6 +90,7 @@ type Record struct {
 	Labels         []string
 	BodyBytes      int
 	BodyCRC        uint32 // CRC32C of the body as it is stored
+	FlowKey        string // of the lane, if it is not the target's; empty: it is
 
 	// OrderingKey is the key whose deliveries go out one after another, empty: none.
 	// SkipFailed says that the others of the key do not wait if this one ends dead.
@@ -90,6 +101,15 @@ type Record struct {
 	// encrypted, see package seal. Headers is empty then until OpenHeaders.
 	Sealed        bool
 	SealedHeaders []byte
+}
+
+// Destination names the lane within the account: that of the flow key, or of the
+// target.
+func (r *Record) Destination() uint64 {
+	if r.FlowKey != "" {
+		return FlowDestination(r.FlowKey)
+	}
+	return r.Target.Destination()
 }
 
 // StoredBodyBytes is the length of the body as it is stored.
@@ -142,6 +162,7 @@ const (
 
 	flagOrdered    = 1 << 6 // the ordering key is the last part, a string
 	flagSkipFailed = 1 << 7
+	flagFlow       = 1 << 5 // the flow key follows BodyCRC
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -169,6 +190,9 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	}
 	if r.SkipFailed {
 		flags |= flagSkipFailed
+	}
+	if r.FlowKey != "" {
+		flags |= flagFlow
 	}
 	version := byte(recordVersion)
 	if r.Sealed {
@@ -207,6 +231,9 @@ func AppendRecord(dst []byte, r *Record) []byte {
 	}
 	dst = binary.AppendUvarint(dst, uint64(r.BodyBytes))
 	dst = binary.BigEndian.AppendUint32(dst, r.BodyCRC)
+	if r.FlowKey != "" {
+		dst = wire.AppendString(dst, r.FlowKey)
+	}
 	if r.OrderingKey != "" {
 		dst = wire.AppendString(dst, r.OrderingKey)
 	}
@@ -263,6 +290,9 @@ func ReadRecord(r *wire.Reader, rec *Record) {
 	}
 	rec.BodyBytes = r.Int(mostBody)
 	rec.BodyCRC = r.Uint32()
+	if rec.FlowKey = ""; flags&flagFlow != 0 {
+		rec.FlowKey = r.String()
+	}
 	rec.OrderingKey, rec.SkipFailed = "", flags&flagSkipFailed != 0
 	if flags&flagOrdered != 0 {
 		rec.OrderingKey = r.String()

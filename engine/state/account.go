@@ -71,7 +71,7 @@ func (s *State) deleteAccount(b *applying, e *Entry, a account.ID, at int64) err
 		}
 	}
 	s.jobs.drop(a)
-	for _, space := range [...]byte{spaceKey, spaceDomain, spaceJob} {
+	for _, space := range [...]byte{spaceKey, spaceDomain, spaceJob, spaceSetting} {
 		lower := appendAccount(nil, space, a)
 		if err := s.dropRange(b, lower, successor(lower)); err != nil {
 			return err
@@ -108,6 +108,7 @@ func (s *State) sweepAccount(b *applying, e *Entry, a account.ID, limit int) err
 	}
 	e.Changed = a
 	s.dir.forget(a)
+	s.backlogs.forget(a)
 	if err := b.Delete(appendAccount(nil, spaceDataKey, a), nil); err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func (s *State) sweepAccount(b *applying, e *Entry, a account.ID, limit int) err
 
 // sweptSpaces are the key spaces in which an account's keys begin with it, but
 // for those that are dropped when it is deleted.
-var sweptSpaces = [...]byte{spaceRow, spaceLateRow, spaceBody, spaceLateBody, spaceQueue, spaceOrder, spaceTurn, spaceHeld}
+var sweptSpaces = [...]byte{spaceRow, spaceLateRow, spaceBody, spaceLateBody, spaceQueue, spaceBacklog, spaceOrder, spaceTurn, spaceHeld}
 
 // dropFirst drops the first keys with a prefix, at most limit, by one range
 // tombstone, and returns how many there were.

@@ -30,6 +30,8 @@ type Entry struct {
 	// Changed is set by Apply to the account that the command changed, deleted,
 	// or swept the last of. What runs for the account is to follow it.
 	Changed account.ID
+	// Set is set by Apply to the lane for which the command set something.
+	Set Lane
 	// Effect is set by Apply of a command on deliveries, and of one that gives
 	// deliveries with an ordering key their turn, nil otherwise.
 	Effect *Effect
@@ -152,6 +154,7 @@ func (s *State) applyBatch(entries []Entry, accepted func([]Entry)) error {
 	defer b.Close()
 	clear(s.touched)
 	clear(s.orders)
+	clear(s.backlogs.changes)
 	s.young.storedLow = 0
 	if err := s.takeAccepts(&b, entries); err != nil {
 		return err
@@ -169,6 +172,9 @@ func (s *State) applyBatch(entries []Entry, accepted func([]Entry)) error {
 	if err := s.evict(&b); err != nil {
 		return err
 	}
+	if err := s.writeBacklogs(&b); err != nil {
+		return err
+	}
 	pending := s.pending.Load() + b.pending
 	m := meta{applied: s.applied, low: s.young.low(s.applied + 1), pending: pending, ordered: s.ordered}
 	s.buf = m.append(s.buf[:0])
@@ -179,6 +185,7 @@ func (s *State) applyBatch(entries []Entry, accepted func([]Entry)) error {
 		return err
 	}
 	s.pending.Store(pending)
+	s.backlogs.show()
 	if b.stepped != nil {
 		s.jobs.put(*b.stepped)
 	}
@@ -309,6 +316,12 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 			return err
 		}
 		return s.applyReleaseOrder(b, &c)
+	case command.KindPutLane:
+		set, err := command.ReadPutLane(&r)
+		if err != nil {
+			return err
+		}
+		return s.putLane(b, e, set)
 	case command.KindRetain:
 		c, err := command.ReadRetain(&r)
 		if err != nil {
@@ -389,7 +402,10 @@ func (s *State) store(b *applying, y *Young) error {
 		})
 	}
 	s.key = appendQueue(s.key[:0], y.Lane(), Position{Due: y.Due, ID: y.ID, Attempt: 1})
-	return b.Set(s.key, nil, nil)
+	if err := b.Set(s.key, nil, nil); err != nil {
+		return err
+	}
+	return s.queued(y.Lane(), y.Accept.Record)
 }
 
 // put writes a delivery's row, and its body if it is not in there.

@@ -72,7 +72,7 @@ func (f *traffic) accepts(t testing.TB, n int, stored bool) []Entry {
 		copy(body, f.noise[f.made*149%(1<<20-150):][:150])
 		rec.BodyCRC = delivery.BodyCRC(body)
 		cmd := command.AppendAccept(nil, &command.Accept{
-			Stored: stored, Destination: rec.Target.Destination(), Idempotent: f.keyed, Hash: hashOf(f.made),
+			Stored: stored, Destination: rec.Destination(), Idempotent: f.keyed, Hash: hashOf(f.made),
 			Record: delivery.AppendRecord(nil, &rec), Body: body,
 		})
 		f.made++

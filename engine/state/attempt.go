@@ -73,11 +73,12 @@ func (s *State) recordStored(b *applying, c *command.Attempt) (ignored bool, err
 			return true, err // cancelled, and replayed, during the attempt: its turn is to come
 		}
 	}
-	lane := Lane{c.Account, rec.Target.Destination()}
+	lane := Lane{c.Account, rec.Destination()}
 	s.key = appendQueue(s.key[:0], lane, Position{due, c.ID, uint32(c.Number)})
 	if err := b.SingleDelete(s.key, nil); err != nil {
 		return false, err
 	}
+	s.taken(lane)
 	var body []byte // if it has to move
 	if c.Status.Final() && !w.HasBody {
 		if body, err = s.pendingBody(&was); err != nil {
@@ -137,8 +138,12 @@ func (s *State) settle(b *applying, c *command.Attempt, w *delivery.Row, body []
 		body = s.touched[c.ID].body // stays
 	}
 	s.touched[c.ID] = pendingRow{status: c.Status, row: row, body: body}
-	s.key = appendQueue(s.key[:0], Lane{c.Account, destination}, Position{c.NextDue, c.ID, uint32(c.Number) + 1})
-	return b.Set(s.key, nil, nil)
+	lane := Lane{c.Account, destination}
+	s.key = appendQueue(s.key[:0], lane, Position{c.NextDue, c.ID, uint32(c.Number) + 1})
+	if err := b.Set(s.key, nil, nil); err != nil {
+		return err
+	}
+	return s.queued(lane, w.Record)
 }
 
 // pendingRow reads the row of a pending delivery as of this point of the batch.

@@ -136,22 +136,27 @@ func (s *State) replay(b *applying, c *command.Control, id delivery.ID, effect *
 	}
 	w.UpdatedAt, w.Replayed, w.Base, w.ReplayDue = c.At, true, w.Count, max(c.At, 0)
 	p := place{account: c.Account, status: delivery.Retrying, id: id}
-	if err := s.put(b, &p, delivery.AppendRow(nil, &w), body); err != nil {
+	row := delivery.AppendRow(nil, &w)
+	if err := s.put(b, &p, row, body); err != nil {
 		return false, err
 	}
 	b.pending++
+	s.touched[id] = pendingRow{status: p.status, row: row, body: body}
 	if w.OrderNumber != 0 {
 		return true, s.join(b, orderOf(c.Account, &rec), turn{
-			number: w.OrderNumber, id: id, destination: rec.Target.Destination(), due: w.ReplayDue, attempt: uint32(w.Count) + 1,
+			number: w.OrderNumber, id: id, destination: rec.Destination(), due: w.ReplayDue, attempt: uint32(w.Count) + 1,
 		})
 	}
 	next := Requeued{
-		Lane{c.Account, rec.Target.Destination()},
+		Lane{c.Account, rec.Destination()},
 		Position{Due: w.ReplayDue, ID: id, Attempt: uint32(w.Count) + 1},
 	}
 	effect.Requeued = append(effect.Requeued, next)
 	s.key = appendQueue(s.key[:0], next.Lane, next.Position)
-	return true, b.Set(s.key, nil, nil)
+	if err := b.Set(s.key, nil, nil); err != nil {
+		return false, err
+	}
+	return true, s.queued(next.Lane, w.Record)
 }
 
 // remove removes the row of a finished delivery, and its body if it is not in
@@ -198,7 +203,7 @@ func (s *State) cancelStored(b *applying, c *command.Control, f *Stored, effect 
 		return err
 	}
 	at := Requeued{
-		Lane{c.Account, rec.Target.Destination()},
+		Lane{c.Account, rec.Destination()},
 		Position{w.NextDue(&rec, attempts), rec.ID, uint32(w.Count) + 1},
 	}
 	inLane := true
@@ -218,6 +223,7 @@ func (s *State) cancelStored(b *applying, c *command.Control, f *Stored, effect 
 		if err := b.SingleDelete(s.key, nil); err != nil {
 			return err
 		}
+		s.taken(at.Lane)
 	}
 	var body []byte
 	if !w.HasBody {

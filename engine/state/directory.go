@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/harepost/harepost/engine/account"
+	"github.com/harepost/harepost/engine/lane"
 )
 
 // Directory is the accounts with their keys and domains, all in memory: they
@@ -26,6 +27,7 @@ type entry struct {
 	account account.Account
 	keys    map[account.KeyID]account.Key
 	domains map[string]account.Domain
+	lanes   map[uint64]lane.Setting // by destination; nil until there is one
 }
 
 type keyRef struct {

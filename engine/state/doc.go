@@ -52,6 +52,8 @@
 //	w account                          the data key of an account, wrapped; see package seal
 //	t account                          an account that is deleted and not swept yet: when, in zigzag milliseconds
 //	j account job                      a bulk operation
+//	l account destination              what is set for a lane; see package lane
+//	u account destination              how many keys the lane has under q, if any, and what it is called
 //	o account hash                     an order: the delivery of an ordering key whose turn it is, or the dead one that holds the key
 //	p account hash number              one that waits for its turn in an order
 //	h account hash                     an order that is held by a dead one
@@ -83,7 +85,7 @@
 //
 // # Deleted accounts
 //
-// Deleting an account drops its rows under a, k and n at once, writes its
+// Deleting an account drops its rows under a, k, l and n at once, writes its
 // tombstone under t, and stores its young, so that all it has is in Pebble and
 // the same on every node. Nothing is accepted for it any more. Sweeps then
 // count its pending deliveries and drop them, a bounded number per command, a

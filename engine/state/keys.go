@@ -26,6 +26,8 @@ const (
 	spaceOrder       = 'o'
 	spaceTurn        = 'p'
 	spaceHeld        = 'h'
+	spaceSetting     = 'l'
+	spaceBacklog     = 'u'
 )
 
 const (

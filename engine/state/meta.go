@@ -13,36 +13,32 @@ type meta struct {
 	applied, low uint64
 	pending      int64
 	ordered      uint64 // see State.ordered
+	noBacklogs   bool   // the lanes have no rows of what they have in the disk queue
 }
 
+// The versions. Those before the present one are still read.
 const (
-	metaVersion        = 1
-	orderedMetaVersion = 2 // the same, and ordered as a uvarint, which is 0 before
+	firstMetaVersion   = 1 // neither ordered nor rows of backlogs
+	orderedMetaVersion = 2 // ordered
+	metaVersion        = 3
 )
 
 func (m meta) append(dst []byte) []byte {
-	version := byte(metaVersion)
-	if m.ordered > 0 {
-		version = orderedMetaVersion
-	}
-	dst = append(dst, version)
+	dst = append(dst, metaVersion)
 	dst = binary.BigEndian.AppendUint64(dst, m.applied)
 	dst = binary.BigEndian.AppendUint64(dst, m.low)
 	dst = binary.AppendVarint(dst, m.pending)
-	if m.ordered > 0 {
-		dst = binary.AppendUvarint(dst, m.ordered)
-	}
-	return dst
+	return binary.AppendUvarint(dst, m.ordered)
 }
 
 func decodeMeta(b []byte) (meta, error) {
 	r := wire.NewReader(b)
 	version := r.Byte()
-	if version != metaVersion && version != orderedMetaVersion {
+	if version < firstMetaVersion || version > metaVersion {
 		r.Fail()
 	}
-	m := meta{applied: r.Uint64(), low: r.Uint64(), pending: r.Varint()}
-	if version == orderedMetaVersion {
+	m := meta{applied: r.Uint64(), low: r.Uint64(), pending: r.Varint(), noBacklogs: version < metaVersion}
+	if version >= orderedMetaVersion {
 		m.ordered = r.Uvarint()
 	}
 	if r.Err() != nil {
@@ -67,6 +63,7 @@ func (s *State) loadMeta() error {
 	s.applied = m.applied
 	s.pending.Store(m.pending)
 	s.ordered = m.ordered
+	s.backlogs.all = m.noBacklogs
 	s.young.setLow(m.low)
 	return nil
 }

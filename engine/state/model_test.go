@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/job"
+	"github.com/harepost/harepost/engine/lane"
 )
 
 // epoch is when the histories of these tests begin.
@@ -33,6 +35,7 @@ type history struct {
 	changeAccounts bool
 	rows           map[account.ID]account.Account
 	keys           map[account.ID]account.Key
+	settings       map[Lane]lane.Setting
 	deleted        []account.ID // and not swept
 	gone           []account.ID
 
@@ -80,6 +83,7 @@ func newHistory(seed uint64) *history {
 		model:    make(map[delivery.ID]*modelDelivery),
 		rows:     make(map[account.ID]account.Account),
 		keys:     make(map[account.ID]account.Key),
+		settings: make(map[Lane]lane.Setting),
 		jobs:     make(map[account.ID]job.Job),
 		orders:   make(map[Order]*modelOrder),
 	}
@@ -116,7 +120,9 @@ func (h *history) accountStep() {
 		key.LastUsed = time.UnixMilli(h.now).UTC()
 		h.keys[a] = key
 		h.add(command.AppendTouchKeys(nil, []command.KeyUse{{Account: a, Key: key.ID, At: h.now}, {Account: a, Key: 99, At: h.now}}))
-	case p < 5:
+	case p == 4:
+		h.setLane(a)
+	case p < 6:
 		h.add(command.AppendDeleteAccount(nil, a, h.now))
 		h.deleted = append(h.deleted, a)
 		h.accounts = append(slices.Clone(h.accounts[:i]), h.accounts[i+1:]...)
@@ -126,9 +132,24 @@ func (h *history) accountStep() {
 		h.add(command.AppendPutAccount(nil, &acc))
 		delete(h.rows, a)
 		delete(h.keys, a)
+		maps.DeleteFunc(h.settings, func(l Lane, _ lane.Setting) bool { return l.Account == a })
+		h.add(command.AppendPutLane(nil, &lane.Setting{Account: a, Destination: 1, Name: lane.Name{Kind: lane.Flow, Text: "late"}, Rate: 1}))
 	default:
 		h.sweep()
 	}
+}
+
+// setLane sets or takes away the limits of a lane.
+func (h *history) setLane(a account.ID) {
+	key := fmt.Sprint("flow-", h.rng.IntN(4))
+	set := lane.Setting{Account: a, Destination: delivery.FlowDestination(key), Name: lane.Name{Kind: lane.Flow, Text: key}}
+	at := Lane{a, set.Destination}
+	if delete(h.settings, at); h.rng.IntN(3) > 0 {
+		set.Rate, set.Parallelism = float64(1+h.rng.IntN(9)), h.rng.IntN(5)
+		set.Paused, set.PinnedRate = h.rng.IntN(2) == 0, h.rng.IntN(2) == 0
+		h.settings[at] = set
+	}
+	h.add(command.AppendPutLane(nil, &set))
 }
 
 // sweep adds a step of the sweep of a deleted account.
@@ -228,6 +249,9 @@ func (h *history) accept() {
 		Metadata: []byte(`{"n":1}`),
 		Labels:   []string{fmt.Sprint("label-", h.rng.IntN(2))},
 	}
+	if h.rng.IntN(4) == 0 {
+		m.rec.FlowKey = fmt.Sprint("flow-", h.rng.IntN(2))
+	}
 	m.rec.Target.URL = "https://" + m.rec.Target.Host + "/hook"
 	m.rec.NotBefore = m.rec.ID.UnixMilli()
 	if h.rng.IntN(10) == 0 {
@@ -250,7 +274,7 @@ func (h *history) accept() {
 	c := command.Accept{
 		Stored:      m.rec.NotBefore-m.rec.ID.UnixMilli() > 2000 || m.number != 0,
 		Ordered:     m.number != 0,
-		Destination: m.rec.Target.Destination(),
+		Destination: m.rec.Destination(),
 		Record:      delivery.AppendRecord(nil, &m.rec),
 		Body:        m.body,
 	}
@@ -395,6 +419,9 @@ func (h *history) dump() string {
 	for a, row := range h.rows {
 		lines = append(lines, dumpAccount(row, []account.Key{h.keys[a]}))
 	}
+	for _, set := range h.settings {
+		lines = append(lines, fmt.Sprintf("set %+v", set))
+	}
 	for _, a := range h.deleted {
 		lines = append(lines, fmt.Sprint("deleted ", a))
 	}
@@ -414,7 +441,7 @@ func (h *history) dump() string {
 		d.WaitsForOrder = m.waits
 		lines = append(lines, dumpDelivery(account.ID(m.rec.Account), &d, m.body))
 		if !m.status.Final() && !m.waits {
-			lane := Lane{account.ID(m.rec.Account), m.rec.Target.Destination()}
+			lane := Lane{account.ID(m.rec.Account), m.rec.Destination()}
 			lines = append(lines, dumpQueued(lane, Position{m.queuedAt(), m.rec.ID, uint32(len(m.attempts)) + 1}))
 		}
 	}
@@ -444,6 +471,9 @@ func dumpState(t testing.TB, s *State) string {
 	for _, a := range s.Directory().Accounts() {
 		row, _ := s.Directory().Account(a)
 		lines = append(lines, dumpAccount(row, s.Directory().Keys(a)))
+		for _, set := range s.Directory().Settings(a) {
+			lines = append(lines, fmt.Sprintf("set %+v", set))
+		}
 		var after delivery.ID
 		for {
 			page, err := s.List(a, &delivery.Filter{}, after, 100)

@@ -184,7 +184,10 @@ func (s *State) lead(b *applying, o *order, t turn, due int64, low uint64) error
 	}
 	next := Requeued{Lane{o.Account, t.destination}, Position{Due: due, ID: t.id, Attempt: t.attempt}}
 	b.turns = append(b.turns, next)
-	return b.Set(appendQueue(nil, next.Lane, next.Position), nil, nil)
+	if err := b.Set(appendQueue(nil, next.Lane, next.Position), nil, nil); err != nil {
+		return err
+	}
+	return s.queuedTurn(next.Lane, t.id)
 }
 
 func (s *State) putHead(b *applying, o *order) error {

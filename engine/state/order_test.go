@@ -36,7 +36,7 @@ func (o *orderStory) accept(key string, skip bool, host string, due time.Duratio
 	}
 	o.records[id] = rec
 	return id, command.AppendAccept(nil, &command.Accept{
-		Stored: true, Ordered: true, OrderHash: delivery.HashOrder(key), Destination: rec.Target.Destination(),
+		Stored: true, Ordered: true, OrderHash: delivery.HashOrder(key), Destination: rec.Destination(),
 		Record: delivery.AppendRecord(nil, &rec),
 	})
 }
@@ -149,7 +149,7 @@ func TestTurnIsDueWhenItComes(t *testing.T) {
 	due := func(id delivery.ID) int64 {
 		t.Helper()
 		rec := o.records[id]
-		l := Lane{1, rec.Target.Destination()}
+		l := Lane{1, rec.Destination()}
 		page, _, err := o.state.QueuePage(l, Position{}, 10)
 		if err != nil || len(page) != 1 || page[0].ID != id {
 			t.Fatalf("queue of %s: %v, %v", id, page, err)

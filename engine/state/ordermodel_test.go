@@ -105,7 +105,7 @@ func (h *history) dumpOrders() (lines []string) {
 		}
 		lines = append(lines, dumpHead(k, o.head.number, o.head.rec.ID, o.head.turn, o.held()))
 		for _, m := range o.waiting {
-			lines = append(lines, dumpTurn(k, turn{m.number, m.rec.ID, m.rec.Target.Destination(), m.due, uint32(len(m.attempts)) + 1}))
+			lines = append(lines, dumpTurn(k, turn{m.number, m.rec.ID, m.rec.Destination(), m.due, uint32(len(m.attempts)) + 1}))
 		}
 	}
 	return lines

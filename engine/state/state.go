@@ -14,6 +14,7 @@ import (
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/job"
+	"github.com/harepost/harepost/engine/lane"
 	"github.com/harepost/harepost/engine/wire"
 )
 
@@ -26,7 +27,8 @@ type State struct {
 	jobs  jobs
 	cache *pebble.Cache
 
-	young youngSet
+	young    youngSet
+	backlogs backlogs
 
 	pending atomic.Int64 // deliveries that are not final
 
@@ -64,13 +66,14 @@ func Open(dir string, o Options) (*State, error) {
 		cache: pebble.NewCache(o.CacheBytes + 2*o.MemTableBytes),
 	}
 	s.young.init()
+	s.backlogs.init()
 	db, err := pebble.Open(dir, s.pebbleOptions())
 	if err != nil {
 		s.cache.Unref()
 		return nil, fmt.Errorf("state: open %s: %w", dir, err)
 	}
 	s.db = db
-	if err := errors.Join(s.loadMeta(), s.loadDirectory()); err != nil {
+	if err := errors.Join(s.loadMeta(), s.loadDirectory(), s.loadBacklogs()); err != nil {
 		err = errors.Join(fmt.Errorf("state: load %s: %w", dir, err), db.Close())
 		s.cache.Unref()
 		return nil, err
@@ -220,6 +223,11 @@ func (s *State) loadDirectory() error {
 			var k account.Key
 			k.Read(r)
 			s.dir.putKey(k)
+		}),
+		load(spaceSetting, func(r *wire.Reader) {
+			var set lane.Setting
+			set.Read(r)
+			s.dir.putLane(set)
 		}),
 		load(spaceDomain, func(r *wire.Reader) {
 			var d account.Domain

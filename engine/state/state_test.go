@@ -151,6 +151,9 @@ func TestReplayAfterCrash(t *testing.T) {
 			if d := diff(dumpState(t, s), reference(t, h.log[:applied])); d != "" {
 				t.Fatalf("crash %d left %d applied, low %d: %s", crashes, applied, low, d)
 			}
+			if r, err := s.Verify(); err != nil || len(r.Findings) > 0 {
+				t.Fatalf("crash %d left %d applied: verify: %v, %v", crashes, applied, r.Findings, err)
+			}
 			if crashes == 3 {
 				applyAll(t, s, rng, h.log[applied:], 50)
 				if d := diff(dumpState(t, s), reference(t, h.log)); d != "" {
@@ -225,7 +228,7 @@ func TestVerifyFindsWhatDoesNotFit(t *testing.T) {
 	if other == at.account {
 		other = h.accounts[1]
 	}
-	lane := Lane{at.account, retrying.rec.Target.Destination()}
+	lane := Lane{at.account, retrying.rec.Destination()}
 	next := appendQueue(nil, lane, Position{retrying.due, at.id, uint32(len(retrying.attempts)) + 1})
 	withBody := place{account: account.ID(queued.rec.Account), status: delivery.Queued, id: queued.rec.ID}
 	for name, damage := range map[string]func(b *pebble.Batch) error{
@@ -239,8 +242,13 @@ func TestVerifyFindsWhatDoesNotFit(t *testing.T) {
 			at.account = other
 			return b.Set(at.appendRow(nil), []byte{1}, nil)
 		},
-		"a row of no account":    func(b *pebble.Batch) error { at := at; at.account++; return b.Set(at.appendRow(nil), []byte{1}, nil) },
-		"a key of no account":    func(b *pebble.Batch) error { return b.Set(appendAPIKey(nil, 99, 1), []byte{1}, nil) },
+		"a row of no account":     func(b *pebble.Batch) error { at := at; at.account++; return b.Set(at.appendRow(nil), []byte{1}, nil) },
+		"a key of no account":     func(b *pebble.Batch) error { return b.Set(appendAPIKey(nil, 99, 1), []byte{1}, nil) },
+		"a lane is counted wrong": func(b *pebble.Batch) error { return b.Set(appendBacklog(nil, lane), []byte{99, 1, 0}, nil) },
+		"a lane is not counted":   func(b *pebble.Batch) error { return b.Delete(appendBacklog(nil, lane), nil) },
+		"a lane with nothing in it is counted": func(b *pebble.Batch) error {
+			return b.Set(appendBacklog(nil, Lane{at.account, 1}), []byte{1, 1, 0}, nil)
+		},
 		"a job of no account":    func(b *pebble.Batch) error { return b.Set(appendJob(nil, 99, 1), []byte{1}, nil) },
 		"a domain of no account": func(b *pebble.Batch) error { return b.Set(appendDomain(nil, 99, "x.example"), []byte{1}, nil) },
 	} {
@@ -274,7 +282,7 @@ func TestFinishedAtOnceIsWrittenOnce(t *testing.T) {
 	s := openState(t, vfs.NewMem(), Options{})
 	applyAll(t, s, h.rng, h.log[:before], 10)
 	keys := func() (n int) {
-		for _, space := range []byte{spaceRow, spaceLateRow, spaceBody, spaceLateBody, spaceQueue} {
+		for _, space := range []byte{spaceRow, spaceLateRow, spaceBody, spaceLateBody, spaceQueue, spaceBacklog} {
 			if err := s.scan([]byte{space}, []byte{space + 1}, func(_, _ []byte) error { n++; return nil }); err != nil {
 				t.Fatal(err)
 			}

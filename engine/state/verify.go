@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/lane"
 )
 
 // A Report is what Verify found.
@@ -24,6 +25,7 @@ type Report struct {
 	Findings   []error // at most mostFindings
 
 	leavingPending int64
+	queuedIn       map[Lane]int64
 }
 
 // mostFindings bounds a report on a badly damaged state.
@@ -38,10 +40,10 @@ func (r *Report) find(format string, args ...any) {
 // Verify reads everything and checks that it fits together: every row decodes
 // and belongs to its key, every body is there and is the one that was
 // accepted, and the disk queue has exactly the next attempts of what is
-// pending and does not wait for its turn by an ordering key. Of a deleted account it expects no more than that what is left is
+// pending and does not wait for its turn by an ordering key, in lanes that are counted and called right. Of a deleted account it expects no more than that what is left is
 // its own. The error is for what could not be read.
 func (s *State) Verify() (Report, error) {
-	r := Report{Deliveries: make(map[delivery.Status]int64)}
+	r := Report{Deliveries: make(map[delivery.Status]int64), queuedIn: make(map[Lane]int64)}
 	err := errors.Join(
 		s.scan([]byte{spaceRow}, []byte{spaceLateRow + 1}, func(key, value []byte) error {
 			return s.verifyRow(&r, key, value)
@@ -55,11 +57,13 @@ func (s *State) Verify() (Report, error) {
 		s.verifyOwned(&r, spaceKey),
 		s.verifyOwned(&r, spaceDomain),
 		s.verifyOwned(&r, spaceJob),
+		s.verifyOwned(&r, spaceSetting),
 		s.scan([]byte{spaceQueue}, []byte{spaceQueue + 1}, func(key, _ []byte) error {
 			return s.verifyQueued(&r, key)
 		}),
 		s.Lanes(func(Lane, Position) { r.Lanes++ }),
 		s.verifyOrders(&r),
+		s.verifyBacklogs(&r),
 	)
 	if err != nil {
 		return r, err
@@ -150,9 +154,12 @@ func (s *State) verifyRow(r *Report, key, value []byte) error {
 	if p.status.Final() {
 		return nil
 	}
-	lane := Lane{p.account, rec.Target.Destination()}
+	at := Lane{p.account, rec.Destination()}
 	next := Position{w.NextDue(&rec, attempts), rec.ID, uint32(len(attempts)) + 1}
-	_, closer, err := s.db.Get(appendQueue(nil, lane, next))
+	if b, ok := s.Backlog(at); ok && b.Name != lane.NameOf(&rec) {
+		r.find("the lane of %s is called %q, not %q", rec.ID, b.Name.Text, lane.NameOf(&rec).Text)
+	}
+	_, closer, err := s.db.Get(appendQueue(nil, at, next))
 	if errors.Is(err, pebble.ErrNotFound) {
 		r.find("attempt %d of pending delivery %s is not queued", next.Attempt, rec.ID)
 		return nil
@@ -164,11 +171,14 @@ func (s *State) verifyRow(r *Report, key, value []byte) error {
 }
 
 func (s *State) verifyQueued(r *Report, key []byte) error {
+	l, p, ok := parseQueue(key)
+	if ok {
+		r.queuedIn[l]++
+	}
 	if !s.owned(r, key) {
 		return nil
 	}
 	r.Queued++
-	l, p, ok := parseQueue(key)
 	if !ok {
 		r.find("queue key %x: malformed", key)
 		return nil
@@ -190,4 +200,23 @@ func (s *State) verifyQueued(r *Report, key []byte) error {
 		return err
 	}
 	return closer.Close()
+}
+
+// verifyBacklogs compares what the lanes' rows say with what was found in the
+// disk queue. A state of an earlier version has no rows yet.
+func (s *State) verifyBacklogs(r *Report) error {
+	if s.backlogs.all {
+		return nil
+	}
+	err := s.eachBacklog(func(l Lane, b Backlog) error {
+		if n := r.queuedIn[l]; n != b.Pending {
+			r.find("lane %x of %s (%s) has %d attempts queued, its row says %d", l.Destination, l.Account, b.Name.Text, n, b.Pending)
+		}
+		delete(r.queuedIn, l)
+		return nil
+	})
+	for l, n := range r.queuedIn {
+		r.find("lane %x of %s has %d attempts queued and no row", l.Destination, l.Account, n)
+	}
+	return err
 }

@@ -28,7 +28,7 @@ func (s *State) verifyOrdered(r *Report, f *Stored, rec *delivery.Record, next i
 		r.find("pending delivery %s has no place in the order of its key", rec.ID)
 		return nil
 	}
-	lane := Lane{k.Account, rec.Target.Destination()}
+	lane := Lane{k.Account, rec.Destination()}
 	attempt := uint32(f.Row.Count) + 1
 	if isHead {
 		key := appendQueue(nil, lane, Position{h.queuedAt(&f.Row, next), rec.ID, attempt})
