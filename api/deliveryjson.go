@@ -36,6 +36,8 @@ func appendDelivery(b []byte, d *engine.Delivery, payload bool) []byte {
 	b = appendTimeOrNull(b, d.NextAttemptAt)
 	b = append(b, `,"expires_at":`...)
 	b = appendTimeOrNull(b, d.ExpiresAt)
+	b = append(b, `,"flow_key":`...)
+	b = appendStringOrNull(b, d.FlowKey)
 	b = append(b, `,"body_bytes":`...)
 	b = strconv.AppendInt(b, int64(d.BodyBytes), 10)
 	if d.OrderingKey != "" {

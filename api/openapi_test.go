@@ -98,6 +98,9 @@ func TestDocumentedBounds(t *testing.T) {
 	f(o.IdempotencyKeyChars, "Send properties idempotency_key maxLength", "Receipt properties idempotency_key maxLength",
 		"Delivery properties idempotency_key maxLength", "DeliveryItem properties idempotency_key maxLength")
 	f(orderingKeyChars, "Send properties ordering_key maxLength", "Delivery properties ordering_key maxLength")
+	f(flowKeyChars, "Send properties flow_key maxLength", "Delivery properties flow_key maxLength")
+	f(engine.MostRate, "Send properties rate maximum")
+	f(engine.MostParallelism, "Send properties parallelism maximum")
 	f(o.Labels, "Send properties labels maxItems", "Delivery properties labels maxItems")
 	f(o.LabelChars, "Send properties labels items maxLength", "Delivery properties labels items maxLength")
 	f(int(o.MaxDelay.Milliseconds()), "Send properties delay_ms maximum")

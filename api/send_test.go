@@ -87,7 +87,7 @@ func TestSendAndLookup(t *testing.T) {
 		`"attempts":\[{"attempt":1,"outcome":"delivered","http_status":200,"latency_ms":\d+,"error":null,"created_at":"TIME",` +
 		`"started_at":"TIME","next_attempt_at":null,` +
 		`"timing":{"dns_ms":[\d.]+,"connect_ms":[\d.]+,"tls_ms":[\d.]+,"first_byte_ms":[\d.]+,"reused":(true|false)},"remote_ip":"127.0.0.1"}\],` +
-		`"metadata":{"order": 123},"labels":\["orders","eu"\],"max_attempts":5,"next_attempt_at":null,"expires_at":null,"body_bytes":29}`)
+		`"metadata":{"order": 123},"labels":\["orders","eu"\],"max_attempts":5,"next_attempt_at":null,"expires_at":null,"flow_key":null,"body_bytes":29}`)
 	if d["created_at"] != sent["created_at"] {
 		t.Errorf("created at %v, was %v", d["created_at"], sent["created_at"])
 	}

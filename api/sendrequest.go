@@ -54,6 +54,8 @@ type sendFields struct {
 	delay     time.Duration
 	notBefore time.Time
 	expiresAt time.Time
+
+	hasRate, hasParallelism bool
 }
 
 var sendRequests = sync.Pool{New: func() any { return new(sendRequest) }}
@@ -132,6 +134,12 @@ func (r *sendRequest) field(name []byte) (err error) {
 		r.notBefore, err = r.date("not_before")
 	case "expires_at":
 		r.expiresAt, err = r.date("expires_at")
+	case "flow_key":
+		err = r.flowKey()
+	case "rate":
+		r.send.Flow.Rate, r.hasRate, err = r.laneRate("rate")
+	case "parallelism":
+		r.send.Flow.Parallelism, r.hasParallelism, err = r.laneParallelism("parallelism")
 	default:
 		err = r.skipUnknown(name)
 	}
@@ -420,6 +428,9 @@ func (r *sendRequest) finish(header []byte, now time.Time) error {
 		return err
 	}
 	if err := r.ordering(); err != nil {
+		return err
+	}
+	if err := r.flow(); err != nil {
 		return err
 	}
 	return r.schedule(now)

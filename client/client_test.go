@@ -221,6 +221,9 @@ func TestSendSaysWhatTheContractSays(t *testing.T) {
 		DelayMS:        5,
 		NotBefore:      at("2026-06-10T14:22:10Z"),
 		ExpiresAt:      at("2026-06-11T14:22:10Z"),
+		FlowKey:        "f",
+		Rate:           0.5,
+		Parallelism:    2,
 	})
 	same(t, r, err, client.Receipt{QueueID: "hr_1", Status: "queued", CreatedAt: at("2026-06-10T14:22:10Z"),
 		IdempotencyKey: "k", Duplicate: true, Warnings: []string{"w"}})
@@ -228,7 +231,8 @@ func TestSendSaysWhatTheContractSays(t *testing.T) {
 		asked{"POST /v1/send", key, `{"target":"https://your-app.com/webhook"}`},
 		asked{"POST /v1/send", key, `{"target":"https://your-app.com/webhook?a=1&b=<2>","method":"PUT","headers":{"X-A":"1"},"body":{"Order":"<1&2>"},` +
 			`"delivery":{"max_attempts":3,"backoff":"fixed","base_delay_ms":200,"max_delay_ms":2000,"jitter":"none","timeout_ms":1000,"respect_retry_after":false},` +
-			`"idempotency_key":"k","sign":true,"metadata":{"m":1},"labels":["a"],"delay_ms":5,"not_before":"2026-06-10T14:22:10Z","expires_at":"2026-06-11T14:22:10Z"}`})
+			`"idempotency_key":"k","sign":true,"metadata":{"m":1},"labels":["a"],"delay_ms":5,"not_before":"2026-06-10T14:22:10Z","expires_at":"2026-06-11T14:22:10Z",` +
+			`"flow_key":"f","rate":0.5,"parallelism":2}`})
 }
 
 func TestBodiesGoOutAsTheyAre(t *testing.T) {

@@ -30,6 +30,7 @@ type Delivery struct {
 	MaxAttempts    int             `json:"max_attempts"`
 	NextAttemptAt  *time.Time      `json:"next_attempt_at"` // nil: no further attempt
 	ExpiresAt      *time.Time      `json:"expires_at,omitempty"`
+	FlowKey        *string         `json:"flow_key,omitempty"`
 	BodyBytes      int64           `json:"body_bytes"`
 	OrderingKey    string          `json:"ordering_key,omitempty"`
 	OnFailure      string          `json:"on_failure,omitempty"`  // block or skip, with an ordering key

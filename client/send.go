@@ -47,6 +47,14 @@ type Send struct {
 	// delivered, or purged; "skip" lets them go on.
 	OrderingKey string `json:"ordering_key,omitempty"`
 	OnFailure   string `json:"on_failure,omitempty"`
+
+	// FlowKey puts the send into one lane with all others of the same key,
+	// whatever their targets. Rate, of attempts started per second, and
+	// Parallelism, of attempts at once, are the flow's limits from then on; 0:
+	// as they are.
+	FlowKey     string  `json:"flow_key,omitempty"`
+	Rate        float64 `json:"rate,omitempty"`
+	Parallelism int     `json:"parallelism,omitempty"`
 }
 
 // A Policy says how often, when and for how long to try. A zero field is the

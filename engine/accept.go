@@ -22,7 +22,8 @@ const youngDelay = 2 * time.Second
 // Send makes a delivery of s and returns when it is durable. Errors: a
 // [*RateLimitedError], [*AddressBlockedError] or [*DomainNotVerifiedError]
 // says why it was refused, as does [ErrSuspended], [ErrUnauthorized] that the
-// account was deleted this moment, [ErrTooLarge] that the log takes none of its
+// account was deleted this moment, [ErrTooMany] that the account has no room for
+// the settings of one flow more, [ErrTooLarge] that the log takes none of its
 // size, [ErrOverloaded] that it was not tried, [ErrUnknown] that it may or may not
 // have been accepted.
 func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error) {
@@ -52,6 +53,10 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 	defer e.gate.leave(t)
 	if waited || t.waited {
 		now = e.opts.Now()
+	}
+	if err := e.limitFlow(ctx, a, &s.Flow); err != nil {
+		e.metrics.notNow(err)
+		return Receipt{}, err
 	}
 	var r Receipt
 	if s.IdempotencyKey == "" {

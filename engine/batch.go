@@ -72,6 +72,7 @@ const mostPartUnits = 32
 
 // accept accepts what is left, part by part.
 func (b *batch) accept(ctx context.Context) {
+	b.limitFlows(ctx)
 	var rest []int
 	b.left(func(i int, _ *Send) { rest = append(rest, i) })
 	for len(rest) > 0 {

@@ -63,6 +63,8 @@ type Engine struct {
 	compactor compactor
 	events    events
 
+	settings settingLocks
+
 	failOnce  sync.Once
 	failed    chan struct{} // closed when the engine cannot go on
 	failure   error         // set before failed is closed

@@ -74,6 +74,10 @@ type Options struct {
 	// DomainsPerAccount and KeysPerAccount are bounds. Default 1,000 and 100.
 	DomainsPerAccount, KeysPerAccount int
 
+	// SettingsPerAccount bounds the destinations and flows of an account for which
+	// something is set: a rate, a parallelism, a pause. Default 10,000.
+	SettingsPerAccount int
+
 	// JobsPerAccount bounds the bulk operations of an account that run at once.
 	// Default 16.
 	JobsPerAccount int
@@ -122,6 +126,7 @@ func (o *Options) withDefaults() {
 	setDefault(&o.RetainDead, 30*24*time.Hour)
 	setDefault(&o.DomainsPerAccount, 1000)
 	setDefault(&o.KeysPerAccount, 100)
+	setDefault(&o.SettingsPerAccount, 10_000)
 	setDefault(&o.JobsPerAccount, 16)
 	setDefault(&o.DrainTimeout, 30*time.Second)
 	setDefault(&o.LogQueueBytes, 64<<20)

@@ -8,6 +8,7 @@ import (
 	"github.com/harepost/harepost/engine/account"
 	"github.com/harepost/harepost/engine/delivery"
 	"github.com/harepost/harepost/engine/job"
+	"github.com/harepost/harepost/engine/lane"
 )
 
 // The engine's nouns live in packages of their own, below the state that
@@ -63,6 +64,13 @@ const (
 	JobRunning  = job.Running
 	JobDone     = job.Done
 	JobCanceled = job.Canceled
+)
+
+// Bounds of what may be set for a lane, see package lane.
+const (
+	LeastRate       = lane.LeastRate
+	MostRate        = lane.MostRate
+	MostParallelism = lane.MostParallelism
 )
 
 // ParseDeliveryID reads a queue_id.

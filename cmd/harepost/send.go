@@ -46,6 +46,10 @@ type sendCmd struct {
 	Delay     time.Duration `name:"delay" placeholder:"DURATION" help:"Do not try before this has passed."`
 	NotBefore moment        `name:"not-before" placeholder:"TIME" help:"Do not try before: 2026-06-10T14:30:00Z, 2026-06-10, or 90m for that long from now."`
 	ExpiresAt moment        `name:"expires-at" placeholder:"TIME" help:"Do not try from then on, as --not-before: the delivery becomes a dead letter."`
+
+	FlowKey     string  `name:"flow-key" placeholder:"KEY" help:"Share one lane and its limits with all sends of this key, whatever their targets."`
+	Rate        float64 `name:"rate" placeholder:"N" help:"Attempts of the flow started per second from now on, 0.001 to 100000. Default: as it is."`
+	Parallelism int     `name:"parallelism" placeholder:"N" help:"Attempts of the flow under way at once from now on, 1 to 10000. Default: as it is."`
 }
 
 // sendBodyBytes bounds what is read for a body, above any server's limit that
@@ -60,6 +64,8 @@ func (c *sendCmd) Validate(ctx *kong.Context) error {
 	switch {
 	case c.Target == "" && c.Batch == "":
 		return errors.New("expected \"<target>\", or --batch FILE")
+	case c.FlowKey == "" && (c.Rate != 0 || c.Parallelism != 0):
+		return errors.New("--rate and --parallelism are for --flow-key")
 	case c.Batch == "":
 		return nil
 	}
@@ -118,6 +124,7 @@ func (c *sendCmd) build(in io.Reader, now time.Time) (client.Send, error) {
 		OrderingKey: c.OrderingKey, OnFailure: c.OnFailure,
 		Sign: c.Sign, Labels: c.Labels, Delivery: c.policy(),
 		DelayMS: c.Delay.Milliseconds(), NotBefore: c.NotBefore.ahead(now), ExpiresAt: c.ExpiresAt.ahead(now),
+		FlowKey: c.FlowKey, Rate: c.Rate, Parallelism: c.Parallelism,
 	}
 	if c.Metadata != "" {
 		if !json.Valid([]byte(c.Metadata)) {
