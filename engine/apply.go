@@ -115,6 +115,9 @@ func (e *Engine) applyCommit(c *commit) error {
 			e.dispatcher.follow(a)
 			e.vault.follow(a, e.state.Directory())
 		}
+		if l := c.entries[i].Set; l.Account != 0 {
+			e.dispatcher.limit(l)
+		}
 	}
 	waiters := c.waiters[:0]
 	for i, cookie := range c.cookies {
@@ -160,6 +163,7 @@ func answeredEarly(t *ticket) bool { return t.young != nil && !t.young.Accept.Id
 // answerAccepts lets the accepted deliveries start and their senders go on.
 func (e *Engine) answerAccepts(batch []state.Entry, cookies []any) {
 	accepted := 0
+	e.learnLanes(batch)
 	e.dispatcher.mu.Lock()
 	now := e.dispatcher.now()
 	for i := range batch {

@@ -173,6 +173,9 @@ func (e *Engine) make(w *attempting, number int, body []byte, now time.Time) (de
 	}
 	w.ended = verdict(rec, res)
 	e.metrics.observeAttempt(record.Latency)
+	if record.Outcome != OutcomeDelivered {
+		e.lanes.failed(state.Lane{Account: AccountID(rec.Account), Destination: rec.Destination()}, rec, &record)
+	}
 	switch {
 	case record.Outcome == OutcomeDelivered:
 		return record, StatusDelivered

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/lane"
 	"github.com/harepost/harepost/engine/state"
 	"github.com/harepost/harepost/scheduler"
 )
@@ -132,6 +133,19 @@ func (d *dispatcher) follow(a AccountID) {
 	}
 	d.sched.Resume(uint64(a), d.now())
 	d.kick(d.sched.Stats().ReadyLanes)
+}
+
+// limit has the scheduler keep to what is set for a lane.
+func (d *dispatcher) limit(l state.Lane) {
+	set, _ := d.engine.state.Directory().Setting(l)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sched.SetLimits(laneKey(l), laneLimits(&set), d.now())
+	d.kick(d.sched.Stats().ReadyLanes)
+}
+
+func laneLimits(set *lane.Setting) scheduler.LaneLimits {
+	return scheduler.LaneLimits{Parallelism: set.Parallelism, Rate: set.Rate, Paused: set.Paused}
 }
 
 // recorded tells the scheduler which attempts are on record, and what has come

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/harepost/harepost/engine/delivery"
+	"github.com/harepost/harepost/engine/lane"
 	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/scheduler"
 	"github.com/harepost/harepost/wal"
 )
 
@@ -63,7 +65,9 @@ type Engine struct {
 	compactor compactor
 	events    events
 
-	settings settingLocks
+	settings   settingLocks
+	lanes      laneMemory
+	laneTotals laneTotals
 
 	failOnce  sync.Once
 	failed    chan struct{} // closed when the engine cannot go on
@@ -227,6 +231,10 @@ func (e *Engine) restoreLanes() error {
 	for _, a := range slices.Concat(dir.Suspended(), dir.Deleted()) {
 		d.follow(a)
 	}
+	dir.EachSetting(func(set lane.Setting) {
+		key := scheduler.LaneKey{Account: uint64(set.Account), Destination: set.Destination}
+		d.sched.SetLimits(key, laneLimits(&set), d.now())
+	})
 	err := e.state.Lanes(func(l state.Lane, first state.Position) {
 		d.sched.Restore(laneKey(l), schedulerPosition(first), d.now())
 	})
@@ -235,6 +243,7 @@ func (e *Engine) restoreLanes() error {
 	}
 	e.state.EachYoung(func(y *state.Young) {
 		e.ids.observe(y.ID)
+		e.lanes.learn(y.Lane(), y.Accept.Record)
 		d.addYoung(y, y.Index(), d.now())
 	})
 	return nil

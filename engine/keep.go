@@ -18,6 +18,8 @@ func (e *Engine) keep() {
 	defer watch.Stop()
 	keep := time.NewTicker(keepEvery)
 	defer keep.Stop()
+	lanes := time.NewTicker(topEvery)
+	defer lanes.Stop()
 	var guard leapGuard
 	for {
 		select {
@@ -31,6 +33,8 @@ func (e *Engine) keep() {
 			e.keepLastUse()
 			e.dispatcher.trim()
 			e.sweepSoon() // if a step has failed
+		case <-lanes.C:
+			e.lookAtLanes()
 		case <-e.sweeping:
 			e.sweep()
 		case <-e.stop:

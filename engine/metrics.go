@@ -157,4 +157,7 @@ func (m *engineMetrics) observeCommit(c wal.Commit) {
 }
 
 // WriteMetrics writes the engine's metrics in Prometheus text format.
-func (e *Engine) WriteMetrics(w io.Writer) { e.metrics.set.WritePrometheus(w) }
+func (e *Engine) WriteMetrics(w io.Writer) {
+	e.metrics.set.WritePrometheus(w)
+	e.laneTotals.write(w, e.opts.Now())
+}

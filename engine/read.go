@@ -61,6 +61,9 @@ func (e *Engine) Delivery(_ context.Context, a AccountID, id DeliveryID, o ReadO
 		if err := e.waitsForOrder(a, &found, &d); err != nil {
 			return Delivery{}, fmt.Errorf("engine: order of %s: %w", id, err)
 		}
+		if !d.Status.Final() && !d.WaitsForOrder {
+			d.WaitingFor = e.waitingFor(state.Lane{Account: a, Destination: d.Lane}, id, d.NextAttemptAt)
+		}
 		if !o.Payload {
 			d.Headers = nil
 			return d, e.openView(a, &d, &found.Row, false)

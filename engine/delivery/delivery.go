@@ -25,7 +25,8 @@ type Delivery struct {
 	Metadata       []byte // raw JSON, nil: none
 	Labels         []string
 	Attempts       []Attempt
-	WaitsForOrder  bool // behind another of its key; only of a delivery that was looked up
+	WaitsForOrder  bool   // behind another of its key; only of a delivery that was looked up
+	WaitingFor     string // why the next attempt is not under way; empty: it is, or there is none
 
 	// Only when asked for.
 	Headers     []Header

@@ -49,6 +49,19 @@ func HostName(t *delivery.Target) Name {
 	return Name{Host, b.String()}
 }
 
+// Host is the host in the name of a lane to one; of a flow, nothing.
+func (n Name) Host() string {
+	_, authority, _ := strings.Cut(n.Text, "://")
+	if n.Kind != Host {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(authority)
+	if err != nil {
+		return ""
+	}
+	return host
+}
+
 // NameOf is the name of the lane that a delivery is in. It refers to nothing of
 // the record.
 func NameOf(r *delivery.Record) Name {

@@ -74,6 +74,15 @@ func (d *Directory) Settings(a account.ID) []lane.Setting {
 	return list
 }
 
+// EachSetting calls fn with what is set for the lanes of all accounts.
+func (d *Directory) EachSetting(fn func(lane.Setting)) {
+	for _, a := range d.Accounts() {
+		for _, set := range d.Settings(a) {
+			fn(set)
+		}
+	}
+}
+
 // CountSettings is for how many lanes of an account something is set.
 func (d *Directory) CountSettings(a account.ID) int {
 	d.mu.RLock()
