@@ -100,7 +100,7 @@ func parseListQuery(args *fasthttp.Args, mostWarnings int) (*listQuery, error) {
 // that is a variable that was not set.
 func mayBeEmpty(name string) bool {
 	switch name {
-	case "limit", "cursor", "target", "host", "label", "idempotency_key", "ordering_key", "since", "until":
+	case "limit", "cursor", "target", "host", "prefix", "account_id", "label", "idempotency_key", "ordering_key", "since", "until":
 		return true
 	}
 	return false

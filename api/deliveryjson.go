@@ -36,6 +36,10 @@ func appendDelivery(b []byte, d *engine.Delivery, payload bool) []byte {
 	b = appendTimeOrNull(b, d.NextAttemptAt)
 	b = append(b, `,"expires_at":`...)
 	b = appendTimeOrNull(b, d.ExpiresAt)
+	if d.WaitingFor != "" {
+		b = append(b, `,"waiting_for":`...)
+		b = appendString(b, d.WaitingFor)
+	}
 	b = append(b, `,"flow_key":`...)
 	b = appendStringOrNull(b, d.FlowKey)
 	b = append(b, `,"body_bytes":`...)

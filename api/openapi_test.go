@@ -44,10 +44,11 @@ var unbounded = func() map[string]string {
 	for why, places := range map[string][]string{
 		"clamped, never refused":                      {"Policy.max_attempts", "Policy.base_delay_ms", "Policy.max_delay_ms", "Policy.timeout_ms", "parameters.Limit"},
 		"replaced when it is not fit, never refused":  {"parameters.RequestID"},
-		"longer than there can be matches nothing":    {"Filter.target", "Filter.label", "Filter.idempotency_key", "Filter.ordering_key", "parameters.OrderingKey", "parameters.Target", "parameters.Label", "parameters.IdempotencyKey", "GET /v1/openapi.json If-None-Match"},
+		"longer than there can be matches nothing":    {"Filter.target", "Filter.label", "Filter.idempotency_key", "Filter.ordering_key", "parameters.OrderingKey", "parameters.Target", "parameters.Label", "parameters.IdempotencyKey", "GET /v1/openapi.json If-None-Match", "parameters.NamePrefix"},
 		"bounded with its request, as the flags have": {"Send.body", "POST /v1/send/batch application/x-ndjson", "Delivery.body", "Delivery.body_bytes", "Delivery.headers", "Delivery.headers{}"},
-		"as many as the account has deliveries":       {"Job.matched", "Job.done", "Job.skipped", "Job.remaining", "DryRun.matched"},
-		"measured":                                    {"Attempt.latency_ms", "Timing.dns_ms", "Timing.connect_ms", "Timing.tls_ms", "Timing.first_byte_ms"},
+		"as many as the account has deliveries":       {"Job.matched", "Job.done", "Job.skipped", "Job.remaining", "DryRun.matched", "Destination.pending", "Destination.in_flight", "Destination.limit"},
+		"as many as a host has ports in use":          {"DestinationPage.data"},
+		"measured":                                    {"Attempt.latency_ms", "Timing.dns_ms", "Timing.connect_ms", "Timing.tls_ms", "Timing.first_byte_ms", "Destination.pace", "Destination.oldest_due_age_seconds", "Destination.p50_ms", "Destination.p99_ms"},
 		"words for people":                            {"Error.error", "Error.detail", "BatchRefusal.error", "BatchRefusal.detail", "DomainPending.error", "DomainPending.detail", "Warnings[]"},
 		"a page or a stream, not a value":             {"GET /metrics 200 text/plain", "GET /v1/backup 200 application/x-tar"},
 	} {
@@ -99,8 +100,8 @@ func TestDocumentedBounds(t *testing.T) {
 		"Delivery properties idempotency_key maxLength", "DeliveryItem properties idempotency_key maxLength")
 	f(orderingKeyChars, "Send properties ordering_key maxLength", "Delivery properties ordering_key maxLength")
 	f(flowKeyChars, "Send properties flow_key maxLength", "Delivery properties flow_key maxLength")
-	f(engine.MostRate, "Send properties rate maximum")
-	f(engine.MostParallelism, "Send properties parallelism maximum")
+	f(engine.MostRate, "Send properties rate maximum", "Destination properties rate maximum", "DestinationChange properties rate maximum")
+	f(engine.MostParallelism, "Send properties parallelism maximum", "Destination properties parallelism maximum", "DestinationChange properties parallelism maximum")
 	f(o.Labels, "Send properties labels maxItems", "Delivery properties labels maxItems")
 	f(o.LabelChars, "Send properties labels items maxLength", "Delivery properties labels items maxLength")
 	f(int(o.MaxDelay.Milliseconds()), "Send properties delay_ms maximum")
@@ -186,7 +187,7 @@ func (r *tour) general(operations []string) {
 	}
 	for _, operation := range operations {
 		method, path, _ := strings.Cut(operation, " ")
-		line := method + " " + strings.NewReplacer("{id}", "x", "{domain}", "x").Replace(path)
+		line := method + " " + strings.NewReplacer("{id}", "x", "{domain}", "x", "{host}", "your-app.com").Replace(path)
 		try := func(s *testServer, rest string) {
 			r.t.Helper()
 			conn := s.dial()
@@ -218,7 +219,7 @@ func (r *tour) general(operations []string) {
 // the operation.
 func (r *tour) ask(s *testServer, status int, method, path, param, key, body string, headers ...string) *answer {
 	r.t.Helper()
-	target := strings.NewReplacer("{id}", param, "{domain}", param).Replace(path)
+	target := strings.NewReplacer("{id}", param, "{domain}", param, "{host}", param).Replace(path)
 	a := s.do(method, target, key, body, headers...)
 	if a.status != status {
 		r.t.Fatalf("%s: %d %s, want %d", a.what, a.status, a.body, status)
@@ -252,6 +253,7 @@ func (r *tour) particular() {
 	r.ask(closed, 403, "POST", "/v1/accounts", "", "", `{"name":"x"}`)
 	r.refusedAdmin(s, closed)
 	r.refusedControl()
+	r.refusedDestinations(s, closed, key)
 	r.refusedBackup(s, closed)
 	r.refusedStorage()
 	made := s.do("POST", "/v1/accounts", adminToken, `{"name":"test"}`).want(201)

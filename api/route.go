@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,6 +42,7 @@ type access uint8
 const (
 	public  access = iota // no key
 	account               // an API key
+	owner                 // an API key, or the admin token with the parameter account_id
 	signup                // the admin token; with open sign-up anyone, for POST
 	admin                 // the admin token
 )
@@ -89,6 +91,10 @@ func (s *Server) routeTable() map[string]*route {
 	add("/v1/domains", account, map[string]handler{"GET": s.listDomains, "POST": s.addDomain})
 	add("/v1/domains/verify", account, map[string]handler{"POST": s.verifyDomain})
 	add("/v1/domains/{domain}", account, map[string]handler{"GET": s.getDomain, "DELETE": s.deleteDomain})
+	add("/v1/destinations", owner, map[string]handler{"GET": s.listDestinations})
+	add("/v1/destinations/{host}", owner, map[string]handler{"GET": s.getDestination, "PATCH": s.changeDestination})
+	add("/v1/destinations/{host}/pause", owner, map[string]handler{"POST": s.pauseDestination})
+	add("/v1/destinations/{host}/resume", owner, map[string]handler{"POST": s.resumeDestination})
 	add("/v1/keys", account, map[string]handler{"GET": s.listKeys, "POST": s.createKey})
 	add("/v1/keys/{id}", account, map[string]handler{"DELETE": s.deleteKey})
 	add("/v1/signing-secret", account, map[string]handler{"GET": s.getSigningSecret})
@@ -229,6 +235,8 @@ func (s *Server) authorize(c *call, who access) (err error) {
 	case account:
 		c.account, err = s.authenticate(bearer(&c.http.Request.Header))
 		return err
+	case owner:
+		return s.authorizeOwner(c)
 	case signup:
 		if c.http.IsPost() {
 			return s.authorizeSignup(c)
@@ -238,6 +246,25 @@ func (s *Server) authorize(c *call, who access) (err error) {
 		return s.authorizeAdmin(c, errAdminClosed)
 	}
 	return nil
+}
+
+// authorizeOwner lets an account see to what is its own, and whoever runs the
+// server to what is any account's.
+func (s *Server) authorizeOwner(c *call) error {
+	text := string(c.http.QueryArgs().Peek("account_id"))
+	if text == "" {
+		return s.authorize(c, account)
+	}
+	if err := s.authorizeAdmin(c, errAdminClosed); err != nil {
+		return err
+	}
+	id, err := engine.ParseAccountID(text)
+	if err != nil {
+		return invalid("account_id", strconv.Quote(clip([]byte(text))), "an id such as acc_...")
+	}
+	c.account = id
+	_, err = s.engine.Account(s.ctx, id)
+	return err
 }
 
 func (s *Server) authorizeSignup(c *call) error {

@@ -20,6 +20,7 @@ func (r *tour) successes() {
 	r.domains(s, key)
 	r.deliveries(s, key)
 	r.jobs(s, key)
+	r.destinations(s, key)
 	r.ask(s, 200, "GET", "/v1/backup", "", adminToken, "")
 	r.ask(s, 204, "DELETE", "/v1/accounts/{id}", id, adminToken, "")
 }
@@ -55,6 +56,15 @@ func (r *tour) deliveries(s *testServer, key string) {
 	r.ask(s, 200, "GET", "/v1/dead-letters", "", key, "")
 	pending := r.ask(s, 200, "GET", "/v1/deliveries?status=queued", "", key, "").want(200)
 	r.ask(s, 200, "POST", "/v1/deliveries/{id}/cancel", idsOf(pending)[0], key, "")
+}
+
+func (r *tour) destinations(s *testServer, key string) {
+	const name = "your-app.com"
+	r.ask(s, 200, "GET", "/v1/destinations", "", key, "")
+	r.ask(s, 200, "PATCH", "/v1/destinations/{host}", name, key, `{"rate":5}`)
+	r.ask(s, 200, "POST", "/v1/destinations/{host}/pause", name, key, "")
+	r.ask(s, 200, "POST", "/v1/destinations/{host}/resume", name, key, "")
+	r.ask(s, 200, "GET", "/v1/destinations/{host}", name, key, "")
 }
 
 // jobs are stopped while they run: they have the dead letters of several
