@@ -75,6 +75,7 @@ type Options struct {
 type Client struct {
 	base    string // without a slash at the end
 	key     string
+	account string // see ForAccount
 	options Options
 	http    *http.Client
 }

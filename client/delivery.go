@@ -34,7 +34,7 @@ type Delivery struct {
 	BodyBytes      int64           `json:"body_bytes"`
 	OrderingKey    string          `json:"ordering_key,omitempty"`
 	OnFailure      string          `json:"on_failure,omitempty"`  // block or skip, with an ordering key
-	WaitingFor     string          `json:"waiting_for,omitempty"` // why no attempt is made: order, behind another of its key
+	WaitingFor     string          `json:"waiting_for,omitempty"` // why the next attempt is not under way, such as due, breaker, or order
 
 	// Only from DeliveryWithPayload; see Payload for the body.
 	Headers      map[string]string `json:"headers,omitempty"`

@@ -21,6 +21,8 @@ type cli struct {
 	Send          sendCmd          `cmd:"" help:"Send one request to a target, or a file of many."`
 	Deliveries    deliveriesCmd    `cmd:"" help:"Look at deliveries and their attempts, replay and cancel them."`
 	DeadLetters   deadLettersCmd   `cmd:"" help:"List, replay and purge dead letters."`
+	Destinations  destinationsCmd  `cmd:"" help:"Look at destinations and flows, pause, resume and limit them."`
+	Top           topCmd           `cmd:"" help:"Watch the destinations with the most pending."`
 	Replays       replaysCmd       `cmd:"" help:"Look at bulk operations, and stop them."`
 	Listen        listenCmd        `cmd:"" help:"Receive requests: print them, verify their signatures, fail on purpose."`
 	Bench         benchCmd         `cmd:"" help:"Measure this machine."`

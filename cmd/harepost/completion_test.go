@@ -30,7 +30,7 @@ func TestCompletionOffersWhatTheParserTakes(t *testing.T) {
 			t.Errorf("%q: %q, want %q", line, got, want)
 		}
 	}
-	f("dead-letters deliveries demo", "de")
+	f("dead-letters deliveries demo destinations", "de")
 	f("secret send serve", "se")
 	f("completion", "comp")
 	f("bash fish zsh", "completion", "")
