@@ -144,12 +144,9 @@ func (s *Server) changeDestinations(c *call, change engine.DestinationChange, w 
 	return nil
 }
 
-// flowPrefix marks the name of a flow where that of a host could stand.
-const flowPrefix = "flow:"
-
 // parseDestination reads "host", "host:port", "scheme://host:port" or "flow:KEY".
 func parseDestination(text string) (ref engine.DestinationRef, err error) {
-	if key, ok := strings.CutPrefix(text, flowPrefix); ok {
+	if key, ok := strings.CutPrefix(text, engine.FlowPrefix); ok {
 		if !isFlowKey([]byte(key)) {
 			return ref, refused("host", "what follows flow: is no flow key")
 		}
@@ -211,11 +208,7 @@ func (s *Server) writeDestinations(c *call, list []engine.Destination, next uint
 
 func appendDestination(b []byte, d *engine.Destination, now time.Time) []byte {
 	b = append(b, `{"destination":`...)
-	if d.Name.Kind == engine.FlowLane {
-		b = appendString(b, flowPrefix+d.Name.Text)
-	} else {
-		b = appendString(b, d.Name.Text)
-	}
+	b = appendString(b, d.Name.String())
 	b = append(b, `,"kind":`...)
 	b = appendString(b, d.Name.Kind.String())
 	b = append(b, `,"pending":`...)

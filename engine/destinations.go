@@ -242,8 +242,8 @@ func (e *Engine) waitingFor(l state.Lane, id DeliveryID, due time.Time) string {
 // LaneName is what a lane is called.
 type LaneName = lane.Name
 
-// FlowLane is the kind of lanes of flows.
-const FlowLane = lane.Flow
+// FlowPrefix marks the name of a flow where that of a host could stand.
+const FlowPrefix = lane.FlowPrefix
 
 // Breaker says whether a lane makes attempts.
 type Breaker = scheduler.Breaker

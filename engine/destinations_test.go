@@ -144,7 +144,7 @@ func TestMetricsOfLanes(t *testing.T) {
 	e.WriteMetrics(&b)
 	text := b.String()
 	for i := range lanes {
-		line := fmt.Sprintf("harepost_lane_pending{account=%q,destination=\"flow-%02d\"} %d\n", a.String(), i, i+1)
+		line := fmt.Sprintf("harepost_lane_pending{account=%q,destination=\"flow:flow-%02d\"} %d\n", a.String(), i, i+1)
 		if strings.Contains(text, line) != (i >= lanes-topLanes) {
 			t.Errorf("metrics have %q: %t", line, !(i >= lanes-topLanes))
 		}

@@ -298,7 +298,7 @@ func lags(l *scheduler.LaneView) bool {
 func (v *events) lagging(kind string, l scheduler.LaneView, age time.Duration, now time.Time) event {
 	ev := event{Type: kind, At: now}
 	if l.Key != (scheduler.LaneKey{}) {
-		ev = event{Type: kind, At: now, AccountID: AccountID(l.Key.Account).String(), Destination: v.engine.destinationOf(l.Key), WaitingFor: l.Reason.String()}
+		ev = event{Type: kind, At: now, AccountID: AccountID(l.Key.Account).String(), Destination: v.engine.nameOf(stateLane(l.Key)).String(), WaitingFor: l.Reason.String()}
 	}
 	seconds := int64(age.Seconds())
 	ev.LagSeconds, ev.ThresholdSeconds = &seconds, int64(v.engine.opts.Events.Lag.Seconds())
@@ -310,7 +310,7 @@ func (v *events) about(kind string, l scheduler.LaneView, at time.Time) event {
 	ev := event{
 		Type: kind, At: at,
 		AccountID:   AccountID(l.Key.Account).String(),
-		Destination: v.engine.destinationOf(l.Key),
+		Destination: v.engine.nameOf(stateLane(l.Key)).String(),
 		Failures:    &l.Failures, Successes: &l.Successes,
 		own: AccountID(l.Key.Account) == OperatorAccount,
 	}

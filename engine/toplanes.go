@@ -110,7 +110,7 @@ func (t *laneTotals) write(out io.Writer, now time.Time) {
 		if l.oldestDue != 0 {
 			age = max(now.Sub(time.UnixMilli(int64(l.oldestDue))), 0).Seconds()
 		}
-		labels := fmt.Sprintf("{account=%q,destination=%q}", AccountID(l.key.Account).String(), l.name.Text)
+		labels := fmt.Sprintf("{account=%q,destination=%q}", AccountID(l.key.Account).String(), l.name.String())
 		fmt.Fprintf(out, "harepost_lane_pending%s %d\nharepost_lane_in_flight%s %d\nharepost_lane_oldest_due_age_seconds%s %g\n",
 			labels, l.pending, labels, l.inFlight, labels, age)
 	}

@@ -39,6 +39,17 @@ type Name struct {
 	Text string // "https://host:port", or the flow key
 }
 
+// FlowPrefix marks the name of a flow where that of a host could stand.
+const FlowPrefix = "flow:"
+
+// String tells flows and hosts apart: a flow's key has FlowPrefix before it.
+func (n Name) String() string {
+	if n.Kind == Flow {
+		return FlowPrefix + n.Text
+	}
+	return n.Text
+}
+
 // HostName is the name of the lane to a target.
 func HostName(t *delivery.Target) Name {
 	var b strings.Builder
