@@ -25,10 +25,11 @@ type backlogs struct {
 	mu sync.RWMutex
 	m  map[Lane]Backlog
 
+	all bool // the rows are still to be written, all of them, see countBacklogs
+
 	// The applier's own: what the batch that is being built changes. A lane costs
 	// a write once a batch, however much of it is queued and taken.
 	changes map[Lane]backlogChange
-	all     bool // the rows are still to be written, all of them, see countBacklogs
 }
 
 type backlogChange struct {
@@ -50,11 +51,11 @@ func (s *State) Backlog(l Lane) (Backlog, bool) {
 	return b, ok
 }
 
-// Backlogs is how many lanes have something in the disk queue.
-func (s *State) Backlogs() int {
-	s.backlogs.mu.RLock()
-	defer s.backlogs.mu.RUnlock()
-	return len(s.backlogs.m)
+// unwritten reports whether the rows are still to be written.
+func (l *backlogs) unwritten() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.all
 }
 
 // queued counts an attempt that this batch puts into the disk queue. record is
@@ -144,12 +145,12 @@ func (s *State) writeBacklogs(b *applying) error {
 
 // showBacklogs shows readers what the batch has changed, once it is committed.
 func (l *backlogs) show() {
-	l.all = false
-	if len(l.changes) == 0 {
+	if len(l.changes) == 0 && !l.all {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.all = false
 	for k, c := range l.changes {
 		now := Backlog{l.m[k].Pending + c.pending, c.name}
 		if now.Pending <= 0 {

@@ -205,7 +205,7 @@ func (s *State) verifyQueued(r *Report, key []byte) error {
 // verifyBacklogs compares what the lanes' rows say with what was found in the
 // disk queue. A state of an earlier version has no rows yet.
 func (s *State) verifyBacklogs(r *Report) error {
-	if s.backlogs.all {
+	if s.backlogs.unwritten() {
 		return nil
 	}
 	err := s.eachBacklog(func(l Lane, b Backlog) error {
