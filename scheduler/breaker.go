@@ -22,9 +22,9 @@ var breakerNames = [...]string{"closed", "open", "half_open"}
 func (b Breaker) String() string { return breakerNames[b] }
 
 const (
-	// A breaker opens after Options.TripAfter failures in a row, or when more than
-	// half of at least twice as many attempts within the window of health have
-	// failed.
+	// A breaker opens after Options.TripAfter failures in a row, if no more than
+	// those are under way, or when more than half of at least twice as many attempts
+	// within the window of health have failed.
 	defaultTrip = 10
 	// It opens for firstOpen, and twice as long each time up to mostOpen, until
 	// it has stayed closed for forgetTrips.
@@ -39,7 +39,7 @@ const (
 // the first counts.
 type fuse struct {
 	breaker  Breaker
-	trips    uint8  // openings since it was last well for a while
+	opened   uint8  // how often it has since it was last well for a while
 	streak   uint16 // failures in a row
 	lastFail uint32 // a mark of the delivery that failed last; 0: none
 	probeAt  Time   // when an open breaker lets one attempt through
@@ -71,19 +71,31 @@ func (s *Scheduler) tell(l *lane, id ID, probe bool, v Verdict) {
 	case l.streak < math.MaxUint16:
 		l.streak++
 	}
-	if most := s.opts.TripAfter; l.breaker == Closed && most > 0 && (int(l.streak) >= most || l.failing(2*most)) {
+	if l.breaker == Closed && s.opts.TripAfter > 0 && l.trips(s.opts.TripAfter) {
 		if s.now-l.closedAt > forgetTrips {
-			l.trips = 0
+			l.opened = 0
 		}
 		s.openBreaker(l)
 		s.report(l.key, BreakerOpened)
 	}
 }
 
+// trips reports whether what the lane has seen opens its breaker.
+func (l *lane) trips(after int) bool {
+	underWay := int(l.flights)
+	if l.failing(2*after, underWay) {
+		return true
+	}
+	if well, bad, _ := l.counts(); well > bad && l.crowded(hungShare) {
+		after *= 2 // where a part fails all the time, there are longer streaks by chance
+	}
+	return int(l.streak) >= max(after, underWay)
+}
+
 func (s *Scheduler) openBreaker(l *lane) {
 	l.breaker = Open
-	l.probeAt = s.now + min(firstOpen<<min(l.trips, 10), mostOpen)
-	l.trips = min(l.trips+1, 11)
+	l.probeAt = s.now + min(firstOpen<<min(l.opened, 10), mostOpen)
+	l.opened = min(l.opened+1, 11)
 	s.shrink(l)
 }
 
@@ -92,6 +104,8 @@ func (s *Scheduler) closeBreaker(l *lane) {
 	l.clearWindow(s.now)
 	l.window, l.threshold = 1, float32(s.mostLimit(l))
 	l.ramp(s.now)
+	// The oftener it has opened of late, the more slowly it begins.
+	l.pace = max(leastPace, min(l.pace, rampStart/float32(int(1)<<(l.opened-1))))
 	s.report(l.key, BreakerClosed)
 }
 

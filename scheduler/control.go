@@ -44,10 +44,15 @@ const (
 	// quickRefusal is within what a refusal comes of a destination that has time
 	// to answer.
 	quickRefusal = time.Second
-	// rampHold is from when on a hold is followed by a ramp.
-	rampHold = time.Second
+	// A hold is followed by a ramp where the pace is not known, and also where it
+	// is if the hold was longer than longHold.
+	longHold = 10 * time.Second
 	// slowAfter is when an attempt, or the usual one of a lane, is slow.
 	slowAfter = Time(3 * time.Second / time.Millisecond)
+	// Where fewer than these parts of the attempts of late were refused, or were
+	// not answered, it is not for being too many.
+	refusalShare = 0.05
+	hungShare    = 0.2
 	// slowStreak of failures in a row put a lane among the slow ones.
 	slowStreak = 3
 )
@@ -76,6 +81,10 @@ type control struct {
 // not paused any more ramps up.
 func (s *Scheduler) SetLimits(k LaneKey, limits LaneLimits, now Time) {
 	s.now = now
+	if !(limits.Rate > 0) { // also if it is no number
+		limits.Rate = 0
+	}
+	limits.Parallelism = max(limits.Parallelism, 0)
 	if limits == (LaneLimits{}) {
 		delete(s.limits, k)
 	} else {
@@ -119,6 +128,9 @@ func (s *Scheduler) judge(l *lane, n *item, begun Time, full bool, e Ended) {
 		}
 		return
 	}
+	if s.now < l.usedAt {
+		l.rewind(s.now)
+	}
 	l.usedAt = s.now
 	if probe {
 		l.latency = 0 // what it was before is over
@@ -129,6 +141,16 @@ func (s *Scheduler) judge(l *lane, n *item, begun Time, full bool, e Ended) {
 	if e.RetryAfter > 0 {
 		l.hold(e.RetryAfter, s.now)
 	}
+}
+
+// rewind has nothing that the lane has seen be later than now: the clock went
+// back, and what was seen would else be the latest for as long again.
+func (l *lane) rewind(now Time) {
+	l.reducedAt = min(l.reducedAt, now)
+	l.pacedAt = min(l.pacedAt, now)
+	l.closedAt = min(l.closedAt, now)
+	l.failingSince = min(l.failingSince, now)
+	l.trial = trial{}
 }
 
 // adapt moves the lane's limit and its pace.
@@ -147,7 +169,7 @@ func (s *Scheduler) adapt(l *lane, begun Time, full bool, e Ended) {
 		l.quicken(s.now)
 	case e.Verdict == Throttled, e.Verdict == Overloaded:
 		l.trial.count(begun, false)
-		if l.trial.vain(s.now) {
+		if l.pace > 2*leastPace && l.mayCut(begun, s.now) && l.trial.vain(s.now) {
 			// Fewer attempts at once were refused as often as many: what is refused
 			// is not for being too many, and the lane need not suffer for it.
 			l.giveUpPace(s.now)
@@ -155,20 +177,26 @@ func (s *Scheduler) adapt(l *lane, begun Time, full bool, e Ended) {
 		if s.now < l.trial.until && e.Took < quickRefusal {
 			return
 		}
-		s.cut(l, begun, e.Verdict)
+		s.cut(l, begun, e)
 	}
 }
 
 // cut answers a sign of overload, once for the attempts that were in flight.
-func (s *Scheduler) cut(l *lane, begun Time, v Verdict) {
+func (s *Scheduler) cut(l *lane, begun Time, e Ended) {
+	// A few that hang while the others are answered tell of a path that is broken
+	// for some, not of too many.
+	if e.Took >= quickRefusal && l.streak < slowStreak && !l.crowded(hungShare) {
+		return
+	}
 	if begun > l.reducedAt {
 		l.reducedAt = s.now
 		l.window = max(1, min(l.window, float32(s.mostLimit(l)))*limitCut)
 		l.threshold = l.window
 	}
 	// Where nothing succeeds there is no pace to be found: that is the breaker's.
-	if l.trial.mayCut(begun, s.now) && (v == Throttled || l.crowded() && l.recentGoodput(s.now) > 0) {
-		l.trial.begin(s.now, l.refusedShare())
+	asked := e.Verdict == Throttled || e.RetryAfter > 0
+	if l.mayCut(begun, s.now) && (asked || l.crowded(refusalShare) && l.recentGoodput(s.now) > 0) {
+		l.trial.begin(s.now)
 		l.slacken(s.now)
 	}
 }
@@ -177,8 +205,8 @@ func (s *Scheduler) cut(l *lane, begun Time, v Verdict) {
 func (l *lane) hold(d time.Duration, now Time) {
 	until := now + min(Time((d+time.Millisecond-1)/time.Millisecond), maxHold)
 	l.holdUntil = max(l.holdUntil, until)
-	if d >= rampHold {
-		l.easeOff(now)
+	if l.pace == 0 || d > longHold {
+		l.easeOff(until)
 	}
 }
 

@@ -73,18 +73,19 @@ func (h *health) counts() (well, bad, again int) {
 }
 
 // failing reports whether more than half of what counts has failed, of least
-// attempts at least.
-func (h *health) failing(least int) bool {
+// attempts at least. What is under way counts as good: failures are often told
+// sooner than successes.
+func (h *health) failing(least, underWay int) bool {
 	well, bad, again := h.counts()
 	bad -= again
-	return well+bad >= least && bad > well
+	return well+bad >= least && bad > well+underWay
 }
 
-// crowded reports whether so many attempts fail that it is no accident: one in
-// twenty, of enough.
-func (h *health) crowded() bool {
+// crowded reports whether so great a part of the attempts fails, of enough or
+// often enough, that it is no accident.
+func (h *health) crowded(part float32) bool {
 	well, bad, _ := h.counts()
-	return well+bad >= trialCount && bad*20 >= well
+	return (well+bad >= trialCount || bad >= 3) && h.refusedShare() >= part
 }
 
 // refusedShare is the part of the attempts of late that were not taken.

@@ -12,7 +12,7 @@ const (
 	// rampStart is the pace, in starts per second, at which a lane begins that
 	// had been held back; leastPace is the slowest that overload brings about.
 	rampStart = 50
-	leastPace = 1
+	leastPace = 0.5
 	// noPace is where a lane that gets faster is not paced any more.
 	noPace = 20_000
 	// paceCut is what is left of what the destination has lately coped with.
@@ -26,6 +26,13 @@ const (
 	// carefully from there.
 	rampGrowth = 2 * math.Ln2
 	slowGrowth = 0.05
+	// mostStep is by what part one answer raises a pace above its threshold, in the
+	// minute after it was cut: a destination that takes few is to refuse few.
+	mostStep = 0.01
+	// holdPatience is how many times as long as a hold the pace stays away from
+	// what brought the hold about; mostPatience, in seconds, is where that ends.
+	holdPatience = 5
+	mostPatience = 30
 	// longestGrowth, in seconds, is what one answer may make up for.
 	longestGrowth = 0.5
 	// goodputMs is over how long the goodput is counted.
@@ -58,7 +65,7 @@ type pacing struct {
 // down until nothing is left.
 type trial struct {
 	began          Time    // attempts begun later count; 0: no trial
-	before         float32 // share that was refused
+	before         float32 // share that was refused in the trial before; 0: there was none
 	taken, refused uint16
 	until          Time // after a trial in vain: refusals say nothing of the pace
 }
@@ -66,14 +73,26 @@ type trial struct {
 const (
 	// trialCount attempts are enough to tell; trialTime is for lanes with fewer.
 	trialCount = 20
-	trialTime  = Time(2 * time.Second / time.Millisecond)
-	// vainShare of attempts refused is too many for a pace below what the
-	// destination has just coped with, and vainPause how long that is believed.
+	trialTime  = Time(10 * time.Second / time.Millisecond)
+	// A trial is in vain if vainShare to mostVain are refused, as in the one before,
+	// and not vainGain times as large a part is taken as then. What has a limit takes
+	// all of a pace below it, or twice the part of half the pace. That is believed
+	// for vainPause.
 	vainShare = 0.2
+	mostVain  = 0.75
+	vainGain  = 1.25
 	vainPause = Time(30 * time.Second / time.Millisecond)
 )
 
-func (t *trial) begin(now Time, share float32) { *t = trial{began: now, before: share} }
+// begin is called when the pace is cut. The first of several trials in a row is
+// compared with nothing.
+func (t *trial) begin(now Time) {
+	before := float32(0)
+	if t.attempts() >= trialCount {
+		before = t.share()
+	}
+	*t = trial{began: now, before: before}
+}
 
 // count counts the end of an attempt.
 func (t *trial) count(begun Time, taken bool) {
@@ -92,18 +111,24 @@ func (t *trial) share() float32 { return float32(t.refused) / float32(max(1, t.a
 
 // vain reports whether the slower pace is refused as much as the one before.
 func (t *trial) vain(now Time) bool {
-	return t.attempts() >= trialCount && now >= t.until && t.share() >= vainShare && t.share() >= t.before/2
+	share := t.share()
+	return t.attempts() >= trialCount && now >= t.until && min(share, t.before) >= vainShare &&
+		share <= mostVain && 1-share < vainGain*(1-t.before)
 }
 
-// mayCut reports whether the refusal of an attempt tells something new.
-func (t *trial) mayCut(begun, now Time) bool {
-	return t.began == 0 || begun > t.began && (t.attempts() >= trialCount || now-t.began >= trialTime)
+// mayCut reports whether the refusal of an attempt tells something new. Refusals
+// are told sooner than successes: a trial lasts until both have come.
+func (l *lane) mayCut(begun, now Time) bool {
+	t := &l.trial
+	lasted := now - t.began
+	return t.began == 0 || begun > t.began && (lasted >= trialTime ||
+		t.attempts() >= trialCount && lasted >= 4*Time(l.latency/1000))
 }
 
 // giveUpPace ends a trial in vain.
 func (l *lane) giveUpPace(now Time) {
 	l.trial = trial{until: now + vainPause}
-	l.pace = 0
+	l.pace, l.threshold = 0, math.MaxFloat32
 }
 
 // rate is the lower of the pace and what was set; 0: neither.
@@ -115,6 +140,15 @@ func (l *lane) rate() float64 {
 	return rate
 }
 
+// longestInterval between two starts: a rate below one a day is one a day.
+const longestInterval = int64(24 * time.Hour / time.Microsecond)
+
+// interval returns the microseconds from one start to the next, rounded up so
+// that the rate is not exceeded.
+func interval(rate float64) int64 {
+	return int64(math.Ceil(min(1e6/rate, float64(longestInterval))))
+}
+
 // started spaces the next start from one at now.
 func (l *lane) started(now Time) {
 	rate := l.rate()
@@ -122,7 +156,7 @@ func (l *lane) started(now Time) {
 		return
 	}
 	t := int64(now) * 1000
-	l.earliest = max(l.earliest, t-paceBurst) + int64(1e6/rate)
+	l.earliest = max(l.earliest, t-paceBurst) + interval(rate)
 }
 
 // pacedUntil returns when the next attempt may start; not after now if at once.
@@ -133,7 +167,7 @@ func (l *lane) pacedUntil(now Time) Time {
 		return 0
 	}
 	// Further off than an interval: the clock went back, or the rate was raised.
-	if most := int64(now)*1000 + int64(1e6/rate); l.earliest > most {
+	if most := int64(now)*1000 + interval(rate); l.earliest > most {
 		l.earliest = most
 	}
 	return Time((l.earliest + 999) / 1000)
@@ -149,26 +183,27 @@ func (l *lane) paceBinds() {
 // destination takes.
 func (l *lane) ramp(now Time) {
 	l.slowFrom = math.MaxFloat32
+	l.trial = trial{}
 	l.easeOff(now)
 }
 
 // easeOff is a ramp that is quick only up to the threshold that is known.
-func (l *lane) easeOff(now Time) {
+func (l *lane) easeOff(from Time) {
 	if l.slowFrom == 0 {
 		l.slowFrom = math.MaxFloat32
 	}
 	if l.pace == 0 || l.pace > rampStart {
 		l.pace = rampStart
 	}
-	l.pacedAt, l.paceBound = now, false
-	l.trial = trial{}
+	l.pacedAt, l.paceBound = from, false
 }
 
 // slacken goes back to less than what the destination has lately coped with.
 func (l *lane) slacken(now Time) {
 	rate := l.recentGoodput(now) * paceCut
 	if l.pace > 0 {
-		rate = min(rate, l.pace*paceCut)
+		// Not below half at once: one second of a slow lane says little.
+		rate = min(max(rate, l.pace/2), l.pace*paceCut)
 	}
 	l.pace = max(rate, leastPace)
 	l.slowFrom, l.pacedAt, l.paceBound = l.pace, now, false
@@ -188,16 +223,25 @@ func (l *lane) quicken(now Time) {
 		}
 		return
 	}
-	growth := float32(rampGrowth)
+	growth := float32(rampGrowth) * min(since, longestGrowth)
 	if l.pace >= l.slowFrom {
-		cut := float32(max(now-l.reducedAt, 0)) / 1000
-		growth = min(growth, slowGrowth*(1+cut))
+		growth = min(growth, l.slowGrowth(since, now))
 	}
-	l.pace *= 1 + growth*min(since, longestGrowth)
+	l.pace *= 1 + growth
 	l.pacedAt, l.paceBound = now, false
 	if l.pace >= noPace {
 		l.pace = 0
 	}
+}
+
+// slowGrowth is by what part the pace grows, above its threshold, with an answer
+// so many seconds after the one before. Where a refusal costs a hold, all goes
+// slower, so that the lane is held for a small part of the time only.
+func (l *lane) slowGrowth(since float32, now Time) float32 {
+	cut := float32(max(now-l.reducedAt, 0)) / 1000
+	hold := min(float32(max(l.holdUntil-l.reducedAt, 0))/1000, mostPatience)
+	slower := 1 + holdPatience*hold
+	return min(slowGrowth/slower*(1+cut/slower)*min(since, longestGrowth), mostStep*(1+cut/60))
 }
 
 func (l *lane) countGood(now Time) {

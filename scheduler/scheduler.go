@@ -298,6 +298,11 @@ func (s *Scheduler) Wake(now Time) {
 	s.now = now
 	s.settle(settleItems)
 	s.markLate()
+	if s.wheel.wentBack(now) {
+		// Moments that were reckoned from the time before mean nothing now: all
+		// lanes are looked at again, or they would be held for as long again.
+		s.wheel.expireAll()
+	}
 	s.wheel.advance(now)
 	for range wakeLanes {
 		key, ok := s.wheel.takeExpired()

@@ -35,7 +35,15 @@ type turns struct {
 	most     int32 // flights
 }
 
-func (t *turns) open() bool { return t.flights < t.most }
+// open reports whether a lane of the band may start something. What is slow was
+// unknown or swift when it was started, so that more may be slow than may be
+// started as such; the last quarter of the slots is for swift ones all the same.
+func (s *Scheduler) open(b band) bool {
+	if s.turns[b].flights >= s.turns[b].most {
+		return false
+	}
+	return b == bandSwift || int(s.turns[bandUnknown].flights+s.turns[bandSlow].flights) < max(1, s.opts.Slots*3/4)
+}
 
 // A share is an account's part in the turns of one band.
 type share struct {
@@ -86,11 +94,10 @@ func (s *Scheduler) nextTurn() (laneRef, bool) {
 	}
 	for range bands {
 		s.bandTurn = (s.bandTurn + 1) % bands
-		t := &s.turns[s.bandTurn]
-		if !t.open() {
+		if !s.open(s.bandTurn) {
 			continue
 		}
-		if a, ok := t.accounts.first(); ok {
+		if a, ok := s.turns[s.bandTurn].accounts.first(); ok {
 			r, _ := s.accounts.at(accountRef(a.ref)).shares[s.bandTurn].lanes.first()
 			return laneRef(r.ref), true
 		}
@@ -149,7 +156,7 @@ func (s *Scheduler) takeable() int {
 	}
 	n := 0
 	for b := range s.turns {
-		if s.turns[b].open() {
+		if s.open(band(b)) {
 			n += s.turns[b].ready
 		}
 	}

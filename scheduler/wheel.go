@@ -185,7 +185,7 @@ func (w *wheel) firstOfLevel0() (int, bool) {
 // second, the wheel is set back too, in O(entries).
 func (w *wheel) advance(now Time) {
 	target := tickAt(now)
-	if target < w.now-rebaseTicks {
+	if w.wentBack(now) {
 		w.rebase(target)
 		return
 	}
@@ -199,6 +199,21 @@ func (w *wheel) advance(now Time) {
 		default:
 			w.now = at
 			w.replace(list)
+		}
+	}
+}
+
+// wentBack reports whether the clock has gone back so far that the wheel follows.
+func (w *wheel) wentBack(now Time) bool { return tickAt(now) < w.now-rebaseTicks }
+
+// expireAll expires everything, due or not, in O(entries).
+func (w *wheel) expireAll() {
+	for list := range uint16(listExpired) {
+		for key := w.lists[list].head; key != 0; key = w.lists[list].head {
+			e := w.entries.at(key)
+			w.unlink(key, e)
+			e.due = w.now
+			w.place(key, e)
 		}
 	}
 }
