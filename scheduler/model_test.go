@@ -254,6 +254,7 @@ func (m *model) recordOne(d *delivery, retry bool) {
 		return
 	}
 	d.item.Due, d.item.Attempt, d.logIndex, d.state = m.soon(), d.item.Attempt+1, 0, itemStored
+	d.item.Class = Retry + Class(m.pick(8)/7)
 	m.put(d.k, d.item)
 	m.s.Add(d.k, d.item, 0, m.now)
 }
