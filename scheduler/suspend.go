@@ -1,5 +1,7 @@
 package scheduler
 
+import "maps"
+
 // Suspend starts nothing of the account any more until Resume, also of what is
 // added meanwhile. What is in flight goes on. It walks over all lanes, as do
 // Resume and Forget: some nanoseconds for each.
@@ -17,10 +19,11 @@ func (s *Scheduler) Resume(account uint64, now Time) {
 }
 
 // Forget lets go of all that waits of an account whose queues are gone from
-// the disk for good. What is busy is Recorded as usual. A lane with a page on
+// the disk for good, and of what was set for its lanes. What is busy is Recorded as usual. A lane with a page on
 // its way or wanted keeps its place on disk, and learns from the page.
 func (s *Scheduler) Forget(account uint64, now Time) {
 	s.now = now
+	maps.DeleteFunc(s.limits, func(k LaneKey, _ LaneLimits) bool { return k.Account == account })
 	ref, ok := s.byAccount[account]
 	for r := laneRef(1); ok && r <= s.lanes.last; r++ {
 		l := s.lanes.at(r)

@@ -102,3 +102,14 @@ func TestAForgottenAccountsPageTellsItTheRest(t *testing.T) {
 	st.recorded(100)
 	st.over()
 }
+
+func TestAForgottenAccountsLimitsAreForgotten(t *testing.T) {
+	st := begin(t, Options{})
+	other := LaneKey{Account: home.Account + 1}
+	st.s.SetLimits(home, LaneLimits{Paused: true}, st.now)
+	st.s.SetLimits(other, LaneLimits{Rate: 1}, st.now)
+	st.s.Forget(home.Account, st.now)
+	if len(st.s.limits) != 1 || st.s.limits[other].Rate != 1 {
+		t.Errorf("limits are %v", st.s.limits)
+	}
+}
