@@ -37,7 +37,7 @@ func TestLookupsGiveUpByThemselves(t *testing.T) {
 	} {
 		for _, full := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
-				r := newResolver(silence(), 1, 1)
+				r := newResolver(silence(), 1, 1000, 1)
 				defer r.close()
 				if full {
 					r.slots <- struct{}{}
@@ -54,4 +54,44 @@ func TestLookupsGiveUpByThemselves(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Lookups keep to their rate, whatever asks for them: a tenth of a second's at
+// once, and then one at a time.
+func TestLookupsKeepToTheirRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const perSecond = 50
+		r := newResolver(silence(), 1000, perSecond, 1)
+		defer r.close()
+		began := time.Now()
+		for n := range 50 {
+			if err := r.slot(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			least := time.Duration(max(0, n+1-perSecond/10)) * time.Second / perSecond
+			if took := time.Since(began); took < least-time.Millisecond || took > least+time.Second/perSecond {
+				t.Errorf("lookup %d began after %s, want %s", n+1, took, least)
+			}
+		}
+	})
+}
+
+// A lookup whose turn would come too late fails at once, and holds no slot.
+func TestALookupBeyondTheRateHoldsNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newResolver(silence(), 1, 1, 1)
+		defer r.close()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second/2)
+		defer cancel()
+		if err := r.slot(ctx); err != nil {
+			t.Fatal(err)
+		}
+		<-r.slots
+		if err := r.slot(ctx); err == nil {
+			t.Error("two within half a second, at one a second")
+		}
+		if len(r.slots) != 0 {
+			t.Error("a slot is held")
+		}
+	})
 }

@@ -51,6 +51,9 @@ type Options struct {
 	// Lookups is the most DNS lookups made at once; sixteen times as many may
 	// wait, and what comes on top fails as a DNS failure. Default 256.
 	Lookups int
+	// LookupsPerSecond bounds the rate of DNS lookups, each of which is two
+	// questions; those beyond it wait for their turn. Default 10,000.
+	LookupsPerSecond int
 	// DNSEntries is the most names cached. Default 131072.
 	DNSEntries int
 	// Logger hears of broken invariants only. Default slog.Default().
@@ -93,6 +96,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"Hosts", &o.Hosts, 8192},
 		{"IdleConns", &o.IdleConns, 16384},
 		{"Lookups", &o.Lookups, 256},
+		{"LookupsPerSecond", &o.LookupsPerSecond, 10_000},
 		{"DNSEntries", &o.DNSEntries, 131072},
 	}
 	for _, c := range counts {

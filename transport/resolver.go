@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -63,6 +64,7 @@ var (
 type resolver struct {
 	client *dnsClient
 	slots  chan struct{} // one per lookup on the wire
+	rate   *rate.Limiter // of lookups
 
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
@@ -90,10 +92,11 @@ type lookupCall struct {
 	err   error
 }
 
-func newResolver(client *dnsClient, lookups, entries int) *resolver {
+func newResolver(client *dnsClient, lookups, perSecond, entries int) *resolver {
 	r := &resolver{
 		client:  client,
 		slots:   make(chan struct{}, lookups),
+		rate:    rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/10)),
 		cache:   newLRU[string, cached](entries),
 		calls:   make(map[string]*lookupCall),
 		maxCall: 16 * lookups,
@@ -201,13 +204,18 @@ func (r *resolver) lookup(name string) ([]netip.Addr, time.Duration, error) {
 	return nil, lookupFailedTTL, &LookupError{Name: name, Err: err}
 }
 
+// slot waits for one and for a turn within the rate.
 func (r *resolver) slot(ctx context.Context) error {
 	select {
 	case r.slots <- struct{}{}:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if err := r.rate.Wait(ctx); err != nil {
+		<-r.slots
+		return err
+	}
+	return nil
 }
 
 // txt returns the TXT records of name, each with its strings joined. It is

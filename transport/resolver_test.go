@@ -236,7 +236,7 @@ func TestSystemFiles(t *testing.T) {
 
 	// The hosts file comes first, and its addresses are checked like others.
 	write(hosts, "10.9.9.9 db.example.com\n")
-	d := &dialer{guard: newGuard(nil, nil), resolver: newResolver(&dnsClient{system: newSystemConfig(conf, hosts)}, 1, 1)}
+	d := &dialer{guard: newGuard(nil, nil), resolver: newResolver(&dnsClient{system: newSystemConfig(conf, hosts)}, 1, 1000, 1)}
 	defer d.resolver.close()
 	if _, err := d.addrs(context.Background(), "db.example.com", 443); !errors.Is(err, faultBlocked) {
 		t.Errorf("a private address of the hosts file: %v", err)

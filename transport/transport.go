@@ -42,7 +42,7 @@ func New(options Options) (*Transport, error) {
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
-	t.resolver = newResolver(newDNSClient(o.Resolver), o.Lookups, o.DNSEntries)
+	t.resolver = newResolver(newDNSClient(o.Resolver), o.Lookups, o.LookupsPerSecond, o.DNSEntries)
 	t.dialer = newDialer(o, t.guard, t.resolver)
 	go t.sweepIdle()
 	return t, nil

@@ -89,7 +89,7 @@ type trafficFlags struct {
 	Rate      bench.Rate  `name:"rate" placeholder:"RATE" help:"Open loop: sends a second whatever the answers take. 2000, or a ramp 100..10000, or steps 1000,2000,4000. Default: a closed loop."`
 	Poisson   bool        `name:"poisson" help:"Open loop: arrivals at random instead of evenly."`
 	Repeat    float64     `name:"repeat" default:"0" help:"Share of requests that repeat the one before, with its idempotency key: 0 to below 1."`
-	Ordered   int         `name:"ordering-keys" default:"0" placeholder:"N" help:"Ordering keys, which the sends have in turns; 0: none."`
+	Ordered   int         `name:"ordering-keys" default:"0" help:"Ordering keys, which the sends have in turns; 0: none."`
 	Seed      uint64      `name:"seed" default:"1" help:"Of random arrivals."`
 }
 

@@ -103,9 +103,12 @@ func (p *program) transportOptions() transport.Options {
 		EgressAllow: p.cfg.egressAllow,
 		RootCAs:     p.cfg.rootCAs,
 		Resolver:    p.cfg.DNSResolver,
-		UserAgent:   "Harepost/" + readBuildInfo().Version,
-		Forbidden:   p.ownAddresses(),
-		Logger:      p.log,
+
+		LookupsPerSecond: p.cfg.DNSRate,
+
+		UserAgent: "Harepost/" + readBuildInfo().Version,
+		Forbidden: p.ownAddresses(),
+		Logger:    p.log,
 	}
 }
 

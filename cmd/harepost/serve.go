@@ -37,6 +37,7 @@ type serveCmd struct {
 	EgressAllow      []string `name:"egress-allow" sep:"," placeholder:"CIDR" help:"Address ranges that may be sent to although they are private, loopback or otherwise refused."`
 	EgressCA         string   `name:"egress-ca" placeholder:"FILE" type:"path" help:"PEM file of certificate authorities that targets may have, beside the system's."`
 	AllowHTTPTargets bool     `name:"allow-http-targets" help:"Targets may be http. Without it only https (and with --dev, loopback) is."`
+	DNSRate          int      `name:"dns-lookups-per-second" default:"10000" help:"DNS lookups per second, each of two questions; more wait for their turn."`
 	DNSResolver      string   `name:"dns-resolver" placeholder:"HOST:PORT" help:"DNS server for every lookup. Default: those of resolv.conf."`
 
 	limitFlags  `embed:"" group:"Limits"`
@@ -207,6 +208,7 @@ func (c *serveCmd) checkNumbers() error {
 		value int
 	}{
 		{"lane-concurrency", c.LaneConcurrency}, {"max-in-flight", c.MaxInFlight},
+		{"dns-lookups-per-second", c.DNSRate},
 		{"max-request-bytes", c.MaxRequestBytes}, {"max-connections", c.MaxConnections},
 		{"max-url-chars", c.MaxURLChars}, {"max-headers", c.MaxHeaders},
 		{"max-header-bytes", c.MaxHeaderBytes}, {"max-metadata-bytes", c.MaxMetadataBytes},
