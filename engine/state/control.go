@@ -12,7 +12,8 @@ import (
 	"github.com/harepost/harepost/engine/job"
 )
 
-// A Requeued is a delivery that a replay has put into the disk queue.
+// A Requeued is a delivery that has been put into the disk queue by a replay, or
+// because it has its turn by its ordering key.
 type Requeued struct {
 	Lane Lane
 	Position

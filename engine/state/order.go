@@ -305,6 +305,9 @@ func (s *State) release(b *applying, k Order, number uint64, at int64) error {
 // applyReleaseOrder lets an order go on whose dead one is gone. It has a batch of
 // its own, so that Pebble shows whether that is so.
 func (s *State) applyReleaseOrder(b *applying, c *command.ReleaseOrder) error {
+	if !s.dir.Has(c.Account) {
+		return nil // deleted meanwhile: what waits may be swept already
+	}
 	k := Order{c.Account, c.Hash}
 	o, err := s.orderAt(k)
 	if err != nil || !o.taken || !o.head.held {
@@ -384,6 +387,9 @@ func (s *State) Abandoned(after Order, limit int) (gone []command.ReleaseOrder, 
 }
 
 func (s *State) abandoned(k Order) (c command.ReleaseOrder, lost bool, err error) {
+	if !s.dir.Has(k.Account) {
+		return c, false, nil // to be swept
+	}
 	h, ok, err := readOrderHead(s.db, k)
 	if err != nil || !ok || !h.held {
 		return c, false, err // it has changed since the iterator was made

@@ -331,3 +331,29 @@ func TestSweepTakesOrdersAlong(t *testing.T) {
 		t.Errorf("%d pending", n)
 	}
 }
+
+// An account may be deleted before a key of its goes on whose dead letter was
+// dropped. What the command would give a turn may be swept by then.
+func TestKeyOfADeletedAccountDoesNotGoOn(t *testing.T) {
+	o := newOrderStory(t)
+	dead := o.send("k", false)
+	o.send("k", false)
+	o.end(dead, 1, delivery.DeadLetter)
+	o.apply(command.AppendTrim(nil, &command.Trim{Last: 1<<64 - 1, Accepted: epoch.UnixMilli() + 1000}))
+	gone, _, err := o.state.Abandoned(Order{}, 10)
+	if err != nil || len(gone) != 1 {
+		t.Fatalf("%d keys are held by nothing, %v; want one", len(gone), err)
+	}
+	o.apply(command.AppendDeleteAccount(nil, account.ID(1), o.now))
+	if gone, _, err := o.state.Abandoned(Order{}, 10); err != nil || len(gone) > 0 {
+		t.Errorf("keys %v of a deleted account are to go on, %v", gone, err)
+	}
+	o.apply(command.AppendSweepAccount(nil, 1, 1)) // its pending delivery, not yet the rest
+	if got := turns(o.apply(command.AppendReleaseOrder(nil, &gone[0]))); len(got) > 0 {
+		t.Errorf("%v have their turn after the deletion of their account", got)
+	}
+	o.apply(command.AppendSweepAccount(nil, 1, 1))
+	if o.state.dir.IsDeleted(1) || o.keys(spaceQueue) > 0 {
+		t.Error("the account is not swept")
+	}
+}
