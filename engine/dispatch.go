@@ -201,7 +201,9 @@ func (d *dispatcher) controlled(effect *state.Effect, now scheduler.Time) int {
 	}
 	for _, r := range effect.Requeued {
 		it := schedulerItem(r.Position)
-		it.Class = scheduler.Replay
+		if it.Class != scheduler.Fresh { // else it had to wait for its turn until now
+			it.Class = scheduler.Replay
+		}
 		d.sched.Add(laneKey(r.Lane), it, 0, now)
 	}
 	return len(effect.Requeued)

@@ -1,0 +1,23 @@
+package engine
+
+import (
+	"testing"
+
+	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/scheduler"
+)
+
+// A first attempt is one also if it had to wait for its turn by an ordering key: it
+// does not share the small part of a lane that replays have.
+func TestTurnsAreNoReplays(t *testing.T) {
+	d := newDispatcher(&Engine{opts: Options{MaxInFlight: 4, LaneConcurrency: 4}})
+	at := state.Lane{Account: 1, Destination: 2}
+	for attempt, want := range map[uint32]scheduler.Class{1: scheduler.Fresh, 3: scheduler.Replay} {
+		id := DeliveryID{byte(attempt)}
+		d.controlled(&state.Effect{Requeued: []state.Requeued{{Lane: at, Position: state.Position{Due: 5, ID: id, Attempt: attempt}}}}, 10)
+		next, ok := d.sched.Next(10)
+		if !ok || DeliveryID(next.Item.ID) != id || next.Item.Class != want {
+			t.Errorf("attempt %d: %+v, %t; want one of class %d", attempt, next.Item, ok, want)
+		}
+	}
+}
