@@ -9,18 +9,23 @@ import (
 // These are stories of destinations, in simulated time: what a lane finds out
 // about one that behaves in a certain way.
 
-// A receiver that takes 500 a second is down for a minute, under 2,000 a second,
-// and comes back to 120,000 that wait.
+// A receiver that takes 500 a second is down for a while, under 2,000 a second,
+// and comes back to all that wait. With HAREPOST_SCHEDULER_WORLDS set it is a
+// minute, and 120,000.
 func TestARecoveringReceiverIsNotOverrun(t *testing.T) {
 	const capacity = 500
 	w := newSim(t, 1, Options{LaneConcurrency: 160})
-	down, up := seconds(20), seconds(80)
+	away := 16.0
+	if envInt(t, "HAREPOST_SCHEDULER_WORLDS", 0) > 0 {
+		away = 60
+	}
+	down, up := seconds(10), seconds(10+away)
 	l := w.lane(home, outage(down, up, dead, limited(capacity, 20*time.Millisecond, Overloaded, 0)))
 	w.arrivals(l, capacity-50, true, down)
-	w.run(20)
+	w.run(10)
 	before := l.starts
 	w.arrivals(l, 2000, true, up)
-	w.run(60)
+	w.run(away)
 	if spent := l.starts - before; spent > 60 {
 		t.Errorf("%d attempts were made while it was down", spent)
 	}
@@ -40,7 +45,7 @@ func TestARecoveringReceiverIsNotOverrun(t *testing.T) {
 	starts := l.starts - before
 	t.Logf("%d waited; drained in %.0f s, at best %.0f; %d attempts, %d refused, %d above capacity, for %d s at a stretch more than a fifth above",
 		waiting, took, ideal, starts, l.refused-refused, above, longest)
-	if len(w.live) > 0 || took > 1.15*ideal {
+	if len(w.live) > 0 || took > 1.1*ideal+20 {
 		t.Errorf("drained in %.0f s, at best %.0f", took, ideal)
 	}
 	if l.refused-refused > starts*8/100 || above > starts*8/100 || longest > 2 {
@@ -56,9 +61,9 @@ func TestALaneFindsThePaceOfItsDestination(t *testing.T) {
 		w := newSim(t, 1, Options{LaneConcurrency: 160})
 		l := w.lane(home, limited(perSecond, 20*time.Millisecond, refusal, retryAfter))
 		w.arrivals(l, 1.2*perSecond, false, seconds(400))
-		w.run(40)
+		w.run(30)
 		healthy, refused := l.healthy, l.refused
-		span := max(60, min(300, 600/perSecond))
+		span := max(30, min(300, 600/perSecond))
 		w.run(span)
 		healthy, refused = l.healthy-healthy, l.refused-refused
 		goodput, share := float64(healthy)/span/perSecond, float64(refused)/float64(healthy+refused)
@@ -98,10 +103,10 @@ func TestALaneIsNotSlowedDownByRefusalsThatAreNotForItsPace(t *testing.T) {
 func TestAHungPathDoesNotHoldUpTheRest(t *testing.T) {
 	w := newSim(t, 1, Options{LaneConcurrency: 160})
 	l := w.lane(home, sometimes(0.01, blackHole, varied(10*time.Millisecond)))
-	w.arrivals(l, 300, false, seconds(180))
-	w.run(60)
+	w.arrivals(l, 200, false, seconds(90))
+	w.run(40)
 	l.waits = nil
-	w.run(120)
+	w.run(40)
 	t.Logf("waits: p50 %v, p99 %v; %d wait", quantileOf(l.waits, 0.5), quantileOf(l.waits, 0.99), l.waiting)
 	if quantileOf(l.waits, 0.99) > time.Second || l.waiting > 300 {
 		t.Errorf("p99 %v, %d wait", quantileOf(l.waits, 0.99), l.waiting)
@@ -129,10 +134,10 @@ func TestALaneThatWasHeldBackBeginsSlowly(t *testing.T) {
 		t.Helper()
 		w := newSim(t, 1, Options{LaneConcurrency: 160})
 		l := w.lane(home, r)
-		w.arrivals(l, 1000, true, seconds(200))
-		w.run(10)
+		w.arrivals(l, 300, true, seconds(100))
+		w.run(5)
 		hold(w, l)
-		w.run(60)
+		w.run(25)
 		release(w, l)
 		starts, at := l.starts, w.at
 		w.run(0.1)
@@ -143,7 +148,7 @@ func TestALaneThatWasHeldBackBeginsSlowly(t *testing.T) {
 			t.Errorf("%s: too many", what)
 		}
 		w.run(10)
-		if l.starts-starts < 5000 {
+		if l.starts-starts < 2000 {
 			t.Errorf("%s: %d within %d s: it does not get going", what, l.starts-starts, (w.at-at)/1e6)
 		}
 	}
@@ -158,9 +163,9 @@ func TestALaneThatWasHeldBackBeginsSlowly(t *testing.T) {
 			w.suspended[l.key.Account] = false
 			w.s.Resume(l.key.Account, w.clock())
 		})
-	check("hold", outage(seconds(10), seconds(10)+1000, refuses(Overloaded, time.Minute), well), nothing,
+	check("hold", outage(seconds(5), seconds(5)+4000, refuses(Overloaded, 25*time.Second), well), nothing,
 		func(w *sim, l *simLane) { starts := l.starts; w.runUntil(func() bool { return l.starts > starts }) })
-	check("breaker", outage(seconds(10), seconds(60), dead, well), nothing,
+	check("breaker", outage(seconds(5), seconds(25), dead, well), nothing,
 		func(w *sim, l *simLane) { w.runUntil(func() bool { return !l.isOpen }) })
 }
 
@@ -232,10 +237,10 @@ func TestClassesShareALaneFourToTwoToOne(t *testing.T) {
 }
 
 func TestAPageIsAsLargeAsItsLaneIsHot(t *testing.T) {
-	w := newSim(t, 1, Options{LaneConcurrency: 20})
+	w := newSim(t, 1, Options{LaneConcurrency: 10})
 	down := seconds(3)
 	l := w.lane(home, outage(down, 1<<62, dead, steady(time.Millisecond)))
-	for range 100_000 {
+	for range 40_000 {
 		w.send(l, Fresh, 0)
 	}
 	w.run(2)

@@ -327,6 +327,9 @@ func (m *model) suspend() error {
 		m.s.Suspend(account)
 	} else {
 		m.s.Resume(account, m.now)
+		for _, r := range m.s.byKey {
+			m.s.lanes.at(r).pace = 0 // ramps have stories of their own, and would start little here
+		}
 	}
 	return nil
 }

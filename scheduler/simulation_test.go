@@ -412,11 +412,11 @@ func (w *sim) limit(l *simLane, limits LaneLimits) {
 	w.s.SetLimits(l.key, limits, w.clock())
 }
 
-// clockChanges allows every lane that is paced one start at once.
+// clockChanges allows every lane that is paced one start and a burst at once.
 func (w *sim) clockChanges() {
 	w.clockWrong = true
 	for _, l := range w.sorted {
-		l.rateSlack++
+		l.rateSlack += 1 + l.limits.Rate*paceBurst/1e6
 	}
 }
 

@@ -13,11 +13,11 @@ import (
 // is room, and that everything is delivered once all is well again.
 //
 // HAREPOST_SCHEDULER_WORLDS sets how many, HAREPOST_SEED repeats the first.
-func TestWorlds(t *testing.T) { playWorlds(t, 6, false) }
+func TestWorlds(t *testing.T) { playWorlds(t, 3, false) }
 
 // TestWorldsWithWrongClocks are the same, where the clock also leaps an hour
 // either way, or stands still.
-func TestWorldsWithWrongClocks(t *testing.T) { playWorlds(t, 6, true) }
+func TestWorldsWithWrongClocks(t *testing.T) { playWorlds(t, 3, true) }
 
 func playWorlds(t *testing.T, quick int, wrongClocks bool) {
 	worlds := envInt(t, "HAREPOST_SCHEDULER_WORLDS", quick)
