@@ -61,19 +61,58 @@
 //     diskNext past it.
 //   - The answer leaves out what is in memory or busy, and what was Recorded
 //     while the page was out, which an older snapshot still shows.
-//   - Nothing at or past diskNext starts meanwhile, so what must be
-//     remembered is bounded by what was busy when the page was handed out.
+//   - Nothing at or past diskNext starts meanwhile but first attempts that are in
+//     memory, so what must be remembered is bounded by these and by what was busy
+//     when the page was handed out.
+//
+// A page is as large as the lane is hot: it doubles where the next is wanted within
+// half a second, up to Options.PageItems, and halves after five seconds without.
+// None is read for a lane that is held.
 //
 // # Turns
 //
-// Next goes round the accounts that have a ready lane, and within an account
-// round its ready lanes, one item per turn. A lane is ready if its first item
-// is in memory and due and fewer than its limit of attempts are in flight.
-// How many attempts run in all is the caller's to bound.
+// A lane is ready if an item of it is in memory and due, and nothing below holds
+// it. Accounts take turns, and within an account its lanes, by start-time fair
+// queueing in worker time: who has used the least is next. A turn is charged by
+// the usual latency of the lane, and the difference when the attempt ends. Among
+// any two that are always ready worker time so differs by what an attempt of
+// each costs, and not by how many they are or how much waits.
 //
-// The lanes of an account that is suspended have no turn and no moment: they
-// keep what they hold, by the same rules as others, and their attempts in
-// flight end as usual, but nothing is started until Resume.
+// Lanes are in three bands, each with turns of its own and a part of
+// Options.Slots that it may hold: swift ones all, unknown ones half, those that
+// are slow or fail a quarter; the last two together three quarters, so that
+// whatever hangs, swift lanes find room.
+//
+// In a lane, first attempts have four turns of seven, retries two, replays one.
+// A first attempt that is in memory does not wait until what is before it on
+// disk has been read.
+//
+// # What holds a lane
+//
+// Each lane finds out what its destination copes with, from what Done tells:
+//
+//   - Its limit of attempts in flight begins at Options.InitialConcurrency,
+//     grows by one with each success while it is used up (above a threshold with
+//     each round), and is cut to 0.7 by a timeout, 503 or 429.
+//   - Where attempts are refused, starts are paced: at 0.8 of what has lately
+//     succeeded, growing slowly from there. Where a slower pace has no larger
+//     part taken, it is given up for a while.
+//   - A Retry-After holds the lane, for an hour at most.
+//   - The breaker opens after Options.TripAfter failures in a row or when half of
+//     twice as many fail, for 5 s, then 10, up to ten minutes. Nothing is started
+//     and nothing read from disk but one probe at its end. Failures in a row of one
+//     delivery count once.
+//   - After a breaker, a pause, a suspension or a long hold starts begin at 50 a
+//     second and double every half second.
+//
+// SetLimits bounds the limit and the pace from outside, or pauses the lane; it is
+// kept whether or not the lane has traffic. Suspend holds all lanes of an account:
+// they keep what they hold, and their attempts in flight end as usual. WaitingFor
+// says what an item waits for, Lane and Lanes show all of this, and NextEvent
+// tells of breakers.
+//
+// A lane with nothing in it is remembered for a minute, or ten after a breaker,
+// as are Options.IdleLanes of them at most.
 //
 // # Moments
 //
@@ -81,9 +120,9 @@
 // ms ticks, whatever its backlog; so has one that is held off after a page
 // that failed or an item that was returned. The caller calls Wake when
 // NextWake says so. Nothing starts before it is due by the now that Next was
-// given; by the wheel it may be 10 ms late. A clock that goes back delays at
-// most what was due within the second before, a clock that leaps forward
-// costs what becomes due.
+// given; by the wheel it may be 10 ms late. After a clock that goes back by more than a
+// second all lanes are looked at again: who waits for the clock waits on, nobody
+// else does. A clock that leaps forward costs what becomes due.
 //
 // # Calls in order
 //
@@ -91,15 +130,18 @@
 //	s.Restore(...)                           // at start, for each lane with a queue on disk
 //	s.Add(...), s.StoredBelow(...)           // as the log is applied, and written to disk
 //	for d, ok := s.Next(now); ok; ...        // while there are workers
-//	s.Done(...); s.Recorded(...); s.Add(...) // as attempts end, are applied, are retried
+//	s.Done(..., Ended{...}, now)             // as attempts end: how, and how long they took
+//	s.Recorded(...); s.Add(...)              // as that is applied, and retried
 //	for p, ok := s.NextPage(); ok; ...       // while there are readers: s.Paged(...)
 //	s.Wake(now); at, ok := s.NextWake()      // then sleep until at
 //
-// Suspend, Resume and Forget walk over all lanes. Every other call is O(log n) at worst, n being the items of the lane or
-// the lanes, but for the work that time or the watermark brings. That is done
-// in bounded steps; only the lanes of one slot of a higher level of the wheel
-// cascade all at once, at some tens of nanoseconds each. Nothing is allocated
-// per item once memory has grown to its peak; it is kept for the next.
+// Suspend, Resume and Forget walk over all lanes, and Lanes over as many as it is
+// told. Every other call is O(log n) at worst, n being the items of the lane, the
+// lanes of the account or the accounts, but for the work that time or the
+// watermark brings. That is done in bounded steps; only the lanes of one slot of a
+// higher level of the wheel cascade all at once, and all lanes when the clock goes
+// back, at some tens of nanoseconds each. Nothing is allocated per item once
+// memory has grown to its peak; it is kept for the next.
 //
 // [Backoff] computes when a failed delivery is due again.
 package scheduler
