@@ -148,12 +148,21 @@ func (c *flowChanges) commit(ctx context.Context) error {
 // putLanes replaces what is set for lanes, with one append to the log. The lock
 // of their account is held.
 func (e *Engine) putLanes(ctx context.Context, settings []lane.Setting) error {
-	if len(settings) == 0 {
+	cmds := make([][]byte, len(settings))
+	for i := range settings {
+		cmds[i] = command.AppendPutLane(nil, &settings[i])
+	}
+	return e.proposeAll(ctx, cmds)
+}
+
+// proposeAll is propose for several commands, with one append to the log.
+func (e *Engine) proposeAll(ctx context.Context, cmds [][]byte) error {
+	if len(cmds) == 0 {
 		return nil
 	}
-	proposals := make([]proposal, len(settings))
-	for i := range settings {
-		proposals[i] = proposal{command.AppendPutLane(nil, &settings[i]), newTicket()}
+	proposals := make([]proposal, len(cmds))
+	for i, cmd := range cmds {
+		proposals[i] = proposal{cmd, newTicket()}
 	}
 	if err := e.log.AppendBatch(proposals); err != nil {
 		return err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 
 	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/state"
@@ -24,10 +25,19 @@ func (e *Engine) releaseOrders() {
 	}
 }
 
+// releaseAtOnce is how many of them share a commit: one by one each would wait for
+// the disk, and the keeper's other duties for all. It holds up the applier for some
+// milliseconds.
+const releaseAtOnce = 256
+
 func (e *Engine) proposeReleases(gone []command.ReleaseOrder) error {
-	for _, c := range gone {
-		c.At = e.now().UnixMilli()
-		if err := e.propose(context.Background(), command.AppendReleaseOrder(nil, &c)); err != nil {
+	for part := range slices.Chunk(gone, releaseAtOnce) {
+		cmds := make([][]byte, len(part))
+		for i, c := range part {
+			c.At = e.now().UnixMilli()
+			cmds[i] = command.AppendReleaseOrder(nil, &c)
+		}
+		if err := e.proposeAll(context.Background(), cmds); err != nil {
 			return err
 		}
 	}

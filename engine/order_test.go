@@ -391,3 +391,40 @@ func TestCancelOfOneThatWaits(t *testing.T) {
 		t.Errorf("messages %v were taken", got)
 	}
 }
+
+// Many keys are let go on together: the keeper has other duties, and a disk that
+// takes its time for each would keep it from them.
+func TestKeysGoOnTogether(t *testing.T) {
+	ctx := context.Background()
+	target := receiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) })
+	e := openEngine(t, testOptions(t, vfs.NewMem()))
+	a := newAccount(t, e)
+	const keys = 300
+	sends := make([]*Send, 0, 2*keys)
+	for i := range 2 * keys {
+		s := sendTo(target, "x")
+		s.OrderingKey, s.Policy.MaxAttempts = fmt.Sprint("k", i%keys), 1
+		sends = append(sends, s)
+	}
+	results := sendBatch(e, a, sends...)
+	for _, r := range results[:keys] {
+		await(t, e, a, r.Receipt.ID)
+	}
+	paused := true
+	if _, err := e.ChangeDestinations(ctx, a, refTo(target), DestinationChange{Paused: &paused}); err != nil {
+		t.Fatal(err)
+	}
+	until := results[len(results)-1].Receipt.ID.Time().Add(time.Millisecond).UnixMilli()
+	if err := e.propose(ctx, command.AppendTrim(nil, &command.Trim{Last: 1<<64 - 1, Accepted: until})); err != nil {
+		t.Fatal(err)
+	}
+	before := metric(t, e, "harepost_log_commit_entries_count")
+	e.releaseOrders()
+	if n := metric(t, e, "harepost_log_commit_entries_count") - before; n > keys/10 {
+		t.Errorf("%v commits for %d keys", n, keys)
+	}
+	list, err := e.DestinationsOf(ctx, a, refTo(target))
+	if err != nil || len(list) != 1 || list[0].Pending != keys {
+		t.Errorf("the destination is %+v, %v; want %d pending", list, err, keys)
+	}
+}
