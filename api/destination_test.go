@@ -156,6 +156,7 @@ func TestListDestinations(t *testing.T) {
 	for query, want := range map[string][]string{
 		"host=h1.example":                      {"https://h1.example:443"},
 		"prefix=https://h2":                    {"https://h2.example:443"},
+		"prefix=flow:":                         {"flow:h"}, // as the name is shown
 		"sort=pending&limit=2":                 {target.url, "flow:h"},
 		"sort=pending&limit=1&host=h3.example": {"https://h3.example:443"},
 		"state=waiting":                        nil,

@@ -63,7 +63,7 @@ const (
 // selects all.
 type DestinationQuery struct {
 	Host      string // of lanes to hosts
-	Prefix    string // of the name
+	Prefix    string // of the name; of a flow, with or without FlowPrefix
 	State     DestinationState
 	ByPending bool // those with the most pending first, one page of them; else by ID
 	After     uint64
@@ -126,7 +126,10 @@ func (p *destinationPage) done() (page []Destination, next uint64) {
 }
 
 func (q *DestinationQuery) selects(d *Destination, now time.Time) bool {
-	if q.Host != "" && d.Name.Host() != q.Host || !strings.HasPrefix(d.Name.Text, q.Prefix) {
+	if q.Host != "" && d.Name.Host() != q.Host {
+		return false
+	}
+	if !strings.HasPrefix(d.Name.Text, q.Prefix) && !strings.HasPrefix(d.Name.String(), q.Prefix) {
 		return false
 	}
 	switch q.State {
