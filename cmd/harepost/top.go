@@ -163,11 +163,15 @@ type screen struct {
 	done     chan struct{} // closed when the keys are not read any more
 }
 
-// What a terminal does: clears the screen, and hides the cursor or shows it.
+// What a terminal does: clears the screen, hides the cursor or shows it, and cuts
+// what is wider than it is or goes on in the next line. A table has a least width,
+// and on a narrow terminal its lines would push the head of the frame out.
 const (
 	clearScreen = "\x1b[H\x1b[2J"
 	hideCursor  = "\x1b[?25l"
 	showCursor  = "\x1b[?25h"
+	cutLines    = "\x1b[?7l"
+	wrapLines   = "\x1b[?7h"
 )
 
 // openScreen takes the terminal over, until close. The context ends when the user
@@ -178,7 +182,7 @@ func openScreen(sh *shell) (context.Context, *screen, error) {
 	if !s.live {
 		return ctx, s, nil
 	}
-	io.WriteString(s.out, hideCursor)
+	io.WriteString(s.out, hideCursor+cutLines)
 	if !isTerminal(sh.in) {
 		return ctx, s, nil
 	}
@@ -237,6 +241,6 @@ func (s *screen) close() {
 		_ = term.Restore(int(s.keyboard.Fd()), s.before) // there is nobody left to tell
 	}
 	if s.live {
-		io.WriteString(s.out, showCursor)
+		io.WriteString(s.out, wrapLines+showCursor)
 	}
 }

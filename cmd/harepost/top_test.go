@@ -41,7 +41,7 @@ func TestTopAtATerminal(t *testing.T) {
 		eventually(t, "1,233", term.screen.String)
 		end(term)
 		status, screen := term.end()
-		if status != exitOK || !strings.HasPrefix(screen, hideCursor) || !strings.HasSuffix(screen, showCursor) {
+		if status != exitOK || !strings.HasPrefix(screen, hideCursor+cutLines) || !strings.HasSuffix(screen, wrapLines+showCursor) {
 			t.Errorf("status %d\n%q", status, screen)
 		}
 		if n := strings.Count(screen, clearScreen); n < 3 {
