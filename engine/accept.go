@@ -54,7 +54,7 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 	if waited || t.waited {
 		now = e.opts.Now()
 	}
-	if err := e.limitFlow(ctx, a, &s.Flow); err != nil {
+	if err := e.limitFlow(ctx, a, s, now); err != nil {
 		e.metrics.notNow(err)
 		return Receipt{}, err
 	}
@@ -277,6 +277,15 @@ func (e *Engine) acceptFirst(a AccountID, s *Send, now time.Time, hash [16]byte,
 // acceptedBefore looks for a delivery of an earlier send with the same hash. If
 // there is none, hash is from then on the one to accept it under.
 func (e *Engine) acceptedBefore(a AccountID, now time.Time, h *[16]byte) (Receipt, bool, error) {
+	r, found, err := e.firstOf(a, now, h)
+	if found {
+		e.metrics.duplicates.Inc()
+	}
+	return r, found, err
+}
+
+// firstOf is acceptedBefore, without a word to the metrics.
+func (e *Engine) firstOf(a AccountID, now time.Time, h *[16]byte) (Receipt, bool, error) {
 	if err := e.reads.begin(); err != nil {
 		return Receipt{}, false, err
 	}
@@ -296,7 +305,6 @@ func (e *Engine) acceptedBefore(a AccountID, now time.Time, h *[16]byte) (Receip
 	if !found {
 		return Receipt{}, false, nil
 	}
-	e.metrics.duplicates.Inc()
 	return Receipt{ID: id, CreatedAt: id.Time(), Duplicate: true}, true, nil
 }
 

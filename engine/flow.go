@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
@@ -47,12 +48,16 @@ func (e *Engine) flowSetting(a AccountID, key string) (lane.Setting, bool) {
 
 // limitFlow sets what a send says of its flow before the send is accepted. Only
 // a change costs a command. ErrTooMany at the bound of an account's settings.
-func (e *Engine) limitFlow(ctx context.Context, a AccountID, f *Flow) error {
+func (e *Engine) limitFlow(ctx context.Context, a AccountID, s *Send, now time.Time) error {
+	f := &s.Flow
 	if !f.limits() {
 		return nil
 	}
-	if s, _ := e.flowSetting(a, f.Key); !f.change(&s) {
+	if set, _ := e.flowSetting(a, f.Key); !f.change(&set) {
 		return nil
+	}
+	if again, err := e.repeats(a, s, now); again || err != nil {
+		return err
 	}
 	c := flowChanges{engine: e, account: a}
 	c.lock()
@@ -63,6 +68,17 @@ func (e *Engine) limitFlow(ctx context.Context, a AccountID, f *Flow) error {
 	return c.commit(ctx)
 }
 
+// repeats reports whether a send is the repetition of one that was accepted, and
+// so says nothing new of its flow.
+func (e *Engine) repeats(a AccountID, s *Send, now time.Time) (bool, error) {
+	if s.IdempotencyKey == "" {
+		return false, nil
+	}
+	hash := idempotencyHash(s)
+	_, found, err := e.firstOf(a, now, &hash)
+	return found, err
+}
+
 // limitFlows is limitFlow for the sends of a batch. Of two that say different
 // things of one flow, the later counts.
 func (b *batch) limitFlows(ctx context.Context) {
@@ -71,10 +87,12 @@ func (b *batch) limitFlows(ctx context.Context) {
 		if !s.Flow.limits() {
 			return
 		}
-		c.lock()
-		if err := c.add(&s.Flow); err != nil {
-			b.results[i].Err = err
+		again, err := b.engine.repeats(b.account, s, b.now)
+		if err == nil && !again {
+			c.lock()
+			err = c.add(&s.Flow)
 		}
+		b.results[i].Err = err
 	})
 	defer c.unlock()
 	if err := c.commit(ctx); err != nil {

@@ -86,6 +86,37 @@ func TestTheLatestSendLimitsItsFlow(t *testing.T) {
 	check()
 }
 
+// A send that was accepted before is not the latest: a sender who tries again says
+// nothing new of the flow.
+func TestARepeatedSendDoesNotLimitItsFlow(t *testing.T) {
+	e := openEngine(t, testOptions(t, vfs.NewMem()))
+	a := newAccount(t, e)
+	ctx := context.Background()
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	keyed := func(key string, rate float64) *Send {
+		s := inFlow(target, Flow{Key: "k", Rate: rate})
+		s.IdempotencyKey = key
+		return s
+	}
+	for _, s := range []*Send{keyed("first", 1000), keyed("second", 2000)} {
+		if _, err := e.Send(ctx, a, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := e.Send(ctx, a, keyed("first", 1000)); err != nil || !r.Duplicate {
+		t.Fatalf("%+v, %v, want a duplicate", r, err)
+	}
+	if got := setFor(e, a, "k").Rate; got != 2000 {
+		t.Errorf("after a repeated send the rate is %v, want 2000", got)
+	}
+	results := make([]SendResult, 2)
+	e.SendBatch(ctx, a, []*Send{keyed("first", 1000), keyed("third", 3000)}, results)
+	e.SendBatch(ctx, a, []*Send{keyed("second", 2000)}, results)
+	if got := setFor(e, a, "k").Rate; got != 3000 || !results[0].Receipt.Duplicate {
+		t.Errorf("after a batch of repeated sends the rate is %v, want 3000; %+v", got, results[0])
+	}
+}
+
 // A send that says what is so already costs no command.
 func TestOnlyAChangeOfAFlowIsACommand(t *testing.T) {
 	for _, c := range []struct {
