@@ -80,7 +80,7 @@ func (e *Engine) Destinations(_ context.Context, a AccountID, q DestinationQuery
 	}
 	defer e.reads.end()
 	p := destinationPage{query: q, now: e.opts.Now()}
-	e.eachLane(a, func(d *Destination) { p.take(d) })
+	e.eachLane(a, q.After, func(d *Destination) { p.take(d) })
 	page, next = p.done()
 	return page, next, nil
 }
@@ -94,8 +94,11 @@ type destinationPage struct {
 }
 
 func (p *destinationPage) take(d *Destination) {
-	if !p.query.ByPending && d.ID <= p.query.After || !p.query.selects(d, p.now) {
+	if !p.query.selects(d, p.now) {
 		return
+	}
+	if p.more && p.compare(d, &p.list[p.query.Limit-1]) > 0 {
+		return // as many come before it as there is room for
 	}
 	p.list = append(p.list, *d)
 	if len(p.list) >= 2*p.query.Limit+1 {
@@ -103,14 +106,17 @@ func (p *destinationPage) take(d *Destination) {
 	}
 }
 
+// compare is the order of the page.
+func (p *destinationPage) compare(x, y *Destination) int {
+	if p.query.ByPending {
+		return cmp.Or(cmp.Compare(y.Pending, x.Pending), x.OldestDue.Compare(y.OldestDue), cmp.Compare(x.ID, y.ID))
+	}
+	return cmp.Compare(x.ID, y.ID)
+}
+
 // cut lets go of what is not on the page.
 func (p *destinationPage) cut() {
-	slices.SortFunc(p.list, func(x, y Destination) int {
-		if p.query.ByPending {
-			return cmp.Or(cmp.Compare(y.Pending, x.Pending), x.OldestDue.Compare(y.OldestDue), cmp.Compare(x.ID, y.ID))
-		}
-		return cmp.Compare(x.ID, y.ID)
-	})
+	slices.SortFunc(p.list, func(x, y Destination) int { return p.compare(&x, &y) })
 	if len(p.list) > p.query.Limit {
 		clear(p.list[p.query.Limit:])
 		p.list, p.more = p.list[:p.query.Limit], true
@@ -179,13 +185,16 @@ func (d *dispatcher) view(l state.Lane) (v scheduler.LaneView, ok bool) {
 }
 
 // eachLane calls fn with every lane of an account that has had traffic lately, or
-// for which something is set.
-func (e *Engine) eachLane(a AccountID, fn func(*Destination)) {
+// for which something is set, of those with an ID above after.
+func (e *Engine) eachLane(a AccountID, after uint64, fn func(*Destination)) {
 	quiet := make(map[uint64]struct{}) // lanes for which something is set, and that were not met
 	for _, set := range e.state.Directory().Settings(a) {
 		quiet[set.Destination] = struct{}{}
 	}
 	visit := func(l state.Lane, v *scheduler.LaneView) {
+		if l.Destination <= after {
+			return
+		}
 		if d := e.destination(l, v); d.Name != (LaneName{}) {
 			fn(&d)
 		}

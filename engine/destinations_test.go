@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,5 +183,28 @@ func TestLaneMemoryIsBounded(t *testing.T) {
 	}
 	if _, ok := m.of(state.Lane{Account: 2, Destination: 0}); ok {
 		t.Error("the first of the others is still remembered")
+	}
+}
+
+// A page has what sorting all of them would put there, in whatever order they come.
+func TestPageOfDestinations(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for range 200 {
+		p := destinationPage{query: DestinationQuery{ByPending: rnd.IntN(2) == 0, Limit: 1 + rnd.IntN(5)}}
+		var all []Destination
+		for id := range rnd.IntN(40) {
+			all = append(all, Destination{ID: uint64(id + 1), Pending: rnd.Int64N(4), OldestDue: time.UnixMilli(rnd.Int64N(3))})
+		}
+		rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		for i := range all {
+			p.take(&all[i])
+		}
+		got, next := p.done()
+		slices.SortFunc(all, func(x, y Destination) int { return p.compare(&x, &y) })
+		want := all[:min(p.query.Limit, len(all))]
+		if !slices.Equal(got, want) || (next != 0) != (len(want) < len(all) && !p.query.ByPending) {
+			t.Fatalf("seed %d: page %v, next %d of %v", seed, got, next, all)
+		}
 	}
 }

@@ -155,7 +155,7 @@ func (e *Engine) resolve(a AccountID, ref *DestinationRef) (list []Destination) 
 		}
 	}
 	if ref.FlowKey == "" && ref.Port == 0 { // at other ports too
-		e.eachLane(a, func(d *Destination) {
+		e.eachLane(a, 0, func(d *Destination) {
 			if !seen[d.ID] && d.Name.Host() == ref.Host {
 				list = append(list, *d)
 			}
