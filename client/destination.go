@@ -15,7 +15,7 @@ import (
 type Destination struct {
 	Destination         string            `json:"destination"` // scheme://host:port, or flow: and the key
 	Kind                string            `json:"kind"`        // host or flow
-	Pending             int64             `json:"pending"`     // but for those whose first attempt is under way
+	Pending             int64             `json:"pending"`     // but for those that wait for another with their ordering key; also of InFlight, but for first attempts of what was never delayed
 	InFlight            int               `json:"in_flight"`
 	Limit               *int              `json:"limit"`       // of attempts at once, as found; nil: no traffic lately
 	Parallelism         *int              `json:"parallelism"` // of attempts at once, as set

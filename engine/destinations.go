@@ -17,7 +17,7 @@ import (
 type Destination struct {
 	ID       uint64 // within the account
 	Name     LaneName
-	Pending  int64 // deliveries that wait; those whose first attempt is under way are InFlight only
+	Pending  int64 // in the disk queue, also those that are InFlight, and in memory; none that waits for its turn by an ordering key
 	InFlight int
 	Limit    int // of attempts in flight, as the lane has found it; 0: it has had no traffic lately
 

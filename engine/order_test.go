@@ -428,3 +428,30 @@ func TestKeysGoOnTogether(t *testing.T) {
 		t.Errorf("the destination is %+v, %v; want %d pending", list, err, keys)
 	}
 }
+
+// What waits for its turn is in no lane; what has it is counted until it has ended.
+func TestPendingOfAKeyIsTheOneThatHasItsTurn(t *testing.T) {
+	ctx := context.Background()
+	asked, answer := make(chan struct{}, 1), make(chan struct{})
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-answer
+	})
+	defer close(answer)
+	e := openEngine(t, testOptions(t, vfs.NewMem()))
+	a := newAccount(t, e)
+	for n := range 3 {
+		if _, err := e.Send(ctx, a, orderedSend(target, "k", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		<-asked
+		list, err := e.DestinationsOf(ctx, a, refTo(target))
+		if err != nil || len(list) != 1 || list[0].Pending != 1 || list[0].InFlight != 1 {
+			t.Errorf("the destination is %+v, %v; want 1 pending and in flight", list, err)
+		}
+		answer <- struct{}{}
+	}
+	drain(t, e)
+}
