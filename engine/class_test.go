@@ -21,3 +21,25 @@ func TestTurnsAreNoReplays(t *testing.T) {
 		}
 	}
 }
+
+// What a command has put into the disk queue can be read before the scheduler is
+// told: by then a page may have brought it, and its attempt begun.
+func TestReplayThatAPageHasBrought(t *testing.T) {
+	for _, attempt := range []uint32{1, 3} {
+		d := newDispatcher(&Engine{opts: Options{MaxInFlight: 4, LaneConcurrency: 4}})
+		at := state.Lane{Account: 1, Destination: 2}
+		p := state.Position{Due: 5, ID: DeliveryID{7}, Attempt: attempt}
+		d.sched.Restore(laneKey(at), schedulerPosition(p), 10)
+		if _, ok := d.sched.NextPage(); !ok {
+			t.Fatal("no page is wanted")
+		}
+		d.sched.Paged(laneKey(at), []scheduler.Item{schedulerItem(p)}, false, 10)
+		if _, ok := d.sched.Next(10); !ok {
+			t.Fatal("the page brought nothing")
+		}
+		d.controlled(&state.Effect{Requeued: []state.Requeued{{Lane: at, Position: p}}}, 10)
+		if next, ok := d.sched.Next(10); ok {
+			t.Errorf("attempt %d is made twice: %+v", attempt, next)
+		}
+	}
+}

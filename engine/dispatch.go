@@ -201,6 +201,9 @@ func (d *dispatcher) controlled(effect *state.Effect, now scheduler.Time) int {
 	}
 	for _, r := range effect.Requeued {
 		it := schedulerItem(r.Position)
+		if d.sched.Busy(it.ID) {
+			continue // it could be read before: a page has brought it
+		}
 		if it.Class != scheduler.Fresh { // else it had to wait for its turn until now
 			it.Class = scheduler.Replay
 		}
