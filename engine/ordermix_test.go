@@ -83,7 +83,7 @@ func (m *orderMix) pause(e *Engine, a AccountID, i int, paused bool) error {
 
 // Order holds in flows with limits, with delays, pauses and breakers that open,
 // over power cuts and restarts.
-func TestOrderInFlowsThatAreHeldBack(t *testing.T) {
+func TestHeldFlowsKeepOrderOverPowerCuts(t *testing.T) {
 	seed := seedOf(t)
 	rng := rand.New(rand.NewPCG(seed, 11))
 	l := newOrderLedger()
