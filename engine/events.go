@@ -152,11 +152,16 @@ func (v *events) look(ctx context.Context, now time.Time) {
 		v.walk(now)
 	}
 	v.countDead(now)
-	if v.dropped > 0 && v.budget.take(now) {
+	v.tellDropped(now)
+	v.send(ctx)
+}
+
+// tellDropped tells how many events were not told, when there is room for it.
+func (v *events) tellDropped(now time.Time) {
+	if v.dropped > 0 && len(v.queue) < mostQueuedEvents && v.budget.take(now) {
 		v.add(event{Type: eventDropped, At: now, Count: v.dropped})
 		v.dropped = 0
 	}
-	v.send(ctx)
 }
 
 // tell tells an event, if not too many were told.

@@ -260,6 +260,23 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 }
 
+// How many were left out is not left out itself while as many events wait as may.
+func TestTheCountOfDroppedEventsIsNotDropped(t *testing.T) {
+	target := targetOf(t, "http://127.0.0.1:9/events")
+	e := &Engine{opts: Options{Logger: slog.New(slog.DiscardHandler), Events: EventOptions{Target: &target}}}
+	now := time.Now()
+	v := &events{engine: e, queue: make([]event, mostQueuedEvents), dropped: 7}
+	v.tellDropped(now)
+	if v.dropped != 7 {
+		t.Errorf("%d events are known to be dropped, want 7 until it can be told", v.dropped)
+	}
+	v.queue = v.queue[1:]
+	v.tellDropped(now)
+	if last := v.queue[len(v.queue)-1]; v.dropped != 0 || last.Type != eventDropped || last.Count != 7 {
+		t.Errorf("%d events left, told was %+v", v.dropped, last)
+	}
+}
+
 // The operator's account is made once, signs with what it is given, and keeps what
 // it has; without a target there is none.
 func TestOperatorAccount(t *testing.T) {
