@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -168,7 +169,7 @@ func ratioText(ratio *float64) string {
 	if ratio == nil {
 		return "-"
 	}
-	return strconv.FormatFloat(100**ratio, 'f', -1, 64) + " %"
+	return numberText(math.Round(10_000**ratio)/100) + " %"
 }
 
 func millisText(ms *float64) string {
@@ -281,10 +282,13 @@ type destinationsSetCmd struct {
 	NoParallelism bool     `name:"no-parallelism" xor:"parallelism" help:"Take the parallelism away. Sends may set it again."`
 }
 
-// Validate refuses a change of nothing.
+// Validate refuses a change of nothing, and what cannot be sent.
 func (c *destinationsSetCmd) Validate() error {
-	if c.Rate == nil && c.Parallelism == nil && !c.NoRate && !c.NoParallelism {
+	switch {
+	case c.Rate == nil && c.Parallelism == nil && !c.NoRate && !c.NoParallelism:
 		return errors.New("nothing to change: give --rate, --no-rate, --parallelism or --no-parallelism")
+	case c.Rate != nil && (math.IsNaN(*c.Rate) || math.IsInf(*c.Rate, 0)): // no JSON
+		return fmt.Errorf("--rate must be a number from 0.001 to 100000, not %v", *c.Rate)
 	}
 	return nil
 }

@@ -127,7 +127,11 @@ func topFrame(p painter, width int, url string, now time.Time, list []client.Des
 		pending += list[i].Pending
 		flying += list[i].InFlight
 	}
-	head := fmt.Sprintf("%s  %s  %s pending, %s under way", now.Format(time.TimeOnly), url, countText(pending), countText(int64(flying)))
+	shown := "1 destination" // of how many the server does not say
+	if len(list) != 1 {
+		shown = fmt.Sprintf("%d destinations", len(list))
+	}
+	head := fmt.Sprintf("%s  %s  %s: %s pending, %s under way", now.Format(time.TimeOnly), url, shown, countText(pending), countText(int64(flying)))
 	if width > 0 && utf8.RuneCountInString(head) > width {
 		head = string([]rune(head)[:width])
 	}

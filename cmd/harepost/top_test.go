@@ -17,7 +17,7 @@ func TestTopOnce(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	status, stdout, stderr := runHere(t, "top", "--once")
-	want := regexp.MustCompile(`^\d\d:\d\d:\d\d  http://127\.0\.0\.1:\d+  1,234 pending, 2 under way
+	want := regexp.MustCompile(`^\d\d:\d\d:\d\d  http://127\.0\.0\.1:\d+  1 destination: 1,234 pending, 2 under way
 
 PENDING  OLDEST  AT ONCE  STATE         OK  P50  P99  DESTINATION
 1,234    -       2 of 4   breaker open  -   -    -    https://your-app.com:443
@@ -67,4 +67,19 @@ func TestTopEndsWhereItIsRefused(t *testing.T) {
 	if status, screen := startAtTerminal(t, 80, env, "top").end(); status != exitNotAllowed || !strings.Contains(screen, "API key") {
 		t.Errorf("status %d\n%q", status, screen)
 	}
+}
+
+// A ratio has the digits that the server gives it, and no rounding error of ours.
+func TestRatioText(t *testing.T) {
+	f := func(ratio float64, want string) {
+		t.Helper()
+		if got := ratioText(&ratio); got != want {
+			t.Errorf("%v is shown as %q, want %q", ratio, got, want)
+		}
+	}
+	f(0.9973, "99.73 %")
+	f(0.07, "7 %")
+	f(0.5556, "55.56 %")
+	f(1, "100 %")
+	f(0, "0 %")
 }
