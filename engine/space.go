@@ -68,17 +68,18 @@ func (e *Engine) watchSpace() {
 	d := &e.space
 	err := errors.Join(d.look(e), e.log.NoSpace(), e.state.NoSpace())
 	d.short.Store(err != nil)
-	if err != nil {
-		if err := e.state.FlushSoon(); err != nil {
-			e.opts.Logger.Error("engine: flush to make room", "error", err)
-		}
-	}
-	if d.told == (err != nil) {
-		return
-	}
-	if d.told = err != nil; d.told {
+	switch short := err != nil; {
+	case d.told == short:
+	case short:
 		e.opts.Logger.Error("the disk is full: sends are refused, deliveries go on", "error", err)
+	default:
+		e.opts.Logger.Info("the disk has room again: sends are accepted")
+	}
+	d.told = err != nil
+	if err == nil {
 		return
 	}
-	e.opts.Logger.Info("the disk has room again: sends are accepted")
+	if err := e.state.FlushSoon(); err != nil {
+		e.opts.Logger.Error("engine: flush to make room", "error", err)
+	}
 }

@@ -97,7 +97,7 @@ func (s *Scheduler) Add(k LaneKey, it Item, logIndex uint64, now Time) {
 // It is false if the delivery has that very position.
 func (s *Scheduler) replaced(i itemRef, it Item) bool {
 	n := s.items.at(i)
-	if n.item() == it {
+	if n.position() == it.Position() {
 		return false
 	}
 	if !n.waiting() {

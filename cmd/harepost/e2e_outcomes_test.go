@@ -258,7 +258,7 @@ func TestEveryAttemptFieldIsThere(t *testing.T) {
 	h := acme.final(t, id)
 	whole := acme.call(t, "GET", "/v1/deliveries/"+id, "").want(200)
 	wantKeys(t, "a delivery", whole, "queue_id", "target", "method", "status", "last_status", "idempotency_key",
-		"created_at", "updated_at", "attempts", "metadata", "labels", "max_attempts", "next_attempt_at", "expires_at", "body_bytes")
+		"created_at", "updated_at", "attempts", "metadata", "labels", "max_attempts", "next_attempt_at", "expires_at", "body_bytes", "flow_key")
 	attempts := whole["attempts"].([]any)
 	if len(attempts) != 2 {
 		t.Fatalf("attempts: %s", h.text)

@@ -126,8 +126,13 @@ func (s *State) FlushContext(ctx context.Context) error {
 	}
 }
 
-// FlushSoon starts a flush and does not wait for it.
+// FlushSoon starts a flush and does not wait for it, if none is on its way. On a
+// full disk one is for as long as that lasts, and Pebble makes whoever asks for
+// more wait, with the applier behind it.
 func (s *State) FlushSoon() error {
+	if s.db.Metrics().MemTable.Count > 1 {
+		return nil
+	}
 	if _, err := s.db.AsyncFlush(); err != nil {
 		return fmt.Errorf("state: flush: %w", err)
 	}
