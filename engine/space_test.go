@@ -130,6 +130,38 @@ func TestABackupEndsOnAFullDisk(t *testing.T) {
 	full.Store(false)
 }
 
+// While a full disk takes no table, asking for flushes again and again keeps
+// nobody waiting: accounts are made, and the engine closes.
+func TestFlushesOnAFullDiskKeepNobodyWaiting(t *testing.T) {
+	var full atomic.Bool
+	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && strings.HasSuffix(op.Path, ".sst") && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	e := openEngine(t, testOptions(t, errorfs.Wrap(vfs.NewMem(), inject)))
+	full.Store(true)
+	defer full.Store(false)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 10 { // more than Pebble keeps memtables for
+			newAccount(t, e)
+			if err := e.state.FlushSoon(); err != nil {
+				t.Errorf("flush: %v", err)
+			}
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("a flush waits for room")
+		full.Store(false)
+		<-done
+	}
+}
+
 // The sizes of the log and of memtables leave a small disk to the data.
 func TestSizesFollowASmallDisk(t *testing.T) {
 	sizes := func(total uint64, limit, segment, logBytes, reserve int64) {
