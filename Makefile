@@ -95,15 +95,16 @@ dead-letters: build ## DEAD=1000000 dead letters: count, replay, stop, purge; an
 	@mkdir -p out
 	bin/harepost bench dead-letters --dir out --count $(DEAD) $(BENCHFLAGS)
 
-isolation: bench-black-holes bench-outage bench-backlog bench-many-hosts ## what bad destinations do to others, and what millions pending cost: the four below
+isolation: bench-black-holes bench-noisy-tenant bench-outage bench-backlog bench-many-hosts ## what bad destinations and accounts do to others, and what millions pending cost: the five below
 
 BENCHFLAGS_black-holes := --restart
-.PHONY: isolation bench-black-holes bench-outage bench-backlog bench-many-hosts
+.PHONY: isolation bench-black-holes bench-noisy-tenant bench-outage bench-backlog bench-many-hosts
 bench-black-holes: build ## a healthy host beside 999 that never answer, and after a kill, BENCHFLAGS='--healthy-rate 200'
+bench-noisy-tenant: build ## ten accounts beside one at a hundred times their rate, BENCHFLAGS='--rounds 1'
 bench-outage: build ## a host goes away and comes back with less capacity, BENCHFLAGS='--away 20s --excess slow'
 bench-backlog: build ## ten million pending: memory, restart, kill -9 in the drain, BENCHFLAGS='--count 1000000'
 bench-many-hosts: build ## 100,000 host names, BENCHFLAGS='--hosts 10000 --https'
-bench-black-holes bench-outage bench-backlog bench-many-hosts:
+bench-black-holes bench-noisy-tenant bench-outage bench-backlog bench-many-hosts:
 	@mkdir -p out
 	bin/harepost bench $(@:bench-%=%) --dir out --output out/$@.json --html out/$@.html $(BENCHFLAGS_$(@:bench-%=%)) $(BENCHFLAGS)
 
