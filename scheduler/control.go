@@ -169,7 +169,7 @@ func (s *Scheduler) adapt(l *lane, begun Time, full bool, e Ended) {
 		l.quicken(s.now)
 	case e.Verdict == Throttled, e.Verdict == Overloaded:
 		l.trial.count(begun, false)
-		if l.pace > 2*leastPace && l.mayCut(begun, s.now) && l.trial.vain(s.now) {
+		if l.pace > 2*leastPace && l.mayCut(begun, s.now) && l.trial.vain(s.now, l.pace) {
 			// Fewer attempts at once were refused as often as many: what is refused
 			// is not for being too many, and the lane need not suffer for it.
 			l.giveUpPace(s.now)

@@ -78,7 +78,10 @@ const (
 	// and not vainGain times as large a part is taken as then. What has a limit takes
 	// all of a pace below it, or twice the part of half the pace. That is believed
 	// for vainPause.
+	// A lane with rampStart starts per second and more has so many attempts in a
+	// trial that fastVain is enough: what has a limit refuses next to none of them.
 	vainShare = 0.2
+	fastVain  = 0.05
 	mostVain  = 0.75
 	vainGain  = 1.25
 	vainPause = Time(30 * time.Second / time.Millisecond)
@@ -110,9 +113,12 @@ func (t *trial) attempts() int { return int(t.taken) + int(t.refused) }
 func (t *trial) share() float32 { return float32(t.refused) / float32(max(1, t.attempts())) }
 
 // vain reports whether the slower pace is refused as much as the one before.
-func (t *trial) vain(now Time) bool {
-	share := t.share()
-	return t.attempts() >= trialCount && now >= t.until && min(share, t.before) >= vainShare &&
+func (t *trial) vain(now Time, pace float32) bool {
+	share, least := t.share(), float32(vainShare)
+	if pace >= rampStart {
+		least = fastVain
+	}
+	return t.attempts() >= trialCount && now >= t.until && min(share, t.before) >= least &&
 		share <= mostVain && 1-share < vainGain*(1-t.before)
 }
 
