@@ -99,6 +99,21 @@ func TestALaneIsNotSlowedDownByRefusalsThatAreNotForItsPace(t *testing.T) {
 	}
 }
 
+// A tenth is refused, whatever the pace, at a host that is sent a lot.
+func TestALaneIsNotSlowedDownByATenthOfRefusals(t *testing.T) {
+	for _, refusal := range []Verdict{Throttled, Overloaded} {
+		w := newSim(t, 1, Options{LaneConcurrency: 160})
+		l := w.lane(home, sometimes(0.1, refuses(refusal, 0), steady(2*time.Millisecond)))
+		w.arrivals(l, 300, false, seconds(120))
+		w.run(30)
+		healthy := l.healthy
+		w.run(60)
+		if got := float64(l.healthy-healthy) / 60; got < 240 {
+			t.Errorf("verdict %d: %.1f healthy answers per second of 300", refusal, got)
+		}
+	}
+}
+
 // One attempt in a hundred hangs for 30 s, at a host that is swift otherwise.
 func TestAHungPathDoesNotHoldUpTheRest(t *testing.T) {
 	w := newSim(t, 1, Options{LaneConcurrency: 160})
