@@ -153,7 +153,7 @@ func (q *DestinationQuery) selects(d *Destination, now time.Time) bool {
 
 // lanesAtOnce is how many places of the scheduler are looked at under its lock at
 // once: it takes less time than an attempt does.
-const lanesAtOnce = 512
+const lanesAtOnce = 256
 
 // eachView calls fn with the view of every lane of an account, 0: of all, and
 // gives the scheduler's lock up in between.

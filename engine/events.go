@@ -68,8 +68,6 @@ const (
 	eventsEvery = time.Second
 	// eventsWalk is how often the lanes are looked at, all of them.
 	eventsWalk = 15 * time.Second
-	// eventsLanes is how many of them at once, with the scheduler's lock.
-	eventsLanes = 256
 	// mostEventsPerMinute bounds what is told; of the rest the number is.
 	mostEventsPerMinute = 60
 	// mostQueuedEvents bounds those that wait to be accepted.
@@ -239,17 +237,13 @@ func (v *events) takeBreakers(now time.Time) {
 // walk looks at all lanes.
 func (v *events) walk(now time.Time) {
 	worst := scheduler.LaneView{OldestDue: schedulerTime(now)}
-	var views []scheduler.LaneView
 	v.failing.begin()
-	for from, more := uint32(0), true; more; more = from != 0 {
-		views, from = v.engine.dispatcher.lanes(views[:0], from, eventsLanes)
-		for _, l := range views {
-			v.lookAt(l, now)
-			if lags(&l) && l.OldestDue < worst.OldestDue {
-				worst = l
-			}
+	v.engine.dispatcher.eachView(0, func(l *scheduler.LaneView) {
+		v.lookAt(*l, now)
+		if lags(l) && l.OldestDue < worst.OldestDue {
+			worst = *l
 		}
-	}
+	})
 	v.failing.end()
 	v.breakers.prune(now)
 	age := now.Sub(timeOf(worst.OldestDue))

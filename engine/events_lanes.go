@@ -17,12 +17,3 @@ func (d *dispatcher) nextEvent() (ev scheduler.Event, l scheduler.LaneView, ok b
 	}
 	return ev, l, true
 }
-
-// lanes appends the views of the lanes in the next n places, see
-// scheduler.Scheduler.Lanes.
-func (d *dispatcher) lanes(views []scheduler.LaneView, from uint32, n int) ([]scheduler.LaneView, uint32) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	from = d.sched.Lanes(from, n, d.now(), func(l scheduler.LaneView) { views = append(views, l) })
-	return views, from
-}
