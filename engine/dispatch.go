@@ -169,24 +169,17 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 		}
 	}
 	d.sched.StoredBelow(low)
-	if d.behind && d.unrecorded() < mostUnrecorded {
+	if d.behind && d.sched.Unrecorded() < mostUnrecorded {
 		d.behind = false
 		retries = max(retries, len(c.cookies))
 	}
 	d.kick(retries)
 }
 
-// unrecorded is how many attempts have ended and are not on record. The lock is
-// held, as it is for next.
-func (d *dispatcher) unrecorded() int {
-	st := d.sched.Stats()
-	return st.Busy - st.InFlight
-}
-
 // next is the attempt to start now; false if there is none, or if so many are to be
-// recorded first.
+// recorded first. The lock is held.
 func (d *dispatcher) next(now time.Time) (scheduler.Dispatch, bool) {
-	if d.unrecorded() >= mostUnrecorded {
+	if d.sched.Unrecorded() >= mostUnrecorded {
 		d.behind = true
 		return scheduler.Dispatch{}, false
 	}

@@ -373,6 +373,9 @@ func (s *Scheduler) Stats() Stats {
 	}
 }
 
+// Unrecorded is how many attempts have ended and are not recorded.
+func (s *Scheduler) Unrecorded() int { return s.busy - s.flights }
+
 // OldestDue returns the earliest due time of what is due and not started, as
 // of the latest Wake: now minus it is how late the scheduler's caller is.
 func (s *Scheduler) OldestDue(now Time) (Time, bool) {

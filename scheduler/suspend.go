@@ -19,8 +19,9 @@ func (s *Scheduler) Resume(account uint64, now Time) {
 }
 
 // Forget lets go of all that waits of an account whose queues are gone from
-// the disk for good, and of what was set for its lanes. What is busy is Recorded as usual. A lane with a page on
-// its way or wanted keeps its place on disk, and learns from the page.
+// the disk for good, and of what was set for its lanes. What is busy is Recorded
+// as usual. A lane with a page on its way or wanted keeps its place on disk, and
+// learns from the page.
 func (s *Scheduler) Forget(account uint64, now Time) {
 	s.now = now
 	maps.DeleteFunc(s.limits, func(k LaneKey, _ LaneLimits) bool { return k.Account == account })
