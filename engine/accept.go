@@ -27,6 +27,7 @@ const youngDelay = 2 * time.Second
 // size, [ErrOverloaded] that it was not tried, [ErrUnknown] that it may or may not
 // have been accepted.
 func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error) {
+	term := e.reign.Load() // before anything is looked at that decides
 	if err := e.Ready(); err != nil {
 		e.metrics.notNow(err)
 		return Receipt{}, err
@@ -51,6 +52,7 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 		return Receipt{}, err
 	}
 	defer e.gate.leave(t)
+	t.term = term
 	if waited || t.waited {
 		now = e.opts.Now()
 	}
@@ -70,7 +72,7 @@ func (e *Engine) Send(ctx context.Context, a AccountID, s *Send) (Receipt, error
 
 // admit says whether the account may send at all.
 func (e *Engine) admit(a AccountID) error {
-	owner, ok := e.state.Directory().Account(a)
+	owner, ok := e.state().Directory().Account(a)
 	if !ok {
 		return ErrUnauthorized // deleted since the key was looked at
 	}
@@ -83,7 +85,7 @@ func (e *Engine) admit(a AccountID) error {
 
 // ratePerMinute is an account's rate limit; 0 or less: none.
 func (e *Engine) ratePerMinute(a AccountID) int {
-	if owner, ok := e.state.Directory().Account(a); ok && owner.RatePerMinute != 0 {
+	if owner, ok := e.state().Directory().Account(a); ok && owner.RatePerMinute != 0 {
 		return owner.RatePerMinute
 	}
 	return e.opts.RatePerMinute
@@ -131,7 +133,7 @@ func (e *Engine) checkAddress(ctx context.Context, a AccountID, t *Target) (wait
 
 // covers reports whether the account may send to the host.
 func (e *Engine) covers(a AccountID, host string) bool {
-	return e.state.Directory().Covers(a, host) || e.opts.DevLoopback && isLoopback(host) || e.isOperators(a, host)
+	return e.state().Directory().Covers(a, host) || e.opts.DevLoopback && isLoopback(host) || e.isOperators(a, host)
 }
 
 func isLoopback(host string) bool {
@@ -148,12 +150,12 @@ func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte, now time.Time, t *
 	p, err := e.prepare(a, s, hash, now, t)
 	if err == nil {
 		e.take(p)
-		err = e.log.Append(p.cmd, p.cookie)
+		err = e.log.Append(t.term, p.Cmd, p.Cookie)
 	}
 	if err != nil {
 		return Receipt{}, err
 	}
-	<-t.done // by the applier, or by the gate when the engine has failed
+	<-t.done // by the applier or the log, or by the gate when the engine has failed
 	select {
 	case <-e.failed:
 		return Receipt{}, fmt.Errorf("%w: %w", ErrUnknown, e.failure)
@@ -164,7 +166,7 @@ func (e *Engine) accept(a AccountID, s *Send, hash *[16]byte, now time.Time, t *
 
 // prepare makes the command of a delivery that is accepted now, and has the
 // ticket wait for it.
-func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t *ticket) (proposal, error) {
+func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t *ticket) (Proposal, error) {
 	id := e.ids.next(now)
 	due := id.UnixMilli()
 	if ms := s.NotBefore.UnixMilli(); !s.NotBefore.IsZero() && ms > due {
@@ -193,7 +195,7 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t 
 	}
 	body, err := e.sealSend(a, &rec, s.Body)
 	if err != nil {
-		return proposal{}, err
+		return Proposal{}, err
 	}
 	c := command.Accept{
 		Stored:      due-id.UnixMilli() > youngDelay.Milliseconds(),
@@ -207,14 +209,14 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t 
 	}
 	cmd, recordBytes := encodeAccept(c, &rec, body)
 	if len(cmd) > e.log.MostBytes() {
-		return proposal{}, ErrTooLarge // by itself: the others of a batch are taken
+		return Proposal{}, ErrTooLarge // by itself: the others of a batch are taken
 	}
 	// From here on the delivery's bytes are the command's, the engine's own.
 	bodyAt := len(cmd) - len(body)
 	c.Record, c.Body = cmd[bodyAt-recordBytes:bodyAt:bodyAt], cmd[bodyAt:]
 
 	t.young = state.NewYoung(id, a, due, c)
-	return proposal{cmd, t}, nil
+	return Proposal{cmd, t}, nil
 }
 
 // encodeAccept returns the command c of a delivery, which ends in its record of
@@ -226,13 +228,16 @@ func encodeAccept(c command.Accept, rec *delivery.Record, body []byte) (cmd []by
 }
 
 // take counts a send that is about to be taken against the room that there is.
-func (e *Engine) take(p proposal) {
-	e.space.taken(len(p.cmd))
-	e.quota.taken(len(p.cmd))
+func (e *Engine) take(p Proposal) {
+	e.space.taken(len(p.Cmd))
+	e.quota.taken(len(p.Cmd))
 }
 
 // receipt is what the applier has answered about a delivery.
 func (t *ticket) receipt() (Receipt, error) {
+	if err := t.unknown(); err != nil {
+		return Receipt{}, err
+	}
 	if t.ignored {
 		return Receipt{}, ErrUnauthorized
 	}
@@ -312,11 +317,11 @@ func (e *Engine) firstOf(a AccountID, now time.Time, h *[16]byte) (Receipt, bool
 // window. One that was purged, or dropped to make room, is none: the answer to a
 // repetition would name what cannot be found, and promise what nobody delivers.
 func (e *Engine) lookBefore(a AccountID, hash [16]byte, now time.Time) (DeliveryID, bool, error) {
-	id, found, err := e.state.Idempotent(a, hash, now, e.opts.IdempotencyWindow)
+	id, found, err := e.state().Idempotent(a, hash, now, e.opts.IdempotencyWindow)
 	if err != nil || !found {
 		return DeliveryID{}, false, err
 	}
-	_, err = e.state.Find(a, id)
+	_, err = e.state().Find(a, id)
 	if errors.Is(err, state.ErrNotFound) {
 		return DeliveryID{}, false, nil
 	}

@@ -20,7 +20,7 @@ import (
 
 // Authenticate finds the account of an API key. The error is ErrUnauthorized.
 func (e *Engine) Authenticate(apiKey []byte) (AccountID, error) {
-	a, k, ok := e.state.Directory().Authenticate(account.HashKey(apiKey))
+	a, k, ok := e.state().Directory().Authenticate(account.HashKey(apiKey))
 	if !ok {
 		return 0, ErrUnauthorized
 	}
@@ -41,8 +41,9 @@ func (e *Engine) CreateAccount(ctx context.Context, name string) (NewAccount, er
 	}
 	e.admin.Lock()
 	defer e.admin.Unlock()
+	term := e.reign.Load()
 	made := NewAccount{Account: a, APIKey: text, SigningSecret: a.Secrets[0].Text}
-	if err := e.addAccount(ctx, a, k); err != nil {
+	if err := e.addAccount(ctx, term, a, k); err != nil {
 		return NewAccount{}, err
 	}
 	return made, nil
@@ -50,7 +51,7 @@ func (e *Engine) CreateAccount(ctx context.Context, name string) (NewAccount, er
 
 // Account is an account; ErrNotFound, also of one that is deleted.
 func (e *Engine) Account(_ context.Context, id AccountID) (Account, error) {
-	a, ok := e.state.Directory().Account(id)
+	a, ok := e.state().Directory().Account(id)
 	if !ok {
 		return Account{}, ErrNotFound
 	}
@@ -60,7 +61,7 @@ func (e *Engine) Account(_ context.Context, id AccountID) (Account, error) {
 // ListAccounts are up to limit accounts by ascending id, those after the id
 // after. next is what to list on after; 0 says that this was the last page.
 func (e *Engine) ListAccounts(_ context.Context, after AccountID, limit int) (accounts []Account, next AccountID, err error) {
-	accounts, more := e.state.Directory().AccountsAfter(after, max(limit, 1))
+	accounts, more := e.state().Directory().AccountsAfter(after, max(limit, 1))
 	if more && len(accounts) > 0 {
 		next = accounts[len(accounts)-1].ID
 	}
@@ -108,10 +109,11 @@ func (e *Engine) ChangeAccount(ctx context.Context, id AccountID, c AccountChang
 func (e *Engine) DeleteAccount(ctx context.Context, id AccountID) error {
 	e.admin.Lock()
 	defer e.admin.Unlock()
-	if !e.state.Directory().Has(id) {
+	term := e.reign.Load()
+	if !e.state().Directory().Has(id) {
 		return ErrNotFound
 	}
-	if err := e.propose(ctx, command.AppendDeleteAccount(nil, id, e.now().UnixMilli())); err != nil {
+	if err := e.propose(ctx, term, command.AppendDeleteAccount(nil, id, e.now().UnixMilli())); err != nil {
 		return err
 	}
 	e.sweepSoon()
@@ -120,7 +122,7 @@ func (e *Engine) DeleteAccount(ctx context.Context, id AccountID) error {
 
 // Keys are the keys of an account, oldest first.
 func (e *Engine) Keys(_ context.Context, a AccountID) ([]Key, error) {
-	keys := e.state.Directory().Keys(a)
+	keys := e.state().Directory().Keys(a)
 	views := make([]Key, len(keys))
 	for i, k := range keys {
 		views[i] = Key{ID: k.ID, Prefix: k.Prefix, CreatedAt: k.CreatedAt, LastUsed: e.lastUse.get(k.ID, k.LastUsed)}
@@ -137,13 +139,14 @@ func (e *Engine) CreateKey(ctx context.Context, a AccountID) (Key, string, error
 	}
 	e.admin.Lock()
 	defer e.admin.Unlock()
-	if !e.state.Directory().Has(a) {
+	term := e.reign.Load()
+	if !e.state().Directory().Has(a) {
 		return Key{}, "", ErrNotFound // deleted this moment
 	}
-	if len(e.state.Directory().Keys(a)) >= e.opts.KeysPerAccount {
+	if len(e.state().Directory().Keys(a)) >= e.opts.KeysPerAccount {
 		return Key{}, "", fmt.Errorf("%w: an account has at most %d keys", ErrTooMany, e.opts.KeysPerAccount)
 	}
-	if err := e.propose(ctx, command.AppendCreateKey(nil, &k)); err != nil {
+	if err := e.propose(ctx, term, command.AppendCreateKey(nil, &k)); err != nil {
 		return Key{}, "", err
 	}
 	return Key{ID: k.ID, Prefix: k.Prefix, CreatedAt: k.CreatedAt}, text, nil
@@ -154,9 +157,10 @@ func (e *Engine) CreateKey(ctx context.Context, a AccountID) (Key, string, error
 func (e *Engine) RevokeKey(ctx context.Context, a AccountID, id KeyID) error {
 	e.admin.Lock()
 	defer e.admin.Unlock()
-	for _, k := range e.state.Directory().Keys(a) {
+	term := e.reign.Load()
+	for _, k := range e.state().Directory().Keys(a) {
 		if k.ID == id {
-			if err := e.propose(ctx, command.AppendRevokeKey(nil, a, id)); err != nil {
+			if err := e.propose(ctx, term, command.AppendRevokeKey(nil, a, id)); err != nil {
 				return err
 			}
 			e.lastUse.m.Delete(id)
@@ -167,7 +171,7 @@ func (e *Engine) RevokeKey(ctx context.Context, a AccountID, id KeyID) error {
 }
 
 // Accounts are the ids of all accounts.
-func (e *Engine) Accounts() []AccountID { return e.state.Directory().Accounts() }
+func (e *Engine) Accounts() []AccountID { return e.state().Directory().Accounts() }
 
 // AddDomain adds a destination domain by its normalised name. created is
 // false, and the domain the one that is there, when it was added before.
@@ -178,7 +182,8 @@ func (e *Engine) AddDomain(ctx context.Context, a AccountID, name string) (d Dom
 	}
 	e.admin.Lock()
 	defer e.admin.Unlock()
-	dir := e.state.Directory()
+	term := e.reign.Load()
+	dir := e.state().Directory()
 	if !dir.Has(a) {
 		return Domain{}, false, ErrNotFound // deleted this moment
 	}
@@ -188,7 +193,7 @@ func (e *Engine) AddDomain(ctx context.Context, a AccountID, name string) (d Dom
 	if len(dir.Domains(a)) >= e.opts.DomainsPerAccount {
 		return Domain{}, false, fmt.Errorf("%w: an account has at most %d domains", ErrTooMany, e.opts.DomainsPerAccount)
 	}
-	if err := e.propose(ctx, command.AppendPutDomain(nil, &fresh)); err != nil {
+	if err := e.propose(ctx, term, command.AppendPutDomain(nil, &fresh)); err != nil {
 		return Domain{}, false, err
 	}
 	return fresh, true, nil
@@ -204,7 +209,7 @@ const (
 // verified when it is there; the check is made once. Errors: ErrNotFound, or a
 // [*DomainPendingError] with what was found instead.
 func (e *Engine) VerifyDomain(ctx context.Context, a AccountID, name string) (Domain, error) {
-	d, ok := e.state.Directory().Domain(a, name)
+	d, ok := e.state().Directory().Domain(a, name)
 	if !ok {
 		return Domain{}, ErrNotFound
 	}
@@ -222,7 +227,8 @@ func (e *Engine) VerifyDomain(ctx context.Context, a AccountID, name string) (Do
 	}
 	e.admin.Lock()
 	defer e.admin.Unlock()
-	now, ok := e.state.Directory().Domain(a, name)
+	term := e.reign.Load()
+	now, ok := e.state().Directory().Domain(a, name)
 	if !ok || now.Token != d.Token {
 		return Domain{}, ErrNotFound // deleted meanwhile
 	}
@@ -230,7 +236,7 @@ func (e *Engine) VerifyDomain(ctx context.Context, a AccountID, name string) (Do
 		return now, nil
 	}
 	now.VerifiedAt = e.now()
-	if err := e.propose(ctx, command.AppendPutDomain(nil, &now)); err != nil {
+	if err := e.propose(ctx, term, command.AppendPutDomain(nil, &now)); err != nil {
 		return Domain{}, err
 	}
 	return now, nil
@@ -269,7 +275,7 @@ func contains(records []string, want string) bool {
 
 // Domain is a domain of an account by its normalised name; ErrNotFound.
 func (e *Engine) Domain(_ context.Context, a AccountID, name string) (Domain, error) {
-	d, ok := e.state.Directory().Domain(a, name)
+	d, ok := e.state().Directory().Domain(a, name)
 	if !ok {
 		return Domain{}, ErrNotFound
 	}
@@ -278,7 +284,7 @@ func (e *Engine) Domain(_ context.Context, a AccountID, name string) (Domain, er
 
 // Domains are the domains of an account, oldest first.
 func (e *Engine) Domains(_ context.Context, a AccountID) ([]Domain, error) {
-	return e.state.Directory().Domains(a), nil
+	return e.state().Directory().Domains(a), nil
 }
 
 // DeleteDomain removes a domain. Deliveries to it that are pending are
@@ -286,10 +292,11 @@ func (e *Engine) Domains(_ context.Context, a AccountID) ([]Domain, error) {
 func (e *Engine) DeleteDomain(ctx context.Context, a AccountID, name string) error {
 	e.admin.Lock()
 	defer e.admin.Unlock()
-	if _, ok := e.state.Directory().Domain(a, name); !ok {
+	term := e.reign.Load()
+	if _, ok := e.state().Directory().Domain(a, name); !ok {
 		return ErrNotFound
 	}
-	return e.propose(ctx, command.AppendDeleteDomain(nil, a, name))
+	return e.propose(ctx, term, command.AppendDeleteDomain(nil, a, name))
 }
 
 // now is the clock in the precision in which times are kept.

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/harepost/harepost/engine/state"
 )
@@ -11,10 +12,14 @@ import (
 type ticket struct {
 	done  chan struct{} // one slot: the applier writes once, the waiter reads once
 	young *state.Young  // of a Send
+	term  uint64        // of the reign in which it was decided on, of a Send
 
 	// ignored is written before done: the command changed nothing, because the
 	// account had been deleted meanwhile.
 	ignored bool
+	// lost is written before done: whether the command is committed, and ever will
+	// be, is unknown.
+	lost atomic.Bool
 	// changed is how many deliveries a control command changed; set before done.
 	changed int
 
@@ -29,6 +34,7 @@ func newTicket() *ticket { return &ticket{done: make(chan struct{}, 1)} }
 // attempted is what the dispatcher remembers of an attempt until its record is
 // applied.
 type attempted struct {
+	term    uint64 // of the reign in which it was made
 	cmd     []byte // the command, which nothing refers to once it is applied
 	lane    state.Lane
 	id      DeliveryID
@@ -60,37 +66,39 @@ type commit struct {
 	entries []state.Entry
 	cookies []any
 	waiters []*ticket // the applier's own
+	turn    func()    // instead of entries: to be called between two commits
 }
 
-// committed takes a batch from the log's writer. It waits when the applier is
-// commitsAhead batches behind, which holds the log back in turn.
-func (e *Engine) committed(batch []committed) {
-	c := <-e.spare
+func (c *commit) take(batch []Committed) {
 	c.entries, c.cookies = c.entries[:0], c.cookies[:0]
 	for i := range batch {
-		entry := state.Entry{Index: batch[i].index, Command: batch[i].cmd}
-		if t, ok := batch[i].cookie.(*ticket); ok {
+		entry := state.Entry{Index: batch[i].Index, Command: batch[i].Cmd}
+		if t, ok := batch[i].Cookie.(*ticket); ok {
 			entry.Young = t.young
 		}
 		c.entries = append(c.entries, entry)
-		c.cookies = append(c.cookies, batch[i].cookie)
+		c.cookies = append(c.cookies, batch[i].Cookie)
 	}
-	// The keeper looks once a second, in which a fast sender can fill what is
-	// left of a segment.
-	if e.log.NoSpace() != nil {
-		e.space.short.Store(true)
-	}
-	e.commits <- c
 }
 
 // apply is the applier. After a failure it only keeps the log's writer from
 // waiting for ever.
 func (e *Engine) apply() {
 	for c := range e.commits {
+		if c.turn != nil {
+			c.turn()
+			c.turn = nil
+			e.spare <- c
+			continue
+		}
 		select {
 		case <-e.failed:
 		default:
-			if err := e.applyCommit(c); err != nil {
+			err := e.skipApplied(c)
+			if err == nil && len(c.entries) > 0 {
+				err = e.applyCommit(c)
+			}
+			if err != nil {
 				e.fail(fmt.Errorf("engine: %w", err))
 			}
 		}
@@ -100,9 +108,28 @@ func (e *Engine) apply() {
 	}
 }
 
+// skipApplied takes out of a commit what the state holds already, as when a
+// replicated log tells again what it told before a restart. Of what the log has not
+// told since the state was opened the state is told what it has in memory of it.
+func (e *Engine) skipApplied(c *commit) error {
+	st, n := e.state(), 0
+	for ; n < len(c.entries) && c.entries[n].Index <= st.Applied(); n++ {
+		if index := c.entries[n].Index; index > e.heard && index >= st.Low() {
+			if err := st.Rebuild(c.entries[n]); err != nil {
+				return err
+			}
+		}
+	}
+	if len(c.entries) > 0 {
+		e.heard = max(e.heard, c.entries[len(c.entries)-1].Index)
+	}
+	c.entries, c.cookies = c.entries[n:], c.cookies[n:]
+	return nil
+}
+
 func (e *Engine) applyCommit(c *commit) error {
 	done := 0
-	err := e.state.Apply(c.entries, func(batch []state.Entry) {
+	err := e.state().Apply(c.entries, func(batch []state.Entry) {
 		e.answerAccepts(batch, c.cookies[done:done+len(batch)])
 		done += len(batch)
 	})
@@ -112,11 +139,11 @@ func (e *Engine) applyCommit(c *commit) error {
 	// Before whoever asked for it is answered.
 	for i := range c.entries {
 		if a := c.entries[i].Changed; a != 0 {
-			e.dispatcher.follow(a)
-			e.vault.follow(a, e.state.Directory())
+			e.dispatcher().follow(a)
+			e.vault.follow(a, e.state().Directory())
 		}
 		if l := c.entries[i].Set; l.Account != 0 {
-			e.dispatcher.limit(l)
+			e.dispatcher().limit(l)
 		}
 	}
 	waiters := c.waiters[:0]
@@ -131,7 +158,7 @@ func (e *Engine) applyCommit(c *commit) error {
 			e.metrics.countAttempt(a)
 		}
 	}
-	e.dispatcher.recorded(c, e.state.Low())
+	e.dispatcher().recorded(c, e.state().Low())
 	for _, cookie := range c.cookies {
 		if a, ok := cookie.(*attempted); ok {
 			a.release()
@@ -152,7 +179,7 @@ func (e *Engine) boundLog() error {
 	if e.log.Bytes() < max(e.opts.LogBytes, e.flushAt.Load()) || e.flushing.Swap(true) {
 		return nil
 	}
-	return e.state.FlushSoon()
+	return e.state().FlushSoon()
 }
 
 // answeredEarly reports whether a ticket is answered as soon as its delivery
@@ -164,19 +191,23 @@ func answeredEarly(t *ticket) bool { return t.young != nil && !t.young.Accept.Id
 func (e *Engine) answerAccepts(batch []state.Entry, cookies []any) {
 	accepted := 0
 	e.learnLanes(batch)
-	e.dispatcher.mu.Lock()
-	now := e.dispatcher.now()
+	d := e.dispatcher()
+	if d.term == 0 {
+		return // somebody else delivers, and answered who sent
+	}
+	d.mu.Lock()
+	now := d.now()
 	for i := range batch {
 		if y := batch[i].Young; y != nil {
 			if !y.Accept.Ordered { // whose turn it is the effect of the entry will say
-				e.dispatcher.addYoung(y, batch[i].Index, now)
+				d.addYoung(y, batch[i].Index, now)
 			}
 			accepted++
 		}
 	}
-	e.dispatcher.kick(accepted)
-	waiting := e.dispatcher.sched.Stats().YoungItems
-	e.dispatcher.mu.Unlock()
+	d.kick(accepted)
+	waiting := d.sched.Stats().YoungItems
+	d.mu.Unlock()
 	e.gate.throttle.watch(waiting)
 	e.metrics.accepted.Add(accepted)
 	for i, cookie := range cookies {

@@ -49,7 +49,7 @@ const (
 func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) *attempted {
 	w.ended = scheduler.Ended{}
 	a, id := AccountID(next.Lane.Account), DeliveryID(next.Item.ID)
-	found, body, err := e.state.FindPending(a, id, next.Item.Attempt)
+	found, body, err := e.findPending(a, id, next.Item.Attempt)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (e *Engine) attempt(w *attempting, next scheduler.Dispatch, now time.Time) 
 	if err == nil {
 		box, body, err = e.open(w, body)
 	}
-	if err != nil && !e.state.Directory().Has(a) {
+	if err != nil && !e.state().Directory().Has(a) {
 		return nil // deleted this moment, and its data key with it
 	}
 	if err != nil {
@@ -99,7 +99,7 @@ func (e *Engine) open(w *attempting, stored []byte) (box seal.Delivery, body []b
 	rec := &w.record
 	w.secrets = w.secrets[:0]
 	if rec.Sign {
-		owner, _ := e.state.Directory().Account(AccountID(rec.Account))
+		owner, _ := e.state().Directory().Account(AccountID(rec.Account))
 		w.secrets = owner.LiveSecrets(w.secrets, e.opts.Now())
 		for i, kept := range w.secrets {
 			if w.secrets[i], err = e.openSecret(owner.ID, kept); err != nil {
@@ -124,13 +124,27 @@ func (e *Engine) open(w *attempting, stored []byte) (box seal.Delivery, body []b
 // is lost in a crash, the attempt is made once more. When the log has failed
 // or is closed, that is what will happen. The next of an ordering key waits until
 // the record is applied: it is not held back for company then.
-func (e *Engine) record(done *attempted) {
-	if done.ordered && done.status.Final() && e.log.Append(done.cmd, done) == nil {
+func (e *Engine) record(term uint64, done *attempted) {
+	done.term = term
+	if done.ordered && done.status.Final() && e.log.Append(term, done.cmd, done) == nil {
 		return
 	}
-	if err := e.log.AppendLater(done.cmd, done); err != nil && e.ended() == nil {
+	err := e.log.AppendLater(term, done.cmd, done)
+	if errors.Is(err, ErrNotLeader) {
+		done.release() // who leads now makes it again
+		return
+	}
+	if err != nil && e.ended() == nil {
 		e.fail(err)
 	}
+}
+
+func (e *Engine) findPending(a AccountID, id DeliveryID, attempt uint32) (state.Stored, []byte, error) {
+	if err := e.reads.begin(); err != nil {
+		return state.Stored{}, nil, err
+	}
+	defer e.reads.end()
+	return e.state().FindPending(a, id, attempt)
 }
 
 // make makes attempt number of the worker's record, and says how the delivery
@@ -143,7 +157,7 @@ func (e *Engine) make(w *attempting, number int, body []byte, now time.Time) (de
 			return endedByRule(number, now, OutcomeFailed, errorExpired), StatusDeadLetter
 		}
 	}
-	if !e.state.Directory().Has(AccountID(rec.Account)) {
+	if !e.state().Directory().Has(AccountID(rec.Account)) {
 		return endedByRule(number, now, OutcomeRejected, errorDeleted), StatusRejected
 	}
 	if !e.covers(AccountID(rec.Account), rec.Target.Host) {

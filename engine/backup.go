@@ -88,13 +88,13 @@ func (b *Backup) collect(ctx context.Context) error {
 	// a full disk it would never end.
 	flushing, cancel := context.WithTimeout(ctx, backupFlushWait)
 	defer cancel()
-	if err := e.state.FlushContext(flushing); err != nil && flushing.Err() == nil {
+	if err := e.state().FlushContext(flushing); err != nil && flushing.Err() == nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	low, err := e.state.Checkpoint(fs.PathJoin(dir, stateDir))
+	_, low, err := e.state().Checkpoint(fs.PathJoin(dir, stateDir))
 	if err != nil {
 		return err
 	}

@@ -170,7 +170,7 @@ func TestBackupHoldsTheLogBack(t *testing.T) {
 		await(t, e, a, r.ID)
 	}
 	for e.backups.lowNow() < 50 { // until a flush has let go of half of it
-		if err := e.state.Flush(); err != nil {
+		if err := e.state().Flush(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -24,7 +24,7 @@ const checksAtOnce = lookupsPerAccount
 // the engine keeps nothing of them. A send that repeats another of the batch,
 // by its idempotency key, is a duplicate of it.
 func (e *Engine) SendBatch(ctx context.Context, a AccountID, sends []*Send, results []SendResult) {
-	b := batch{engine: e, account: a, sends: sends, results: results, now: e.opts.Now()}
+	b := batch{engine: e, account: a, term: e.reign.Load(), sends: sends, results: results, now: e.opts.Now()}
 	if err := errors.Join(e.Ready(), e.admit(a)); err != nil {
 		b.refuse(err)
 	} else {
@@ -41,12 +41,13 @@ func (e *Engine) SendBatch(ctx context.Context, a AccountID, sends []*Send, resu
 type batch struct {
 	engine  *Engine
 	account AccountID
+	term    uint64 // of the reign in which all of it is decided
 	sends   []*Send
 	results []SendResult
 	now     time.Time
 
 	// Of the part that is being accepted:
-	proposals []proposal
+	proposals []Proposal
 	at        []int     // whose result each proposal gives
 	flights   []*flight // of each proposal, nil: it has no idempotency key
 	keys      []flightKey
@@ -105,6 +106,7 @@ func (b *batch) part(sends []int) (n, units int) {
 // acceptPart accepts some sends, as one of those that are accepted at once.
 func (b *batch) acceptPart(ctx context.Context, sends []int, t *ticket) {
 	defer b.engine.gate.leave(t)
+	t.term = b.term
 	b.now = b.engine.opts.Now() // look-ups in DNS, and others' sends, may lie between
 	b.proposals, b.at, b.flights, b.keys, b.followers = b.proposals[:0], b.at[:0], b.flights[:0], b.keys[:0], b.followers[:0]
 	b.prepare(sends)
@@ -216,11 +218,11 @@ func (b *batch) commit() {
 	if len(b.proposals) == 0 {
 		return
 	}
-	err := b.engine.log.AppendBatch(b.proposals)
+	err := b.engine.log.AppendBatch(b.term, b.proposals)
 	for n, p := range b.proposals {
 		result := &b.results[b.at[n]]
 		if result.Err = err; err == nil {
-			result.Receipt, result.Err = b.engine.wait(p.cookie.(*ticket))
+			result.Receipt, result.Err = b.engine.wait(p.Cookie.(*ticket))
 		}
 		if f := b.flights[n]; f != nil {
 			f.receipt, f.err = result.Receipt, result.Err
@@ -233,8 +235,14 @@ func (b *batch) commit() {
 var tickets = sync.Pool{New: func() any { return newTicket() }}
 
 func (t *ticket) free() {
-	t.young, t.ignored = nil, false
+	t.clear()
 	tickets.Put(t)
+}
+
+// clear makes the ticket one of nothing. Nobody else has it.
+func (t *ticket) clear() {
+	t.young, t.ignored = nil, false
+	t.lost.Store(false)
 }
 
 // wait waits until a send of a batch is durable. The ticket is used up.

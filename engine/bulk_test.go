@@ -99,7 +99,7 @@ func TestBulkReplayWithoutItsDomainEnds(t *testing.T) {
 			t.Errorf("%s is %s after %d attempts: %s", id, d.Status, len(d.Attempts), d.Attempts[len(d.Attempts)-1].Error)
 		}
 	}
-	if n := e.state.Pending(); n != 0 {
+	if n := e.state().Pending(); n != 0 {
 		t.Errorf("%d deliveries are pending: they loop", n)
 	}
 	if n := reached.Load() - before; n != 0 {
@@ -165,7 +165,7 @@ func TestAJobGoesOnWhenThereIsRoom(t *testing.T) {
 			func(e *Engine, _ AccountID) {
 				full.Store(false)
 				awaitCondition(t, "room", func() bool {
-					if err := e.state.Flush(); err != nil {
+					if err := e.state().Flush(); err != nil {
 						t.Fatal(err)
 					}
 					e.watchSpace()
@@ -187,7 +187,7 @@ func TestAJobGoesOnWhenThereIsRoom(t *testing.T) {
 			m.status.Store(200)
 			c.lose(e, a)
 			j := newJob(t, e, a, JobReplay, -1) // StartJob would refuse it: it began before
-			if err := e.propose(ctx, command.AppendPutJob(nil, &j)); err != nil {
+			if err := e.propose(ctx, 1, command.AppendPutJob(nil, &j)); err != nil {
 				t.Fatal(err)
 			}
 			e.clerk.signal()

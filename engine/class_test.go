@@ -10,7 +10,7 @@ import (
 // A first attempt is one also if it had to wait for its turn by an ordering key: it
 // does not share the small part of a lane that replays have.
 func TestTurnsAreNoReplays(t *testing.T) {
-	d := newDispatcher(&Engine{opts: Options{MaxInFlight: 4, LaneConcurrency: 4}})
+	d := newDispatcher(&Engine{log: walLog{}, opts: Options{MaxInFlight: 4, LaneConcurrency: 4}}, 1)
 	at := state.Lane{Account: 1, Destination: 2}
 	for attempt, want := range map[uint32]scheduler.Class{1: scheduler.Fresh, 3: scheduler.Replay} {
 		id := DeliveryID{byte(attempt)}
@@ -26,7 +26,7 @@ func TestTurnsAreNoReplays(t *testing.T) {
 // told: by then a page may have brought it, and its attempt begun.
 func TestReplayThatAPageHasBrought(t *testing.T) {
 	for _, attempt := range []uint32{1, 3} {
-		d := newDispatcher(&Engine{opts: Options{MaxInFlight: 4, LaneConcurrency: 4}})
+		d := newDispatcher(&Engine{log: walLog{}, opts: Options{MaxInFlight: 4, LaneConcurrency: 4}}, 1)
 		at := state.Lane{Account: 1, Destination: 2}
 		p := state.Position{Due: 5, ID: DeliveryID{7}, Attempt: attempt}
 		d.sched.Restore(laneKey(at), schedulerPosition(p), 10)

@@ -60,9 +60,9 @@ func TestClockSetForward(t *testing.T) {
 	}
 	e = openEngine(t, o)
 	awaitCondition(t, "the timekeeper to sleep until the delivery is due", func() bool {
-		e.dispatcher.mu.Lock()
-		defer e.dispatcher.mu.Unlock()
-		return e.dispatcher.armed > e.dispatcher.now()
+		e.dispatcher().mu.Lock()
+		defer e.dispatcher().mu.Unlock()
+		return e.dispatcher().armed > e.dispatcher().now()
 	})
 	clock.set(time.Hour)
 	if d := await(t, e, a, r.ID); d.Status != StatusDelivered {

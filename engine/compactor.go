@@ -47,12 +47,15 @@ func (e *Engine) compact() {
 		case <-ctx.Done():
 			return
 		}
-		before := e.state.DiskBytes()
-		err := e.state.Reclaim(ctx)
+		e.chores.RLock()
+		before := e.state().DiskBytes()
+		err := e.state().Reclaim(ctx)
+		gained := before - e.state().DiskBytes()
+		e.chores.RUnlock()
 		if err != nil && ctx.Err() == nil {
 			e.opts.Logger.Error("engine: compact the data to make room; it will be tried again", "error", err)
 		}
-		if gained := before - e.state.DiskBytes(); err == nil && gained >= before/compactGain {
+		if err == nil && gained >= before/compactGain {
 			pause = compactPause
 		} else {
 			pause = min(2*pause, compactPauseMost)

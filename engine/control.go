@@ -17,20 +17,20 @@ func (e *Engine) Replay(ctx context.Context, a AccountID, id DeliveryID) (Delive
 	if err := e.Ready(); err != nil {
 		return Delivery{}, err
 	}
-	if owner, ok := e.state.Directory().Account(a); ok && owner.Suspended {
+	if owner, ok := e.state().Directory().Account(a); ok && owner.Suspended {
 		return Delivery{}, ErrSuspended
 	}
 	return e.controlOne(ctx, a, id, job.Replay, func(f *state.Stored) error {
 		switch {
 		case !f.Status.Final():
 			return ErrPending
-		case f.Status == StatusCanceled && e.dispatcher.busy(id):
+		case f.Status == StatusCanceled && e.dispatcher().busy(id):
 			// Its attempt is still under way. One that ended otherwise may be busy for
 			// the moment until the scheduler hears of its end, which it does before
 			// it hears of the replay.
 			return fmt.Errorf("%w: an attempt is under way", ErrPending)
 		}
-		if _, err := e.state.Body(f); errors.Is(err, state.ErrNotFound) {
+		if _, err := e.state().Body(f); errors.Is(err, state.ErrNotFound) {
 			return ErrPayloadGone
 		} else if err != nil {
 			return fmt.Errorf("engine: body of %s: %w", id, err)
@@ -57,12 +57,13 @@ func (e *Engine) controlOne(ctx context.Context, a AccountID, id DeliveryID, k J
 ) (Delivery, error) {
 	e.control.Lock()
 	defer e.control.Unlock()
+	term := e.reign.Load()
 	err := e.look(a, id, allowed)
 	if err != nil {
 		return Delivery{}, err
 	}
 	c := command.Control{Kind: k, Account: a, At: e.now().UnixMilli(), IDs: []DeliveryID{id}}
-	changed, err := e.proposeControl(ctx, command.AppendControl(nil, &c))
+	changed, err := e.proposeControl(ctx, term, command.AppendControl(nil, &c))
 	if err != nil {
 		return Delivery{}, err
 	}
@@ -79,7 +80,7 @@ func (e *Engine) look(a AccountID, id DeliveryID, allowed func(*state.Stored) er
 		return err
 	}
 	defer e.reads.end()
-	found, err := e.state.Find(a, id)
+	found, err := e.state().Find(a, id)
 	if errors.Is(err, state.ErrNotFound) {
 		return ErrNotFound
 	}

@@ -160,7 +160,7 @@ func TestReplayAndCancelOfWhatIsPending(t *testing.T) {
 		if _, err := e.Cancel(ctx, a, r.ID); !errors.Is(err, ErrFinished) {
 			t.Errorf("cancel of what was cancelled: %v", err)
 		}
-		if n := e.state.Pending(); n != 0 {
+		if n := e.state().Pending(); n != 0 {
 			t.Errorf("%d are pending", n)
 		}
 		if d, err = e.Replay(ctx, a, r.ID); err != nil || d.Status.Final() && d.Status != StatusDelivered {
@@ -206,7 +206,7 @@ func TestCancelDuringAnAttempt(t *testing.T) {
 		if d.Status != StatusCanceled {
 			t.Fatalf("it is %s", d.Status)
 		}
-		if len(d.Attempts) == 1 && !e.dispatcher.busy(r.ID) {
+		if len(d.Attempts) == 1 && !e.dispatcher().busy(r.ID) {
 			break
 		}
 	}
@@ -351,7 +351,7 @@ func TestJobs(t *testing.T) {
 	}
 	count(n, JobCancel, Filter{})
 	run(JobCancel, Filter{Host: target.Host}, n)
-	if n := e.state.Pending(); n != 0 {
+	if n := e.state().Pending(); n != 0 {
 		t.Errorf("%d are pending", n)
 	}
 	verifyState(t, e)
@@ -460,7 +460,7 @@ func TestJobRate(t *testing.T) {
 func verifyState(t *testing.T, e *Engine) {
 	t.Helper()
 	for try := 1; ; try++ {
-		r, err := e.state.Verify()
+		r, err := e.state().Verify()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -167,7 +167,7 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 		l.mu.Unlock()
 	}
 	t.Logf("%d power cuts, %d acknowledged, 0 lost, %d received more than once", cuts, len(l.acked), duplicates)
-	if r, err := e.state.Verify(); err != nil || len(r.Findings) > 0 {
+	if r, err := e.state().Verify(); err != nil || len(r.Findings) > 0 {
 		t.Errorf("verify: %v, %v", r.Findings, err)
 	}
 }
@@ -259,10 +259,10 @@ func TestFullDiskUnderTheStateIsWaitedFor(t *testing.T) {
 	e := openEngine(t, testOptions(t, errorfs.Wrap(vfs.NewMem(), inject)))
 	a := newAccount(t, e)
 	full.Store(true)
-	if err := e.state.FlushSoon(); err != nil {
+	if err := e.state().FlushSoon(); err != nil {
 		t.Fatal(err)
 	}
-	for e.state.NoSpace() == nil {
+	for e.state().NoSpace() == nil {
 		runtime.Gosched()
 	}
 	e.watchSpace()
@@ -273,7 +273,7 @@ func TestFullDiskUnderTheStateIsWaitedFor(t *testing.T) {
 		t.Errorf("ready on a full disk: %v", err)
 	}
 	full.Store(false)
-	if err := e.state.Flush(); err != nil {
+	if err := e.state().Flush(); err != nil {
 		t.Fatalf("a flush with room again: %v", err)
 	}
 	if err := e.ended(); err != nil {
@@ -328,7 +328,7 @@ func TestFullDiskRefusesSendsAndDelivers(t *testing.T) {
 	full.Store(false)
 	// The flush that the engine asked for cuts the log, which frees a segment.
 	for e.space.short.Load() {
-		if err := e.state.Flush(); err != nil {
+		if err := e.state().Flush(); err != nil {
 			t.Fatal(err)
 		}
 		e.watchSpace()
@@ -376,9 +376,9 @@ func TestNoAttemptBeginsAfterAFailure(t *testing.T) {
 	<-failed
 	close(goOn)
 	awaitCondition(t, "the worker to rest", func() bool {
-		e.dispatcher.mu.Lock()
-		defer e.dispatcher.mu.Unlock()
-		return e.dispatcher.workers == len(e.dispatcher.idle)
+		e.dispatcher().mu.Lock()
+		defer e.dispatcher().mu.Unlock()
+		return e.dispatcher().workers == len(e.dispatcher().idle)
 	})
 	if n := len(began); n != 0 {
 		t.Errorf("%d attempts began after the failure", n)

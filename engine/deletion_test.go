@@ -17,14 +17,14 @@ import (
 // swept waits until nothing is left of a deleted account, and checks that.
 func swept(t testing.TB, e *Engine, a AccountID) {
 	t.Helper()
-	awaitCondition(t, "the sweep", func() bool { return len(e.state.Directory().Deleted()) == 0 })
+	awaitCondition(t, "the sweep", func() bool { return len(e.state().Directory().Deleted()) == 0 })
 	page, err := e.Deliveries(context.Background(), a, Filter{}, DeliveryID{}, 10)
 	if err != nil || len(page.Deliveries) != 0 {
 		t.Errorf("%d deliveries are left: %v", len(page.Deliveries), err)
 	}
 	awaitCondition(t, "the account's attempts to be forgotten", func() bool {
-		st, _ := e.dispatcher.stats()
-		return int64(st.Items+st.Busy) <= e.state.Pending()
+		st, _ := e.dispatcher().stats()
+		return int64(st.Items+st.Busy) <= e.state().Pending()
 	})
 }
 
@@ -132,7 +132,7 @@ func TestDeletedAccountEnds(t *testing.T) {
 	}
 	close(release) // what was under way ends after the account
 	swept(t, e, a)
-	awaitCondition(t, "the neighbour's attempt under way to be used up", func() bool { return e.state.Pending() == 40 })
+	awaitCondition(t, "the neighbour's attempt under way to be used up", func() bool { return e.state().Pending() == 40 })
 	if page, err := e.Deliveries(ctx, neighbour, Filter{}, DeliveryID{}, 100); err != nil || len(page.Deliveries) != 43 {
 		t.Errorf("the neighbour has %d deliveries, want 43: %v", len(page.Deliveries), err)
 	}
@@ -161,7 +161,7 @@ func TestSendLosesTheRaceWithADeletion(t *testing.T) {
 		t.Errorf("with a key: %v", err)
 	}
 	swept(t, e, a)
-	if n := e.state.Pending(); n != 0 {
+	if n := e.state().Pending(); n != 0 {
 		t.Errorf("%d deliveries are pending", n)
 	}
 	if _, err := e.accept(a, sendTo(target, "x"), nil, time.Now(), newTicket()); !errors.Is(err, ErrUnauthorized) {
@@ -192,7 +192,7 @@ func TestDeletionSurvivesPowerCuts(t *testing.T) {
 			t.Fatal(err)
 		}
 		if rng.IntN(2) == 0 {
-			awaitCondition(t, "the sweep", func() bool { return len(e.state.Directory().Deleted()) == 0 })
+			awaitCondition(t, "the sweep", func() bool { return len(e.state().Directory().Deleted()) == 0 })
 		}
 		clone := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
 		close(release)
@@ -342,7 +342,7 @@ func TestDeletionEndsJobs(t *testing.T) {
 	if _, err := e.StartJob(ctx, a, JobReplay, Filter{}, 0); !errors.Is(err, ErrUnauthorized) {
 		t.Errorf("a job for an account that is deleted: %v", err)
 	}
-	if n, running := e.state.Pending(), e.state.CountRunningJobs(); n != 0 || running != 0 {
+	if n, running := e.state().Pending(), e.state().CountRunningJobs(); n != 0 || running != 0 {
 		t.Errorf("%d deliveries are pending, %d jobs run", n, running)
 	}
 	if err := e.Close(); err != nil {

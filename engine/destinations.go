@@ -188,7 +188,7 @@ func (d *dispatcher) view(l state.Lane) (v scheduler.LaneView, ok bool) {
 // for which something is set, of those with an ID above after.
 func (e *Engine) eachLane(a AccountID, after uint64, fn func(*Destination)) {
 	quiet := make(map[uint64]struct{}) // lanes for which something is set, and that were not met
-	for _, set := range e.state.Directory().Settings(a) {
+	for _, set := range e.state().Directory().Settings(a) {
 		quiet[set.Destination] = struct{}{}
 	}
 	visit := func(l state.Lane, v *scheduler.LaneView) {
@@ -199,7 +199,7 @@ func (e *Engine) eachLane(a AccountID, after uint64, fn func(*Destination)) {
 			fn(&d)
 		}
 	}
-	e.dispatcher.eachView(a, func(v *scheduler.LaneView) {
+	e.dispatcher().eachView(a, func(v *scheduler.LaneView) {
 		delete(quiet, v.Key.Destination)
 		visit(stateLane(v.Key), v)
 	})
@@ -216,10 +216,10 @@ func (e *Engine) destination(l state.Lane, v *scheduler.LaneView) Destination {
 		Breaker: v.Breaker, ProbeAt: timeOrZero(v.ProbeAt), RetryAfterUntil: timeOrZero(v.HoldUntil), FailingSince: timeOrZero(v.FailingSince),
 		Successes: v.Successes, Failures: v.Failures, P50: v.P50, P99: v.P99,
 	}
-	if b, ok := e.state.Backlog(l); ok {
+	if b, ok := e.state().Backlog(l); ok {
 		d.Pending += b.Pending
 	}
-	if set, ok := e.state.Directory().Setting(l); ok {
+	if set, ok := e.state().Directory().Setting(l); ok {
 		d.Rate, d.Parallelism, d.Paused = set.Rate, set.Parallelism, set.Paused
 	}
 	if v.Waits {
@@ -242,7 +242,7 @@ func timeOrZero(t scheduler.Time) time.Time {
 // waitingFor is why a delivery's attempt that is due then is not under way; empty
 // if it is.
 func (e *Engine) waitingFor(l state.Lane, id DeliveryID, due time.Time) string {
-	d := e.dispatcher
+	d := e.dispatcher()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.sched.Busy(scheduler.ID(id)) {

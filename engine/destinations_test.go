@@ -118,7 +118,7 @@ func TestPendingIsWhatIsInMemoryAndOnDisk(t *testing.T) {
 		return err == nil && len(list) == 1 && list[0].Pending == 50
 	})
 	awaitCondition(t, "some of them on disk", func() bool { // the senders are answered before
-		b, ok := e.state.Backlog(state.Lane{Account: a, Destination: target.Destination()})
+		b, ok := e.state().Backlog(state.Lane{Account: a, Destination: target.Destination()})
 		return ok && b.Pending > 0
 	})
 }

@@ -13,8 +13,12 @@ import (
 // dispatcher lets workers make the attempts that the scheduler says are next.
 // Workers pull: one that has ended an attempt takes the next itself, under the
 // same lock, so that under load an attempt costs no wake-up.
+//
+// There is one for each reign. Between reigns there is one at rest, of term 0,
+// whose scheduler knows nothing.
 type dispatcher struct {
 	engine *Engine
+	term   uint64
 
 	mu       sync.Mutex
 	sched    *scheduler.Scheduler
@@ -22,6 +26,7 @@ type dispatcher struct {
 	workers  int
 	pages    int  // being read
 	behind   bool // nothing was started for mostUnrecorded
+	unsure   bool // nothing was started because another node may lead
 	armed    scheduler.Time
 	stopping bool
 
@@ -46,9 +51,11 @@ type worker struct {
 	attempting
 }
 
-func newDispatcher(e *Engine) *dispatcher {
+func newDispatcher(e *Engine, term uint64) *dispatcher {
 	return &dispatcher{
-		engine: e,
+		engine:   e,
+		term:     term,
+		stopping: term == 0,
 		sched: scheduler.New(scheduler.Options{
 			Slots:           e.opts.MaxInFlight,
 			LaneConcurrency: e.opts.LaneConcurrency,
@@ -119,7 +126,10 @@ func (d *dispatcher) addYoung(y *state.Young, index uint64, now scheduler.Time) 
 // as the account is now. Those of a deleted account wait until it is swept:
 // what it had is gone then, and nothing is attempted of it.
 func (d *dispatcher) follow(a AccountID) {
-	dir := d.engine.state.Directory()
+	if d.term == 0 {
+		return
+	}
+	dir := d.engine.state().Directory()
 	owner, ok := dir.Account(a)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -137,7 +147,10 @@ func (d *dispatcher) follow(a AccountID) {
 
 // limit has the scheduler keep to what is set for a lane.
 func (d *dispatcher) limit(l state.Lane) {
-	set, _ := d.engine.state.Directory().Setting(l)
+	if d.term == 0 {
+		return
+	}
+	set, _ := d.engine.state().Directory().Setting(l)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sched.SetLimits(laneKey(l), laneLimits(&set), d.now())
@@ -151,6 +164,9 @@ func laneLimits(set *lane.Setting) scheduler.LaneLimits {
 // recorded tells the scheduler which attempts are on record, and what has come
 // to be on disk.
 func (d *dispatcher) recorded(c *commit, low uint64) {
+	if d.term == 0 {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now, retries := d.now(), 0
@@ -159,7 +175,7 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 			retries += d.controlled(effect, now)
 		}
 		a, ok := cookie.(*attempted)
-		if !ok {
+		if !ok || a.term != d.term {
 			continue
 		}
 		d.sched.Recorded(laneKey(a.lane), scheduler.ID(a.id))
@@ -181,6 +197,10 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 func (d *dispatcher) next(now time.Time) (scheduler.Dispatch, bool) {
 	if d.sched.Unrecorded() >= mostUnrecorded {
 		d.behind = true
+		return scheduler.Dispatch{}, false
+	}
+	if d.unsure = !d.engine.log.MayDispatch(); d.unsure {
+		d.rearmBy(schedulerTime(now) + unsureWait)
 		return scheduler.Dispatch{}, false
 	}
 	return d.sched.Next(schedulerTime(now))
@@ -253,14 +273,25 @@ func (d *dispatcher) kick(n int) {
 			break
 		}
 	}
-	if next, ok := d.sched.NextWake(); ok && next < d.armed {
-		d.armed = next
+	if next, ok := d.sched.NextWake(); ok {
+		d.rearmBy(next)
+	}
+}
+
+// rearmBy has the timekeeper wake at a moment, or before. The lock is held.
+func (d *dispatcher) rearmBy(at scheduler.Time) {
+	if at < d.armed {
+		d.armed = at
 		select {
 		case d.rearm <- struct{}{}:
 		default:
 		}
 	}
 }
+
+// unsureWait is how long attempts wait before it is asked again whether this node
+// leads, in milliseconds.
+const unsureWait = 50
 
 // work is a worker's life: attempts while there are any, then waiting.
 func (d *dispatcher) work(w *worker) {
@@ -301,7 +332,7 @@ func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch, now time.Time)
 		d.kick(1) // another attempt may be ready: let another worker take it
 		d.mu.Unlock()
 		if done != nil {
-			d.engine.record(done)
+			d.engine.record(d.term, done)
 		}
 		done = d.engine.attempt(&w.attempting, next, now)
 		d.mu.Lock()
@@ -316,7 +347,7 @@ func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch, now time.Time)
 	}
 	if done != nil {
 		d.mu.Unlock()
-		d.engine.record(done)
+		d.engine.record(d.term, done)
 		d.mu.Lock()
 	}
 }
@@ -326,7 +357,7 @@ func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch, now time.Time)
 func (d *dispatcher) readPage(req scheduler.PageRequest) {
 	d.pages++
 	d.mu.Unlock()
-	page, more, err := d.engine.state.QueuePage(stateLane(req.Lane), statePosition(req.From), req.Limit)
+	page, more, err := d.engine.queuePage(req)
 	items := make([]scheduler.Item, len(page))
 	for i, p := range page {
 		items[i] = schedulerItem(p)
@@ -343,6 +374,14 @@ func (d *dispatcher) readPage(req scheduler.PageRequest) {
 	}
 	d.sched.Paged(req.Lane, items, more, d.now())
 	d.kick(len(items))
+}
+
+func (e *Engine) queuePage(req scheduler.PageRequest) (page []state.Position, more bool, err error) {
+	if err := e.reads.begin(); err != nil {
+		return nil, false, err
+	}
+	defer e.reads.end()
+	return e.state().QueuePage(stateLane(req.Lane), statePosition(req.From), req.Limit)
 }
 
 // longestSleep bounds how late the timekeeper notices that the clock was set
@@ -366,7 +405,11 @@ func (d *dispatcher) keepTime() {
 		now := d.now()
 		d.sched.Wake(now)
 		d.armed = never
-		if next, ok := d.sched.NextWake(); ok {
+		next, ok := d.sched.NextWake()
+		if d.unsure && (!ok || next > now+unsureWait) {
+			next, ok = now+unsureWait, true
+		}
+		if ok {
 			d.armed = next
 			sleep := min(max(next-now, 0), scheduler.Time(longestSleep.Milliseconds()))
 			timer.Reset(time.Duration(sleep) * time.Millisecond)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"github.com/harepost/harepost/engine/lane"
 	"github.com/harepost/harepost/engine/state"
 	"github.com/harepost/harepost/scheduler"
-	"github.com/harepost/harepost/wal"
 )
 
 // The directories inside the engine's.
@@ -28,10 +28,14 @@ type Engine struct {
 	opts Options
 	dir  string
 
-	log        Log
-	state      *state.State
-	dispatcher *dispatcher
-	metrics    *engineMetrics
+	log         Log
+	stored      atomic.Pointer[state.State] // another one after Machine.Restore
+	dispatching atomic.Pointer[dispatcher]  // another one in each reign, and one at rest between
+	reign       atomic.Uint64               // the term in which this node leads; 0: it does not
+	metrics     *engineMetrics
+
+	heard uint64         // index up to which the log has told; the applier's own
+	past  sync.WaitGroup // dispatchers of past reigns whose attempts have not ended
 
 	ids     idSource
 	flights flights
@@ -44,6 +48,7 @@ type Engine struct {
 	clerk   clerk
 	admin   sync.Mutex // one change of accounts, keys or domains at a time
 	reads   reads
+	chores  sync.RWMutex // held by what looks at the state for longer, and does nothing for who waits
 	backups backups
 
 	commits chan *commit // from the log's writer to the applier
@@ -102,115 +107,146 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.limiter.rate = e.ratePerMinute
 	e.gate.init(e.opts.SendsAtOnce)
 	e.gate.throttle.engine = e
-	e.dispatcher = newDispatcher(e)
-	e.gate.throttle.young = e.dispatcher.waitingOf
+	e.dispatching.Store(newDispatcher(e, 0))
+	e.gate.throttle.young = func(a AccountID) int { return e.dispatcher().waitingOf(a) }
 	e.clerk.init()
 	e.compactor.init()
 	e.events.engine = e
 	e.space.init()
 	e.lookups.init()
 	e.metrics = newEngineMetrics(e)
-	log, err := e.openStores(dir)
-	if err != nil {
+	if err := e.openStores(dir); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(e.vault.unlock(e.state.Directory()), e.restoreLanes()); err != nil {
-		return nil, errors.Join(err, log.Close(), e.state.Close())
+	if err := e.vault.unlock(e.state().Directory()); err != nil {
+		return nil, errors.Join(err, e.log.Close(), e.state().Close())
 	}
 	for range cap(e.spare) {
 		e.spare <- new(commit)
 	}
 	e.space.short.Store(e.space.look(e) != nil) // the keeper looks for the first time in a second
 	close(e.started)
-	log.Start()
 	e.applier.Go(e.apply)
-	e.dispatcher.start()
 	e.keeper.Go(e.keep)
 	e.keeper.Go(e.work)
 	e.keeper.Go(e.compact)
-	err = e.keyAccounts(context.Background())
-	if err == nil {
-		err = e.openOperator(context.Background())
-	}
-	if err != nil {
+	e.keeper.Go(e.watchEvents)
+	if err := e.log.Start(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
-	e.keeper.Go(e.watchEvents)
-	e.sweepSoon()
 	return e, nil
 }
 
-// openStores opens state and log and brings the state up to the log's end.
-func (e *Engine) openStores(dir string) (walLog, error) {
+// state is the state as it is now; a log on several machines may replace it. Whoever
+// reads rows holds reads or chores meanwhile.
+func (e *Engine) state() *state.State { return e.stored.Load() }
+
+// dispatcher is that of the reign, or one at rest.
+func (e *Engine) dispatcher() *dispatcher { return e.dispatching.Load() }
+
+// openStores opens state and log and brings the state up to what the log has for good.
+func (e *Engine) openStores(dir string) error {
 	if err := e.opts.FS.MkdirAll(dir, 0o755); err != nil {
-		return walLog{}, fmt.Errorf("engine: make %s: %w", dir, err)
+		return fmt.Errorf("engine: make %s: %w", dir, err)
 	}
 	if err := e.removeBackup(); err != nil { // of a life that was cut short
-		return walLog{}, err
+		return err
+	}
+	if err := e.prepareState(); err != nil {
+		return fmt.Errorf("engine: %w", err)
 	}
 	e.space.reserve = e.opts.fitSizes(dir)
-	so := e.opts.State
+	so := &e.opts.State
 	so.FS, so.Logger, so.Durable = e.opts.FS, e.opts.Logger, e.release
 	so.Failed = e.fail
 	if e.opts.RetainPayload > 0 {
 		so.InlineBodyBytes = state.BodiesApart
 	}
-	st, err := state.Open(e.opts.FS.PathJoin(dir, stateDir), so)
+	st, err := state.Open(e.opts.FS.PathJoin(dir, stateDir), *so)
 	if err != nil {
-		return walLog{}, fmt.Errorf("engine: %w", err)
+		return fmt.Errorf("engine: %w", err)
 	}
-	log, err := openWAL(e.opts.FS.PathJoin(dir, walDir), walOptions{
-		fs:           e.opts.FS,
-		segmentBytes: e.opts.LogSegmentBytes,
-		reserveBytes: e.space.reserve,
-		queueBytes:   e.opts.LogQueueBytes,
-		applied:      st.Applied(),
-		committed:    e.committed,
-		failed:       e.fail,
-		observe:      e.metrics.observeCommit,
-		logger:       e.opts.Logger,
+	open := openWAL
+	if e.opts.Replica != nil {
+		open = e.opts.Replica.OpenLog
+	}
+	log, err := open(LogOptions{
+		FS:           e.opts.FS,
+		Dir:          e.opts.FS.PathJoin(dir, walDir),
+		SegmentBytes: e.opts.LogSegmentBytes,
+		ReserveBytes: e.space.reserve,
+		QueueBytes:   e.opts.LogQueueBytes,
+		LogBytes:     e.opts.LogBytes,
+		Applied:      st.Applied(),
+		Low:          st.Low(),
+		Machine:      machine{e},
+		Observe:      e.metrics.observeCommit,
+		Now:          e.opts.Now,
+		Logger:       e.opts.Logger,
 	})
 	if err != nil {
-		return walLog{}, errors.Join(fmt.Errorf("engine: %w", err), st.Close())
+		return errors.Join(fmt.Errorf("engine: %w", err), st.Close())
 	}
-	e.state = st
+	e.stored.Store(st)
 	if err := e.replay(log); err != nil {
-		return walLog{}, errors.Join(err, log.Close(), st.Close())
+		return errors.Join(err, log.Close(), st.Close())
 	}
 	e.log = log
-	return log, nil
+	return nil
+}
+
+// prepareState puts a state in place that was to replace the one there is when the
+// process ended.
+func (e *Engine) prepareState() error {
+	if e.opts.Replica != nil {
+		restore, err := e.opts.Replica.Prepare(e.opts.FS, e.dir)
+		if err != nil {
+			return err
+		}
+		if restore != "" {
+			if err := e.offerState(restore); err != nil {
+				return err
+			}
+		}
+	}
+	return e.adoptState()
 }
 
 // replayBytes is about how much of the log goes into one batch of the state.
 const replayBytes = 1 << 20
 
-// replay applies what the log has and the state does not.
-func (e *Engine) replay(log walLog) error {
-	st := e.state
+// replay applies what the log has and the state does not. Commands of one index are
+// applied together.
+func (e *Engine) replay(log Log) error {
+	st := e.state()
 	low, applied := st.Low(), st.Applied()
-	if first := uint64(log.FirstIndex()); first > low {
+	if first := log.FirstIndex(); first > low {
 		return fmt.Errorf("engine: the log begins at %d, the state needs it from %d: entries are missing", first, low)
 	}
 	began := e.opts.Now()
 	var batch []state.Entry
-	bytes := 0
+	size := 0
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
 		err := st.Apply(batch, nil)
-		batch, bytes = batch[:0], 0
+		batch, size = batch[:0], 0
 		return err
 	}
-	err := log.Replay(wal.Index(low), func(w wal.Entry) error {
-		entry := state.Entry{Index: uint64(w.Index), Command: append([]byte(nil), w.Data...)}
+	err := log.Replay(low, func(c Committed) error {
+		entry := state.Entry{Index: c.Index, Command: bytes.Clone(c.Cmd)}
+		if size >= replayBytes && entry.Index != e.heard {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		e.heard = entry.Index
 		if entry.Index <= applied {
 			return st.Rebuild(entry)
 		}
 		batch = append(batch, entry)
-		if bytes += len(w.Data); bytes >= replayBytes {
-			return flush()
-		}
+		size += len(c.Cmd)
 		return nil
 	})
 	if err == nil {
@@ -224,10 +260,10 @@ func (e *Engine) replay(log walLog) error {
 	return nil
 }
 
-// restoreLanes gives the scheduler what is pending.
-func (e *Engine) restoreLanes() error {
-	d := e.dispatcher
-	dir := e.state.Directory()
+// restore gives the scheduler what is pending.
+func (d *dispatcher) restore() error {
+	e := d.engine
+	dir := e.state().Directory()
 	for _, a := range slices.Concat(dir.Suspended(), dir.Deleted()) {
 		d.follow(a)
 	}
@@ -235,13 +271,13 @@ func (e *Engine) restoreLanes() error {
 		key := scheduler.LaneKey{Account: uint64(set.Account), Destination: set.Destination}
 		d.sched.SetLimits(key, laneLimits(&set), d.now())
 	})
-	err := e.state.Lanes(func(l state.Lane, first state.Position) {
+	err := e.state().Lanes(func(l state.Lane, first state.Position) {
 		d.sched.Restore(laneKey(l), schedulerPosition(first), d.now())
 	})
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	e.state.EachYoung(func(y *state.Young) {
+	e.state().EachYoung(func(y *state.Young) {
 		e.ids.observe(y.ID)
 		e.lanes.learn(y.Lane(), y.Accept.Record)
 		d.addYoung(y, y.Index(), d.now())
@@ -249,11 +285,15 @@ func (e *Engine) restoreLanes() error {
 	return nil
 }
 
-// Ready is nil while sends are accepted. The error is ErrOverloaded while the
-// disk is full, ErrStorageFull while the data is at its limit, and otherwise says that the engine has ended.
+// Ready is nil while sends are accepted. The error is ErrNotLeader while another node
+// leads, ErrOverloaded while the disk is full, ErrStorageFull while the data is at its
+// limit, and otherwise says that the engine has ended.
 func (e *Engine) Ready() error {
 	if err := e.ended(); err != nil {
 		return err
+	}
+	if e.reign.Load() == 0 {
+		return ErrNotLeader
 	}
 	if e.space.isShort() {
 		return fmt.Errorf("%w: the disk is full", ErrOverloaded)
@@ -287,7 +327,7 @@ func (e *Engine) fail(err error) {
 		e.failure = err
 		close(e.failed)
 		e.gate.wake()
-		e.dispatcher.halt()
+		e.dispatcher().halt()
 		if e.opts.Failed != nil {
 			e.opts.Failed(err)
 		}
@@ -305,7 +345,8 @@ func (e *Engine) Close() error {
 func (e *Engine) shutdown() error {
 	close(e.stop)
 	e.keeper.Wait()
-	drained := e.dispatcher.stop(e.opts.DrainTimeout)
+	last := e.dispatcher()
+	drained := last.stop(e.opts.DrainTimeout)
 	e.saveLastUseAtClose()
 	err := e.log.Close()
 	close(e.commits)
@@ -317,10 +358,11 @@ func (e *Engine) shutdown() error {
 		// Their records find the log closed; the attempts are made again. What
 		// has ended is on disk by now, if the owner does not wait with us.
 		e.opts.Logger.Warn("attempts under way were given up; they are made again after the next start")
-		e.dispatcher.wait()
 	}
+	last.wait()
+	e.past.Wait()
 	e.reads.close()
-	return errors.Join(err, e.state.Close())
+	return errors.Join(err, e.state().Close())
 }
 
 // flushAtClose spares the next start the replay. It is not waited for for ever, as
@@ -328,9 +370,9 @@ func (e *Engine) shutdown() error {
 func (e *Engine) flushAtClose() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeFlushWait)
 	defer cancel()
-	err := e.state.FlushContext(ctx)
+	err := e.state().FlushContext(ctx)
 	if ctx.Err() != nil {
-		e.opts.Logger.Warn("the state is not flushed in time, the next start replays the log", "no_space", e.state.NoSpace() != nil)
+		e.opts.Logger.Warn("the state is not flushed in time, the next start replays the log", "no_space", e.state().NoSpace() != nil)
 		return nil
 	}
 	return err
@@ -339,23 +381,24 @@ func (e *Engine) flushAtClose() error {
 // closeFlushWait is much longer than a flush takes where there is room.
 const closeFlushWait = 20 * time.Second
 
-// propose commits a command and waits until it is applied. The error is
-// ErrUnknown when it may or may not be.
-func (e *Engine) propose(ctx context.Context, cmd []byte) error {
-	_, err := e.proposeControl(ctx, cmd)
+// propose commits a command that was decided on in the reign of that term, and waits
+// until it is applied. The error is ErrNotLeader when that reign is over, ErrUnknown
+// when the command may or may not be committed.
+func (e *Engine) propose(ctx context.Context, term uint64, cmd []byte) error {
+	_, err := e.proposeControl(ctx, term, cmd)
 	return err
 }
 
 // proposeControl is propose, and returns how many deliveries a control command
 // has changed.
-func (e *Engine) proposeControl(ctx context.Context, cmd []byte) (changed int, err error) {
-	t := &ticket{done: make(chan struct{}, 1)}
-	if err := e.log.Append(cmd, t); err != nil {
+func (e *Engine) proposeControl(ctx context.Context, term uint64, cmd []byte) (changed int, err error) {
+	t := newTicket()
+	if err := e.log.Append(term, cmd, t); err != nil {
 		return 0, err
 	}
 	select {
 	case <-t.done:
-		return t.changed, nil
+		return t.changed, t.unknown()
 	case <-e.failed:
 		return 0, fmt.Errorf("%w: %w", ErrUnknown, e.failure)
 	case <-ctx.Done():

@@ -143,7 +143,7 @@ func sendMany(t testing.TB, e *Engine, a AccountID, s *Send, keys []string, n, s
 		})
 	}
 	wg.Wait()
-	awaitCondition(t, "everything is delivered", func() bool { return e.state.Pending() == 0 })
+	awaitCondition(t, "everything is delivered", func() bool { return e.state().Pending() == 0 })
 }
 
 // What a delivery allocates from Send to the record of its attempt, in all of the

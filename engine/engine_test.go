@@ -205,7 +205,7 @@ func TestAttemptsEndAsTheContractSays(t *testing.T) {
 			}
 		})
 	}
-	if n := e.state.Pending(); n != 0 {
+	if n := e.state().Pending(); n != 0 {
 		t.Errorf("%d pending at the end, want 0", n)
 	}
 }
@@ -267,7 +267,7 @@ func verifyByHand(t testing.TB, e *Engine, a AccountID, name string) {
 		t.Fatal(err)
 	}
 	d.VerifiedAt = e.now()
-	if err := e.propose(context.Background(), command.AppendPutDomain(nil, &d)); err != nil {
+	if err := e.propose(context.Background(), 1, command.AppendPutDomain(nil, &d)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -133,7 +133,9 @@ func (e *Engine) watchEvents() {
 	for {
 		select {
 		case <-ticker.C:
-			e.events.look(ctx, e.opts.Now())
+			if e.leads() {
+				e.events.look(ctx, e.opts.Now())
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -192,7 +194,7 @@ func (v *events) add(ev event) {
 func (v *events) send(ctx context.Context) {
 	for len(v.queue) > 0 {
 		_, err := v.engine.Send(ctx, OperatorAccount, v.delivery(&v.queue[0]))
-		if errors.Is(err, ErrOverloaded) || errors.Is(err, ErrStorageFull) || errors.Is(err, ErrUnknown) || errors.Is(err, ErrClosed) {
+		if errors.Is(err, ErrOverloaded) || errors.Is(err, ErrStorageFull) || errors.Is(err, ErrUnknown) || errors.Is(err, ErrNotLeader) || errors.Is(err, ErrClosed) {
 			return
 		}
 		if err != nil {
@@ -222,7 +224,7 @@ func (v *events) delivery(ev *event) *Send {
 // takeBreakers tells which breakers have opened and closed.
 func (v *events) takeBreakers(now time.Time) {
 	for range mostQueuedEvents {
-		ev, view, ok := v.engine.dispatcher.nextEvent()
+		ev, view, ok := v.engine.dispatcher().nextEvent()
 		switch {
 		case !ok:
 			return
@@ -238,7 +240,7 @@ func (v *events) takeBreakers(now time.Time) {
 func (v *events) walk(now time.Time) {
 	worst := scheduler.LaneView{OldestDue: schedulerTime(now)}
 	v.failing.begin()
-	v.engine.dispatcher.eachView(0, func(l *scheduler.LaneView) {
+	v.engine.dispatcher().eachView(0, func(l *scheduler.LaneView) {
 		v.lookAt(*l, now)
 		if lags(l) && l.OldestDue < worst.OldestDue {
 			worst = *l

@@ -173,7 +173,7 @@ func TestOperatorIsToldOfADestination(t *testing.T) {
 	m.status.Store(200)
 	w.clock.set(4 * time.Hour)
 	w.arrives(eventBreakerClosed, 1)
-	awaitCondition(t, "everything is delivered", func() bool { return w.state.Pending() == 0 || w.log.count(eventRecovered) > 0 })
+	awaitCondition(t, "everything is delivered", func() bool { return w.state().Pending() == 0 || w.log.count(eventRecovered) > 0 })
 	if n := len(w.box.of(eventBreakerOpened)); n != 1 {
 		t.Errorf("told %d times that the breaker has opened", n)
 	}

@@ -38,7 +38,7 @@ func (f *Flow) change(s *lane.Setting) bool {
 // flowSetting is what is set for a flow, and whether that is anything.
 func (e *Engine) flowSetting(a AccountID, key string) (lane.Setting, bool) {
 	at := state.Lane{Account: a, Destination: delivery.FlowDestination(key)}
-	if s, ok := e.state.Directory().Setting(at); ok {
+	if s, ok := e.state().Directory().Setting(at); ok {
 		return s, true
 	}
 	return lane.Setting{
@@ -56,10 +56,11 @@ func (e *Engine) limitFlow(ctx context.Context, a AccountID, s *Send, now time.T
 	if set, _ := e.flowSetting(a, f.Key); !f.change(&set) {
 		return nil
 	}
+	term := e.reign.Load()
 	if again, err := e.repeats(a, s, now); again || err != nil {
 		return err
 	}
-	c := flowChanges{engine: e, account: a}
+	c := flowChanges{engine: e, account: a, term: term}
 	c.lock()
 	defer c.unlock()
 	if err := c.add(f); err != nil {
@@ -82,7 +83,7 @@ func (e *Engine) repeats(a AccountID, s *Send, now time.Time) (bool, error) {
 // limitFlows is limitFlow for the sends of a batch. Of two that say different
 // things of one flow, the later counts.
 func (b *batch) limitFlows(ctx context.Context) {
-	c := flowChanges{engine: b.engine, account: b.account}
+	c := flowChanges{engine: b.engine, account: b.account, term: b.term}
 	b.left(func(i int, s *Send) {
 		if !s.Flow.limits() {
 			return
@@ -104,6 +105,7 @@ func (b *batch) limitFlows(ctx context.Context) {
 type flowChanges struct {
 	engine   *Engine
 	account  AccountID
+	term     uint64 // of the reign in which they are decided
 	locked   bool
 	settings map[uint64]lane.Setting // as they are to be, by destination
 	made     int                     // of flows for which nothing was set
@@ -148,7 +150,7 @@ func (c *flowChanges) add(f *Flow) error {
 // roomForSetting is ErrTooMany if the account may not have one setting more
 // beside those that it has and those that are on their way.
 func (e *Engine) roomForSetting(a AccountID, others int) error {
-	if e.state.Directory().CountSettings(a)+others >= e.opts.SettingsPerAccount {
+	if e.state().Directory().CountSettings(a)+others >= e.opts.SettingsPerAccount {
 		return fmt.Errorf("%w: an account has at most %d destinations and flows with settings", ErrTooMany, e.opts.SettingsPerAccount)
 	}
 	return nil
@@ -160,34 +162,37 @@ func (c *flowChanges) commit(ctx context.Context) error {
 	for _, s := range c.settings {
 		settings = append(settings, s)
 	}
-	return c.engine.putLanes(ctx, settings)
+	return c.engine.putLanes(ctx, c.term, settings)
 }
 
 // putLanes replaces what is set for lanes, with one append to the log. The lock
 // of their account is held.
-func (e *Engine) putLanes(ctx context.Context, settings []lane.Setting) error {
+func (e *Engine) putLanes(ctx context.Context, term uint64, settings []lane.Setting) error {
 	cmds := make([][]byte, len(settings))
 	for i := range settings {
 		cmds[i] = command.AppendPutLane(nil, &settings[i])
 	}
-	return e.proposeAll(ctx, cmds)
+	return e.proposeAll(ctx, term, cmds)
 }
 
 // proposeAll is propose for several commands, with one append to the log.
-func (e *Engine) proposeAll(ctx context.Context, cmds [][]byte) error {
+func (e *Engine) proposeAll(ctx context.Context, term uint64, cmds [][]byte) error {
 	if len(cmds) == 0 {
 		return nil
 	}
-	proposals := make([]proposal, len(cmds))
+	proposals := make([]Proposal, len(cmds))
 	for i, cmd := range cmds {
-		proposals[i] = proposal{cmd, newTicket()}
+		proposals[i] = Proposal{cmd, newTicket()}
 	}
-	if err := e.log.AppendBatch(proposals); err != nil {
+	if err := e.log.AppendBatch(term, proposals); err != nil {
 		return err
 	}
 	for _, p := range proposals {
 		select {
-		case <-p.cookie.(*ticket).done:
+		case <-p.Cookie.(*ticket).done:
+			if err := p.Cookie.(*ticket).unknown(); err != nil {
+				return err
+			}
 		case <-e.failed:
 			return fmt.Errorf("%w: %w", ErrUnknown, e.failure)
 		case <-ctx.Done():

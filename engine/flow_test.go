@@ -21,7 +21,7 @@ func inFlow(t Target, f Flow) *Send {
 
 // setFor is what is set for a flow.
 func setFor(e *Engine, a AccountID, key string) lane.Setting {
-	s, _ := e.state.Directory().Setting(state.Lane{Account: a, Destination: delivery.FlowDestination(key)})
+	s, _ := e.state().Directory().Setting(state.Lane{Account: a, Destination: delivery.FlowDestination(key)})
 	return s
 }
 
@@ -72,7 +72,7 @@ func TestTheLatestSendLimitsItsFlow(t *testing.T) {
 	check()
 
 	want.PinnedRate, want.Rate = true, 50
-	if err := e.putLanes(ctx, []lane.Setting{want}); err != nil {
+	if err := e.putLanes(ctx, 1, []lane.Setting{want}); err != nil {
 		t.Fatal(err)
 	}
 	send(one, Flow{Key: "k", Rate: 900, Parallelism: 4})

@@ -128,7 +128,7 @@ func (g *gate) admit(s *share, units int) *ticket {
 }
 
 func (g *gate) leave(t *ticket) {
-	t.young, t.ignored = nil, false
+	t.clear()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := t.share

@@ -129,8 +129,11 @@ func (e *Engine) round(ctx context.Context) (next time.Time) {
 		}
 	}
 	var stuck map[JobID]bool
-	for _, j := range e.state.RunningJobs() {
-		if e.ended() != nil {
+	if !e.leads() {
+		return time.Time{}
+	}
+	for _, j := range e.state().RunningJobs() {
+		if e.ended() != nil || !e.leads() {
 			return time.Time{}
 		}
 		due, err := e.step(ctx, &j)
@@ -175,7 +178,8 @@ func (e *Engine) step(ctx context.Context, j *Job) (time.Time, error) {
 	}
 	e.control.Lock()
 	defer e.control.Unlock()
-	now, ok := e.state.Job(j.Account, j.ID)
+	term := e.reign.Load()
+	now, ok := e.state().Job(j.Account, j.ID)
 	if !ok || now.Status != JobRunning {
 		e.clerk.forget(j.ID) // as when its account was deleted
 		return time.Time{}, nil
@@ -188,7 +192,7 @@ func (e *Engine) step(ctx context.Context, j *Job) (time.Time, error) {
 	for i := range page.Deliveries {
 		c.IDs = append(c.IDs, page.Deliveries[i].ID)
 	}
-	changed, err := e.proposeControl(ctx, command.AppendControl(nil, &c))
+	changed, err := e.proposeControl(ctx, term, command.AppendControl(nil, &c))
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -203,7 +207,7 @@ func (e *Engine) step(ctx context.Context, j *Job) (time.Time, error) {
 
 func (e *Engine) jobEnded(a AccountID, id JobID) {
 	e.clerk.forget(id)
-	if j, ok := e.state.Job(a, id); ok {
+	if j, ok := e.state().Job(a, id); ok {
 		e.opts.Logger.Info("job ended", "job", j.ID, "account", j.Account, "kind", j.Kind.String(),
 			"status", j.Status.String(), "matched", j.Matched, "done", j.Done, "skipped", j.Skipped)
 	}
@@ -211,13 +215,14 @@ func (e *Engine) jobEnded(a AccountID, id JobID) {
 
 // countJob counts what a job's filter matches, and commits the count.
 func (e *Engine) countJob(ctx context.Context, j *Job) error {
+	term := e.reign.Load()
 	n, err := e.count(ctx, j.Account, j.Filter)
 	if err != nil {
 		return err
 	}
 	counted := *j
 	counted.Matched, counted.UpdatedAt = n, e.now()
-	return e.propose(ctx, command.AppendPutJob(nil, &counted))
+	return e.propose(ctx, term, command.AppendPutJob(nil, &counted))
 }
 
 // countChunk is how many deliveries are counted at a time.
@@ -262,7 +267,7 @@ func (e *Engine) StartJob(ctx context.Context, a AccountID, k JobKind, f Filter,
 		if err := e.Ready(); err != nil {
 			return Job{}, err
 		}
-		if owner, ok := e.state.Directory().Account(a); ok && owner.Suspended {
+		if owner, ok := e.state().Directory().Account(a); ok && owner.Suspended {
 			return Job{}, ErrSuspended
 		}
 	}
@@ -283,8 +288,9 @@ func (e *Engine) StartJob(ctx context.Context, a AccountID, k JobKind, f Filter,
 	}
 	e.control.Lock()
 	defer e.control.Unlock()
+	term := e.reign.Load()
 	running := 0
-	for _, other := range e.state.Jobs(a) {
+	for _, other := range e.state().Jobs(a) {
 		if other.Status == JobRunning {
 			running++
 		}
@@ -292,10 +298,10 @@ func (e *Engine) StartJob(ctx context.Context, a AccountID, k JobKind, f Filter,
 	if running >= e.opts.JobsPerAccount {
 		return Job{}, fmt.Errorf("%w: %d bulk operations of the account run already", ErrTooMany, running)
 	}
-	if err := e.propose(ctx, command.AppendPutJob(nil, &j)); err != nil {
+	if err := e.propose(ctx, term, command.AppendPutJob(nil, &j)); err != nil {
 		return Job{}, err
 	}
-	if _, ok := e.state.Job(a, id); !ok {
+	if _, ok := e.state().Job(a, id); !ok {
 		return Job{}, ErrUnauthorized // the account was deleted this moment
 	}
 	e.opts.Logger.Info("job began", "job", j.ID, "account", a, "kind", k.String(), "rate_per_second", ratePerSecond)
@@ -305,7 +311,7 @@ func (e *Engine) StartJob(ctx context.Context, a AccountID, k JobKind, f Filter,
 
 // Job is a bulk operation of an account; ErrNotFound.
 func (e *Engine) Job(_ context.Context, a AccountID, id JobID) (Job, error) {
-	j, ok := e.state.Job(a, id)
+	j, ok := e.state().Job(a, id)
 	if !ok {
 		return Job{}, ErrNotFound
 	}
@@ -314,14 +320,15 @@ func (e *Engine) Job(_ context.Context, a AccountID, id JobID) (Job, error) {
 
 // Jobs are the bulk operations of an account, the youngest first: those that
 // run and the last that have ended, 100 in all.
-func (e *Engine) Jobs(_ context.Context, a AccountID) ([]Job, error) { return e.state.Jobs(a), nil }
+func (e *Engine) Jobs(_ context.Context, a AccountID) ([]Job, error) { return e.state().Jobs(a), nil }
 
 // CancelJob stops a bulk operation. What it has done stays done. Errors:
 // ErrNotFound, ErrFinished.
 func (e *Engine) CancelJob(ctx context.Context, a AccountID, id JobID) (Job, error) {
 	e.control.Lock()
 	defer e.control.Unlock()
-	j, ok := e.state.Job(a, id)
+	term := e.reign.Load()
+	j, ok := e.state().Job(a, id)
 	if !ok {
 		return Job{}, ErrNotFound
 	}
@@ -329,7 +336,7 @@ func (e *Engine) CancelJob(ctx context.Context, a AccountID, id JobID) (Job, err
 		return Job{}, ErrFinished
 	}
 	j.Status, j.UpdatedAt = JobCanceled, e.now()
-	if err := e.propose(ctx, command.AppendPutJob(nil, &j)); err != nil {
+	if err := e.propose(ctx, term, command.AppendPutJob(nil, &j)); err != nil {
 		return Job{}, err
 	}
 	e.jobEnded(a, id)

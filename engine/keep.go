@@ -21,22 +21,27 @@ func (e *Engine) keep() {
 	lanes := time.NewTicker(topEvery)
 	defer lanes.Stop()
 	var guard leapGuard
+	chore := func(do func()) {
+		e.chores.RLock()
+		defer e.chores.RUnlock()
+		do()
+	}
 	for {
 		select {
 		case <-watch.C:
-			e.watchSpace()
-			e.watchQuota()
+			chore(e.watchSpace)
+			chore(e.watchQuota)
 			e.gate.tidy()
 		case <-keep.C:
-			e.retainIfBelieved(&guard)
-			e.releaseOrders()
-			e.keepLastUse()
-			e.dispatcher.trim()
+			chore(func() { e.retainIfBelieved(&guard) })
+			chore(e.releaseOrders)
+			chore(e.keepLastUse)
+			e.dispatcher().trim()
 			e.sweepSoon() // if a step has failed
 		case <-lanes.C:
-			e.lookAtLanes()
+			chore(e.lookAtLanes)
 		case <-e.sweeping:
-			e.sweep()
+			chore(e.sweep)
 		case <-e.stop:
 			return
 		case <-e.failed:
@@ -46,9 +51,12 @@ func (e *Engine) keep() {
 }
 
 func (e *Engine) retainIfBelieved(g *leapGuard) {
+	if !e.leads() {
+		return
+	}
 	if g.last.IsZero() {
 		// A clock is set wrong most often while a machine starts.
-		finished, err := e.state.Finished()
+		finished, err := e.state().Finished()
 		if err != nil {
 			e.opts.Logger.Error("engine: look for the newest delivery; retention waits", "error", err)
 			return
@@ -103,28 +111,29 @@ func (e *Engine) retain() {
 type retention struct{ finished, dead, idempotency, bodies int64 }
 
 func (e *Engine) retainAll(pass retention) error {
+	term := e.reign.Load()
 	rows, bodies := int64(-1), int64(-1) // of nothing
 	err := e.eachSpan(func(first, last AccountID) error {
 		c := command.Retain{First: first, Last: last, Finished: pass.finished, Dead: pass.dead}
 		if first == 0 {
 			c.Idempotency = pass.idempotency
 		}
-		needed, bytes, err := e.state.NeedsRetain(c)
+		needed, bytes, err := e.state().NeedsRetain(c)
 		if err != nil || !needed {
 			return err
 		}
 		rows = max(rows, 0) + bytes
-		return e.propose(context.Background(), command.AppendRetain(nil, &c))
+		return e.propose(context.Background(), term, command.AppendRetain(nil, &c))
 	})
 	if err == nil && pass.bodies > 0 {
 		err = e.eachSpan(func(first, last AccountID) error {
 			c := command.DropBodies{First: first, Last: last, Before: pass.bodies}
-			needed, bytes, err := e.state.NeedsDropBodies(c)
+			needed, bytes, err := e.state().NeedsDropBodies(c)
 			if err != nil || !needed {
 				return err
 			}
 			bodies = max(bodies, 0) + bytes
-			return e.propose(context.Background(), command.AppendDropBodies(nil, &c))
+			return e.propose(context.Background(), term, command.AppendDropBodies(nil, &c))
 		})
 	}
 	if rows >= 0 {

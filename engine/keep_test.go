@@ -45,9 +45,9 @@ func TestRetentionReachesEveryAccount(t *testing.T) {
 			t.Fatalf("%s of %s is still there: %v", id, a, err)
 		}
 	}
-	before := e.log.(walLog).LastIndex()
+	before := e.log.(walLog).Log.LastIndex()
 	e.retain()
-	if after := e.log.(walLog).LastIndex(); after != before {
+	if after := e.log.(walLog).Log.LastIndex(); after != before {
 		t.Errorf("a second pass with the same bounds wrote %d entries to the log", after-before)
 	}
 }

@@ -114,10 +114,10 @@ func (e *Engine) learnLanes(batch []state.Entry) {
 
 // nameOf is what a lane is called; the zero name if nobody remembers.
 func (e *Engine) nameOf(l state.Lane) lane.Name {
-	if b, ok := e.state.Backlog(l); ok {
+	if b, ok := e.state().Backlog(l); ok {
 		return b.Name
 	}
-	if set, ok := e.state.Directory().Setting(l); ok {
+	if set, ok := e.state().Directory().Setting(l); ok {
 		return set.Name
 	}
 	note, _ := e.lanes.of(l)

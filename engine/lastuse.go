@@ -56,7 +56,7 @@ func (l *lastUse) get(k KeyID, recorded time.Time) time.Time {
 func (e *Engine) changedUses() (uses []command.KeyUse) {
 	e.lastUse.m.Range(func(key, value any) bool {
 		k, u := key.(KeyID), value.(*keyUse)
-		known, ok := e.state.Directory().Key(u.account, k)
+		known, ok := e.state().Directory().Key(u.account, k)
 		if !ok {
 			e.lastUse.m.Delete(k)
 		} else if at := u.at.Load(); at > known.LastUsed.UnixMilli() {
@@ -69,10 +69,14 @@ func (e *Engine) changedUses() (uses []command.KeyUse) {
 
 // saveLastUse puts on record when keys were last used, if that has changed.
 func (e *Engine) saveLastUse(ctx context.Context) error {
+	term := e.reign.Load()
+	if term == 0 {
+		return nil
+	}
 	uses := e.changedUses()
 	for len(uses) > 0 {
 		n := min(len(uses), command.MostKeyUses)
-		if err := e.propose(ctx, command.AppendTouchKeys(nil, uses[:n])); err != nil {
+		if err := e.propose(ctx, term, command.AppendTouchKeys(nil, uses[:n])); err != nil {
 			return err
 		}
 		uses = uses[n:]

@@ -54,9 +54,9 @@ func TestLastUseIsKeptOverARestart(t *testing.T) {
 	clock.set(lastUseEvery)
 	e.keepLastUse()
 	clock.set(2 * lastUseEvery)
-	before := e.log.(walLog).LastIndex()
+	before := e.log.(walLog).Log.LastIndex()
 	e.keepLastUse()
-	if after := e.log.(walLog).LastIndex(); after != before {
+	if after := e.log.(walLog).Log.LastIndex(); after != before {
 		t.Errorf("an hour without requests wrote %d entries to the log", after-before)
 	}
 

@@ -27,7 +27,7 @@ func wholeLog(t testing.TB) Options {
 // logged calls fn with every command in the engine's log so far, in order.
 func logged(t testing.TB, e *Engine, fn func(index uint64, k command.Kind, cmd []byte)) {
 	t.Helper()
-	err := e.log.(walLog).Replay(0, func(entry wal.Entry) error {
+	err := e.log.(walLog).Log.Replay(0, func(entry wal.Entry) error {
 		k, _, err := command.Parse(entry.Data)
 		if err == nil {
 			fn(uint64(entry.Index), k, entry.Data)
@@ -44,7 +44,7 @@ func logged(t testing.TB, e *Engine, fn func(index uint64, k command.Kind, cmd [
 func standStill(t testing.TB, e *Engine, cmd []byte) (letGo func()) {
 	t.Helper()
 	applied := &ticket{done: make(chan struct{})} // the applier waits until it is read
-	if err := e.log.Append(cmd, applied); err != nil {
+	if err := e.log.Append(1, cmd, applied); err != nil {
 		t.Fatal(err)
 	}
 	letGo = sync.OnceFunc(func() { <-applied.done })
@@ -87,20 +87,20 @@ type appends struct {
 	single, batches, commands int
 }
 
-func (l *appends) Append(cmd []byte, cookie any) error {
+func (l *appends) Append(term uint64, cmd []byte, cookie any) error {
 	l.single++
-	return l.Log.Append(cmd, cookie)
+	return l.Log.Append(term, cmd, cookie)
 }
 
-func (l *appends) AppendLater(cmd []byte, cookie any) error {
+func (l *appends) AppendLater(term uint64, cmd []byte, cookie any) error {
 	l.single++
-	return l.Log.AppendLater(cmd, cookie)
+	return l.Log.AppendLater(term, cmd, cookie)
 }
 
-func (l *appends) AppendBatch(batch []proposal) error {
+func (l *appends) AppendBatch(term uint64, batch []Proposal) error {
 	l.batches++
 	l.commands += len(batch)
-	return l.Log.AppendBatch(batch)
+	return l.Log.AppendBatch(term, batch)
 }
 
 // tapped is an engine beside e, with its state and its log, whose own appends
@@ -108,9 +108,12 @@ func (l *appends) AppendBatch(batch []proposal) error {
 func tapped(e *Engine) (*Engine, *appends) {
 	l := &appends{Log: e.log}
 	beside := &Engine{
-		opts: e.opts, state: e.state, metrics: e.metrics, dispatcher: e.dispatcher, log: l,
+		opts: e.opts, metrics: e.metrics, log: l,
 		failed: e.failed, stop: e.stop,
 	}
+	beside.stored.Store(e.state())
+	beside.dispatching.Store(e.dispatcher())
+	beside.reign.Store(e.reign.Load())
 	beside.limiter.rate = e.ratePerMinute
 	beside.gate.init(e.opts.SendsAtOnce)
 	beside.gate.throttle.engine = beside
@@ -223,7 +226,7 @@ func TestJobsAreDoneInBoundedSteps(t *testing.T) {
 			accepted := countLogged(t, e, command.KindAccept)
 			sent := make(chan error, 1)
 			letGo := standStill(t, e, command.AppendPutJob(nil, &j))
-			awaitCondition(t, "the job to begin", func() bool { _, ok := e.state.Job(a, j.ID); return ok })
+			awaitCondition(t, "the job to begin", func() bool { _, ok := e.state().Job(a, j.ID); return ok })
 			e.clerk.signal()
 			awaitCondition(t, "its first step", func() bool { return countLogged(t, e, command.KindControl) > 0 })
 			go func() {

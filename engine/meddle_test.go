@@ -141,9 +141,9 @@ func (m *meddler) settle(t *testing.T) {
 		if _, err := e.StartJob(ctx, m.account, JobPurge, Filter{}, 0); err != nil && !errors.Is(err, ErrTooMany) {
 			t.Fatal(err)
 		}
-		return e.state.Pending() == 0
+		return e.state().Pending() == 0
 	})
-	awaitCondition(t, "no job that runs", func() bool { return len(e.state.RunningJobs()) == 0 })
+	awaitCondition(t, "no job that runs", func() bool { return len(e.state().RunningJobs()) == 0 })
 	verifyState(t, e)
 	awaitCondition(t, "lanes without pending deliveries", func() bool {
 		list, _, err := e.Destinations(ctx, m.account, DestinationQuery{Limit: 100})

@@ -94,22 +94,22 @@ func newEngineMetrics(e *Engine) *engineMetrics {
 	gauge := func(name string, value func() float64) { set.NewGauge(name, value) }
 	gauge("harepost_sends_waiting", func() float64 { return float64(e.gate.queued()) })
 	gauge("harepost_attempts_in_flight", func() float64 { return float64(m.inFlight.Load()) })
-	gauge("harepost_jobs_running", func() float64 { return float64(e.state.CountRunningJobs()) })
-	gauge("harepost_deliveries_pending", func() float64 { return float64(e.state.Pending()) })
-	gauge("harepost_deliveries_young", func() float64 { return float64(e.state.Young()) })
+	gauge("harepost_jobs_running", func() float64 { return float64(e.state().CountRunningJobs()) })
+	gauge("harepost_deliveries_pending", func() float64 { return float64(e.state().Pending()) })
+	gauge("harepost_deliveries_young", func() float64 { return float64(e.state().Young()) })
 	gauge("harepost_data_bytes", func() float64 { return float64(e.dataBytes()) })
 	gauge("harepost_data_limit_bytes", func() float64 { return float64(e.quota.max) })
 	gauge("harepost_log_bytes", func() float64 { return float64(e.log.Bytes()) })
 	gauge("harepost_oldest_due_delivery_age_seconds", func() float64 {
-		_, age := e.dispatcher.stats()
+		_, age := e.dispatcher().stats()
 		return age.Seconds()
 	})
 	gauge("harepost_lanes", func() float64 {
-		st, _ := e.dispatcher.stats()
+		st, _ := e.dispatcher().stats()
 		return float64(st.Lanes)
 	})
 	gauge("harepost_scheduler_items", func() float64 {
-		st, _ := e.dispatcher.stats()
+		st, _ := e.dispatcher().stats()
 		return float64(st.Items)
 	})
 	return m

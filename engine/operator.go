@@ -20,18 +20,18 @@ const operatorName = "operator"
 // openOperator makes the operator's account if there are to be events and it is not
 // there, and has it sign with the secret that was given. It has no API key that
 // anybody knows.
-func (e *Engine) openOperator(ctx context.Context) error {
+func (e *Engine) openOperator(ctx context.Context, term uint64) error {
 	o := e.opts.Events
 	if o.Target == nil {
 		return nil
 	}
-	dir := e.state.Directory()
+	dir := e.state().Directory()
 	if dir.IsDeleted(OperatorAccount) {
 		e.opts.Logger.Error("the operator's account was deleted and is still being swept: events are only logged until the next start")
 		return nil
 	}
 	if !dir.Has(OperatorAccount) {
-		return e.createOperator(ctx, o.Secret)
+		return e.createOperator(ctx, term, o.Secret)
 	}
 	now, err := e.SigningSecret(ctx, OperatorAccount)
 	if err != nil || o.Secret == "" || now == o.Secret {
@@ -47,7 +47,7 @@ func (e *Engine) openOperator(ctx context.Context) error {
 	return err
 }
 
-func (e *Engine) createOperator(ctx context.Context, secret string) error {
+func (e *Engine) createOperator(ctx context.Context, term uint64, secret string) error {
 	now := e.now()
 	a, err := account.New(rand.Reader, operatorName, now)
 	if err != nil {
@@ -62,7 +62,7 @@ func (e *Engine) createOperator(ctx context.Context, secret string) error {
 		return err
 	}
 	e.admin.Lock()
-	err = e.addAccount(ctx, a, k)
+	err = e.addAccount(ctx, term, a, k)
 	e.admin.Unlock()
 	if err != nil {
 		return fmt.Errorf("engine: make the operator's account: %w", err)
@@ -71,9 +71,9 @@ func (e *Engine) createOperator(ctx context.Context, secret string) error {
 }
 
 // addAccount commits a new account. The lock admin is held.
-func (e *Engine) addAccount(ctx context.Context, a Account, k account.Key) error {
+func (e *Engine) addAccount(ctx context.Context, term uint64, a Account, k account.Key) error {
 	if e.vault.keys != nil {
-		if err := e.addDataKey(ctx, a.ID); err != nil {
+		if err := e.addDataKey(ctx, term, a.ID); err != nil {
 			return err
 		}
 		kept, err := e.sealSecret(a.ID, a.Secrets[0])
@@ -82,7 +82,7 @@ func (e *Engine) addAccount(ctx context.Context, a Account, k account.Key) error
 		}
 		a.Secrets = []Secret{kept}
 	}
-	return e.propose(ctx, command.AppendCreateAccount(nil, &a, &k))
+	return e.propose(ctx, term, command.AppendCreateAccount(nil, &a, &k))
 }
 
 // isOperators reports whether a host is that of the operator's events, which needs

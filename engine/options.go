@@ -102,6 +102,10 @@ type Options struct {
 	// engine.
 	State state.Options
 
+	// Replica opens the log, on several machines. Default nil: the log is on this
+	// machine only.
+	Replica Replica
+
 	// FS is where everything is kept. Default: the machine's file system.
 	FS vfs.FS
 

@@ -15,10 +15,14 @@ const releaseLook = 4096
 // releaseOrders lets the ordering keys go on whose dead letter retention has
 // dropped: nobody could replay or purge it any more.
 func (e *Engine) releaseOrders() {
-	gone, next, err := e.state.Abandoned(e.released, releaseLook)
+	term := e.reign.Load()
+	if term == 0 {
+		return
+	}
+	gone, next, err := e.state().Abandoned(e.released, releaseLook)
 	if err == nil {
 		e.released = next
-		err = e.proposeReleases(gone)
+		err = e.proposeReleases(term, gone)
 	}
 	if err != nil && e.ended() == nil {
 		e.opts.Logger.Error("engine: let ordering keys go on whose dead letter was dropped; it will be tried again", "error", err)
@@ -30,14 +34,14 @@ func (e *Engine) releaseOrders() {
 // milliseconds.
 const releaseAtOnce = 256
 
-func (e *Engine) proposeReleases(gone []command.ReleaseOrder) error {
+func (e *Engine) proposeReleases(term uint64, gone []command.ReleaseOrder) error {
 	for part := range slices.Chunk(gone, releaseAtOnce) {
 		cmds := make([][]byte, len(part))
 		for i, c := range part {
 			c.At = e.now().UnixMilli()
 			cmds[i] = command.AppendReleaseOrder(nil, &c)
 		}
-		if err := e.proposeAll(context.Background(), cmds); err != nil {
+		if err := e.proposeAll(context.Background(), term, cmds); err != nil {
 			return err
 		}
 	}
@@ -53,6 +57,6 @@ func (e *Engine) waitsForOrder(a AccountID, found *state.Stored, d *Delivery) (e
 	if d.OrderingKey == "" {
 		return nil
 	}
-	d.WaitsForOrder, err = e.state.WaitsForOrder(a, found, d.OrderingKey)
+	d.WaitsForOrder, err = e.state().WaitsForOrder(a, found, d.OrderingKey)
 	return err
 }

@@ -136,8 +136,8 @@ func (l *orderLedger) send(e *Engine, a AccountID, key string, targets []Target,
 // may take long, but something has to happen all the time.
 func drain(t *testing.T, e *Engine) {
 	t.Helper()
-	for left := e.state.Pending(); left > 0; left = e.state.Pending() {
-		awaitCondition(t, fmt.Sprintf("less than %d pending deliveries", left), func() bool { return e.state.Pending() < left })
+	for left := e.state().Pending(); left > 0; left = e.state().Pending() {
+		awaitCondition(t, fmt.Sprintf("less than %d pending deliveries", left), func() bool { return e.state().Pending() < left })
 	}
 }
 
@@ -164,7 +164,7 @@ func (l *orderLedger) check(t *testing.T, e *Engine, a AccountID) {
 	for _, f := range l.faults[:min(len(l.faults), 10)] {
 		t.Error(f)
 	}
-	if r, err := e.state.Verify(); err != nil || len(r.Findings) > 0 {
+	if r, err := e.state().Verify(); err != nil || len(r.Findings) > 0 {
 		t.Errorf("verify: %v, %v", r.Findings, err)
 	}
 	t.Logf("%d keys, %d messages, %d taken more than once", len(l.acked), all, l.repeats)
@@ -359,7 +359,7 @@ func TestKeyOfADroppedDeadLetterGoesOn(t *testing.T) {
 		t.Fatalf("while the dead letter is there: %+v, %v", d, err)
 	}
 	until := ids[1].Time().Add(time.Millisecond).UnixMilli()
-	if err := e.propose(ctx, command.AppendTrim(nil, &command.Trim{Last: 1<<64 - 1, Accepted: until})); err != nil {
+	if err := e.propose(ctx, 1, command.AppendTrim(nil, &command.Trim{Last: 1<<64 - 1, Accepted: until})); err != nil {
 		t.Fatal(err)
 	}
 	e.releaseOrders()
@@ -415,7 +415,7 @@ func TestKeysGoOnTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	until := results[len(results)-1].Receipt.ID.Time().Add(time.Millisecond).UnixMilli()
-	if err := e.propose(ctx, command.AppendTrim(nil, &command.Trim{Last: 1<<64 - 1, Accepted: until})); err != nil {
+	if err := e.propose(ctx, 1, command.AppendTrim(nil, &command.Trim{Last: 1<<64 - 1, Accepted: until})); err != nil {
 		t.Fatal(err)
 	}
 	before := metric(t, e, "harepost_log_commit_entries_count")

@@ -52,7 +52,7 @@ func (q *quota) crowded() int64 { return q.max + q.max/10 }
 func (q *quota) roomy() int64   { return q.max - q.max/50 }
 
 // dataBytes is what the data directory takes on disk.
-func (e *Engine) dataBytes() int64 { return e.log.Bytes() + e.state.DiskBytes() }
+func (e *Engine) dataBytes() int64 { return e.log.Bytes() + e.state().DiskBytes() }
 
 // watchQuota looks after the quota once a second.
 func (e *Engine) watchQuota() {
@@ -72,7 +72,7 @@ func (e *Engine) watchQuota() {
 		return
 	}
 	left := true
-	if q.wait--; q.wait < 0 {
+	if q.wait--; q.wait < 0 && e.leads() {
 		if q.wait = trimPause; used > q.crowded() {
 			q.wait = trimUrgently
 		}
@@ -124,10 +124,10 @@ func (e *Engine) setFull(full bool, used int64) {
 // there are none.
 func (e *Engine) trim(used int64) (left bool, err error) {
 	// What the log still has of what is flushed goes at once.
-	if err := e.state.FlushSoon(); err != nil {
+	if err := e.state().FlushSoon(); err != nil {
 		return true, err
 	}
-	finished, err := e.state.Finished()
+	finished, err := e.state().Finished()
 	if err != nil {
 		return true, err
 	}
@@ -139,20 +139,21 @@ func (e *Engine) trim(used int64) (left bool, err error) {
 		return true, fmt.Errorf("trim: %w", err)
 	}
 	var dropped int64
+	term := e.reign.Load()
 	err = e.eachSpan(func(first, last AccountID) error {
 		c := command.Trim{First: first, Last: last, Accepted: until}
-		needed, bytes, err := e.state.NeedsTrim(c)
+		needed, bytes, err := e.state().NeedsTrim(c)
 		if err != nil || !needed {
 			return err
 		}
 		dropped += bytes
-		return e.propose(context.Background(), command.AppendTrim(nil, &c))
+		return e.propose(context.Background(), term, command.AppendTrim(nil, &c))
 	})
 	if err != nil {
 		return true, fmt.Errorf("trim: %w", err)
 	}
 	e.dropped(droppedForSize, dropped, time.UnixMilli(until), "bytes_before", used, "limit", e.quota.max)
-	return true, e.state.FlushSoon() // a deletion frees nothing while it is in memory only
+	return true, e.state().FlushSoon() // a deletion frees nothing while it is in memory only
 }
 
 // trimUntil is up to which moment a step drops what was accepted.
@@ -178,13 +179,13 @@ func (e *Engine) unpinLog() error {
 	if e.log.Bytes() <= e.opts.LogBytes {
 		return nil
 	}
-	return e.propose(context.Background(), command.AppendTrim(nil, &command.Trim{}))
+	return e.propose(context.Background(), e.reign.Load(), command.AppendTrim(nil, &command.Trim{}))
 }
 
 // eachSpan calls fn with the accounts, retainAccounts at a time, so that no
 // command holds up the applier for long. The last span has no upper end.
 func (e *Engine) eachSpan(fn func(first, last AccountID) error) error {
-	accounts, first := e.state.Directory().Accounts(), AccountID(0)
+	accounts, first := e.state().Directory().Accounts(), AccountID(0)
 	for {
 		last, more := AccountID(math.MaxUint64), len(accounts) > retainAccounts
 		if more {

@@ -107,7 +107,7 @@ func TestQuota(t *testing.T) {
 	for i := 1000; ; i++ {
 		id, err := send(i)
 		if errors.Is(err, ErrStorageFull) {
-			if f, _ := e.state.Finished(); f == nil {
+			if f, _ := e.state().Finished(); f == nil {
 				break
 			}
 			second() // it may have been refused only because the steps are slower
@@ -132,7 +132,7 @@ func TestQuota(t *testing.T) {
 	if n := e.metrics.refusals[refusedStorage].Get(); n == 0 {
 		t.Error("no refusal is counted")
 	}
-	for st, _ := e.dispatcher.stats(); st.Busy > 0; st, _ = e.dispatcher.stats() {
+	for st, _ := e.dispatcher().stats(); st.Busy > 0; st, _ = e.dispatcher().stats() {
 		runtime.Gosched() // an attempt that ends after the leap would be due 12 h later
 	}
 	down.Store(false)
@@ -187,7 +187,7 @@ func TestALogThatIsHeldCostsNoHistory(t *testing.T) {
 	if n, most := e.log.Bytes(), e.opts.LogBytes*5/4+4*e.opts.LogSegmentBytes; n > most {
 		t.Errorf("the log has %d bytes, want at most %d", n, most)
 	}
-	if n := e.state.Metrics().Flush.Count; n > 60 {
+	if n := e.state().Metrics().Flush.Count; n > 60 {
 		t.Errorf("%d flushes for 1,200 sends", n)
 	}
 	if _, err := e.Delivery(ctx, a, first.ID, ReadOptions{}); err != nil {
@@ -224,7 +224,7 @@ func TestALeapDoesNotMakeTrimsLarger(t *testing.T) {
 	}
 	ahead.Add(int64(365 * 24 * time.Hour))
 	send()
-	if err := e.state.Flush(); err != nil {
+	if err := e.state().Flush(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := e.trim(e.dataBytes()); err != nil {

@@ -47,7 +47,7 @@ func (e *Engine) Delivery(_ context.Context, a AccountID, id DeliveryID, o ReadO
 	}
 	defer e.reads.end()
 	for try := 1; ; try++ {
-		found, err := e.state.Find(a, id)
+		found, err := e.state().Find(a, id)
 		if errors.Is(err, state.ErrNotFound) {
 			return Delivery{}, ErrNotFound
 		}
@@ -68,7 +68,7 @@ func (e *Engine) Delivery(_ context.Context, a AccountID, id DeliveryID, o ReadO
 			d.Headers = nil
 			return d, e.openView(a, &d, &found.Row, false)
 		}
-		d.Body, err = e.state.Body(&found)
+		d.Body, err = e.state().Body(&found)
 		if err == nil {
 			return d, e.openView(a, &d, &found.Row, true)
 		}
@@ -91,7 +91,7 @@ func (e *Engine) Deliveries(_ context.Context, a AccountID, f Filter, after Deli
 		return Page{}, err
 	}
 	defer e.reads.end()
-	page, err := e.state.List(a, &f, after, limit)
+	page, err := e.state().List(a, &f, after, limit)
 	if err != nil {
 		return Page{}, fmt.Errorf("engine: %w", err)
 	}

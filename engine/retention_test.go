@@ -36,7 +36,7 @@ func TestRetentionForAgeIsTold(t *testing.T) {
 	for _, id := range ids {
 		await(t, e, a, id)
 	}
-	if err := e.state.Flush(); err != nil { // what is in memory only takes nothing on disk
+	if err := e.state().Flush(); err != nil { // what is in memory only takes nothing on disk
 		t.Fatal(err)
 	}
 	e.retain()

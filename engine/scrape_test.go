@@ -14,7 +14,7 @@ import (
 // blocksLoaded is how many bytes of blocks the state's reads have loaded, from
 // disk or cache; not those of flushes and compactions.
 func blocksLoaded(e *Engine) (n uint64) {
-	for _, c := range e.state.Metrics().CategoryStats {
+	for _, c := range e.state().Metrics().CategoryStats {
 		if c.Category == 0 {
 			n += c.CategoryStats.BlockBytes
 		}
@@ -44,7 +44,7 @@ func TestAScrapeReadsNothing(t *testing.T) {
 			}
 		}
 	}
-	if err := e.state.Flush(); err != nil { // rows in memory are not counted
+	if err := e.state().Flush(); err != nil { // rows in memory are not counted
 		t.Fatal(err)
 	}
 	before := blocksLoaded(e)

@@ -48,7 +48,7 @@ func (e *Engine) RotateSigningSecret(ctx context.Context, a AccountID, overlap t
 // SigningSecret is the newest of the secrets with which an account's
 // deliveries are signed.
 func (e *Engine) SigningSecret(_ context.Context, a AccountID) (string, error) {
-	owner, ok := e.state.Directory().Account(a)
+	owner, ok := e.state().Directory().Account(a)
 	if !ok {
 		return "", ErrNotFound
 	}
@@ -59,7 +59,8 @@ func (e *Engine) SigningSecret(_ context.Context, a AccountID) (string, error) {
 func (e *Engine) changeAccount(ctx context.Context, a AccountID, change func(Account) (Account, error)) (Account, error) {
 	e.admin.Lock()
 	defer e.admin.Unlock()
-	owner, ok := e.state.Directory().Account(a)
+	term := e.reign.Load()
+	owner, ok := e.state().Directory().Account(a)
 	if !ok {
 		return Account{}, ErrNotFound
 	}
@@ -67,5 +68,5 @@ func (e *Engine) changeAccount(ctx context.Context, a AccountID, change func(Acc
 	if err != nil {
 		return Account{}, err
 	}
-	return changed, e.propose(ctx, command.AppendPutAccount(nil, &changed))
+	return changed, e.propose(ctx, term, command.AppendPutAccount(nil, &changed))
 }

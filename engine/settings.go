@@ -51,7 +51,8 @@ func (e *Engine) ChangeDestinations(ctx context.Context, a AccountID, ref Destin
 	mu := e.settings.of(a)
 	mu.Lock()
 	defer mu.Unlock()
-	if !e.state.Directory().Has(a) {
+	term := e.reign.Load()
+	if !e.state().Directory().Has(a) {
 		return nil, ErrUnauthorized
 	}
 	list := e.resolve(a, &ref)
@@ -62,7 +63,7 @@ func (e *Engine) ChangeDestinations(ctx context.Context, a AccountID, ref Destin
 	made := 0
 	for i := range list {
 		l := state.Lane{Account: a, Destination: list[i].ID}
-		set, ok := e.state.Directory().Setting(l)
+		set, ok := e.state().Directory().Setting(l)
 		if !ok {
 			set = lane.Setting{Account: a, Destination: l.Destination, Name: list[i].Name}
 		}
@@ -77,13 +78,13 @@ func (e *Engine) ChangeDestinations(ctx context.Context, a AccountID, ref Destin
 		}
 		changed = append(changed, set)
 	}
-	if err := e.putLanes(ctx, changed); err != nil {
+	if err := e.putLanes(ctx, term, changed); err != nil {
 		return nil, err
 	}
 	for i := range list {
 		l := state.Lane{Account: a, Destination: list[i].ID}
 		name := list[i].Name
-		v, _ := e.dispatcher.view(l)
+		v, _ := e.dispatcher().view(l)
 		list[i] = e.destination(l, &v)
 		list[i].Name = name // also of one that nothing is set for any more
 	}
@@ -147,7 +148,7 @@ func (e *Engine) resolve(a AccountID, ref *DestinationRef) (list []Destination) 
 	seen := make(map[uint64]bool)
 	for _, d := range ref.exact() {
 		l := state.Lane{Account: a, Destination: d.ID}
-		v, busy := e.dispatcher.view(l)
+		v, busy := e.dispatcher().view(l)
 		if name := e.nameOf(l); busy || name != (LaneName{}) {
 			found := e.destination(l, &v)
 			found.Name = d.Name

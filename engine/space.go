@@ -66,7 +66,7 @@ func (d *diskSpace) look(e *Engine) error {
 // was purged is dropped with it: while it is short there is one every second.
 func (e *Engine) watchSpace() {
 	d := &e.space
-	err := errors.Join(d.look(e), e.log.NoSpace(), e.state.NoSpace())
+	err := errors.Join(d.look(e), e.log.NoSpace(), e.state().NoSpace())
 	d.short.Store(err != nil)
 	switch short := err != nil; {
 	case d.told == short:
@@ -79,7 +79,7 @@ func (e *Engine) watchSpace() {
 	if err == nil {
 		return
 	}
-	if err := e.state.FlushSoon(); err != nil {
+	if err := e.state().FlushSoon(); err != nil {
 		e.opts.Logger.Error("engine: flush to make room", "error", err)
 	}
 }

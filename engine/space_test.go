@@ -148,7 +148,7 @@ func TestFlushesOnAFullDiskKeepNobodyWaiting(t *testing.T) {
 		defer close(done)
 		for range 10 { // more than Pebble keeps memtables for
 			newAccount(t, e)
-			if err := e.state.FlushSoon(); err != nil {
+			if err := e.state().FlushSoon(); err != nil {
 				t.Errorf("flush: %v", err)
 			}
 		}

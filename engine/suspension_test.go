@@ -21,7 +21,7 @@ func suspend(t testing.TB, e *Engine, a AccountID, suspended bool) {
 
 // readyLanes is how many lanes could start an attempt at this moment.
 func readyLanes(e *Engine) int {
-	d := e.dispatcher
+	d := e.dispatcher()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sched.Wake(d.now())

@@ -22,18 +22,19 @@ func (e *Engine) sweepSoon() {
 // at its other duties between two steps, and each waits for the one before, so
 // that sends and attempts get their turns in the log.
 func (e *Engine) sweep() {
-	deleted := e.state.Directory().Deleted()
-	if len(deleted) == 0 {
+	deleted := e.state().Directory().Deleted()
+	term := e.reign.Load()
+	if len(deleted) == 0 || term == 0 {
 		return
 	}
-	err := e.propose(context.Background(), command.AppendSweepAccount(nil, deleted[0], sweepDeliveries))
+	err := e.propose(context.Background(), term, command.AppendSweepAccount(nil, deleted[0], sweepDeliveries))
 	if err != nil {
-		if e.ended() == nil {
+		if e.ended() == nil && e.leads() {
 			e.opts.Logger.Error("engine: sweep a deleted account; it will be tried again", "account", deleted[0], "error", err)
 		}
 		return
 	}
-	if e.state.Directory().IsDeleted(deleted[0]) {
+	if e.state().Directory().IsDeleted(deleted[0]) {
 		e.sweepSoon()
 		return
 	}

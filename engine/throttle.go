@@ -111,7 +111,7 @@ func (t *throttle) holds(a AccountID) bool {
 // look decides, and comes again while there is reason to. It ends with the
 // engine: nothing waits then.
 func (t *throttle) look() {
-	waiting, accounts := t.engine.dispatcher.waiting()
+	waiting, accounts := t.engine.dispatcher().waiting()
 	hold := t.view.hold(time.Now(), waiting, t.processorWait())
 	stopped := t.engine.ended() != nil
 	limit := 0

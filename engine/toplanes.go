@@ -45,15 +45,15 @@ type topLane struct {
 func (e *Engine) lookAtLanes() {
 	now := schedulerTime(e.opts.Now())
 	w := new(laneWalk)
-	e.state.Directory().EachSetting(func(set lane.Setting) {
+	e.state().Directory().EachSetting(func(set lane.Setting) {
 		if set.Paused {
 			w.paused++
 		}
 	})
-	e.dispatcher.eachView(0, func(v *scheduler.LaneView) {
+	e.dispatcher().eachView(0, func(v *scheduler.LaneView) {
 		w.count(v)
 		l := topLane{key: v.Key, pending: int64(v.Young), inFlight: v.InFlight}
-		if b, ok := e.state.Backlog(stateLane(v.Key)); ok {
+		if b, ok := e.state().Backlog(stateLane(v.Key)); ok {
 			l.pending += b.Pending
 		}
 		if v.Waits && v.OldestDue <= now {

@@ -155,7 +155,8 @@ var (
 	ErrNotFound     = errors.New("not found")       // absent, or another account's
 	ErrUnauthorized = errors.New("invalid API key") //
 	ErrOverloaded   = errors.New("overloaded")      // nothing was accepted; try again
-	ErrUnknown      = errors.New("outcome unknown") // may or may not be durable; the process is about to end
+	ErrUnknown      = errors.New("outcome unknown") // may or may not be durable; the process is about to end, or another node leads
+	ErrNotLeader    = errors.New("another node leads")
 	ErrClosed       = errors.New("engine is closed")
 	ErrTooMany      = errors.New("too many") // a bound on domains, keys, secrets or jobs is reached
 	ErrSuspended    = errors.New("account is suspended")

@@ -12,7 +12,7 @@ import (
 // each record lets one more begin.
 func TestAttemptsWaitForTheirRecords(t *testing.T) {
 	now := time.Now()
-	d := newDispatcher(&Engine{opts: Options{LaneConcurrency: 10}})
+	d := newDispatcher(&Engine{log: walLog{}, opts: Options{LaneConcurrency: 10}}, 1)
 	lane := scheduler.LaneKey{Account: 1, Destination: 1}
 	for n := range 2 * mostUnrecorded {
 		var id scheduler.ID

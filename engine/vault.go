@@ -40,6 +40,9 @@ func (v *vault) unlock(dir *state.Directory) error {
 	return nil
 }
 
+// forget forgets all data keys.
+func (v *vault) forget() { v.boxes.Clear() }
+
 // box is the account's; nil when nothing is sealed, and when the account was
 // swept this moment.
 func (v *vault) box(a AccountID) *seal.Box {
@@ -74,18 +77,18 @@ func (v *vault) follow(a AccountID, dir *state.Directory) {
 // keyAccounts gives a data key to every account that has none, as when
 // encryption was turned on just now, and rewraps those whose master key is not
 // the active one any more.
-func (e *Engine) keyAccounts(ctx context.Context) error {
+func (e *Engine) keyAccounts(ctx context.Context, term uint64) error {
 	v := &e.vault
 	if v.keys == nil {
 		return nil
 	}
-	dir := e.state.Directory()
+	dir := e.state().Directory()
 	wrapped, fresh, rewrapped := dir.DataKeys(), 0, 0
 	for _, a := range dir.Accounts() {
 		if wrapped[a] != nil {
 			continue
 		}
-		if err := e.addDataKey(ctx, a); err != nil {
+		if err := e.addDataKey(ctx, term, a); err != nil {
 			return err
 		}
 		fresh++
@@ -94,7 +97,7 @@ func (e *Engine) keyAccounts(ctx context.Context) error {
 		again, err := v.keys.Rewrap(uint64(a), w)
 		if err == nil && again != nil {
 			rewrapped++
-			err = e.propose(ctx, command.AppendPutDataKey(nil, a, again))
+			err = e.propose(ctx, term, command.AppendPutDataKey(nil, a, again))
 		}
 		if err != nil {
 			return fmt.Errorf("engine: rewrap the data key of %s: %w", a, err)
@@ -107,10 +110,10 @@ func (e *Engine) keyAccounts(ctx context.Context) error {
 
 // addDataKey makes and commits a data key for an account. It goes before what
 // is sealed with it.
-func (e *Engine) addDataKey(ctx context.Context, a AccountID) error {
+func (e *Engine) addDataKey(ctx context.Context, term uint64, a AccountID) error {
 	wrapped, err := e.vault.add(a)
 	if err == nil {
-		err = e.propose(ctx, command.AppendPutDataKey(nil, a, wrapped))
+		err = e.propose(ctx, term, command.AppendPutDataKey(nil, a, wrapped))
 	}
 	if err != nil {
 		return fmt.Errorf("engine: data key of %s: %w", a, err)

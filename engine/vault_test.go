@@ -305,7 +305,7 @@ func TestRotationAndDeletionOfSealedAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	swept(t, e, a)
-	if key := e.state.Directory().DataKey(a); key != nil || e.vault.box(a) != nil {
+	if key := e.state().Directory().DataKey(a); key != nil || e.vault.box(a) != nil {
 		t.Error("the data key of a deleted account is kept")
 	}
 	closeEngine(t, e)

@@ -43,7 +43,7 @@ func TestIdempotencyWindowEnds(t *testing.T) {
 		}
 		known := func(at time.Time) bool {
 			t.Helper()
-			_, found, err := e.state.Idempotent(a, idempotencyHash(s), at, window)
+			_, found, err := e.state().Idempotent(a, idempotencyHash(s), at, window)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -88,25 +88,11 @@ func (s *State) batchLen(entries []Entry) (int, error) {
 	for i := range entries {
 		if kind, _, err := command.Parse(entries[i].Command); err != nil {
 			return 0, fmt.Errorf("state: index %d: %w", entries[i].Index, err)
-		} else if batchOfItsOwn[kind] {
+		} else if command.OwnBatch(kind) {
 			return max(i, 1), nil
 		}
 	}
 	return len(entries), nil
-}
-
-// batchOfItsOwn has the commands that look at ranges of keys, and those that
-// make and end accounts: whether there is one to accept a send for is decided
-// before the rest of the send's batch.
-var batchOfItsOwn = [256]bool{
-	command.KindCreateAccount: true,
-	command.KindRetain:        true,
-	command.KindTrim:          true,
-	command.KindDropBodies:    true,
-	command.KindControl:       true,
-	command.KindDeleteAccount: true,
-	command.KindSweepAccount:  true,
-	command.KindReleaseOrder:  true,
 }
 
 // applying is one batch on its way.
@@ -150,29 +136,51 @@ func (b *applying) tell(e *Entry) {
 }
 
 func (s *State) applyBatch(entries []Entry, accepted func([]Entry)) error {
-	b := applying{Batch: s.db.NewBatch()}
+	b := s.beginBatch()
 	defer b.Close()
-	clear(s.touched)
-	clear(s.orders)
-	clear(s.backlogs.changes)
-	s.young.storedLow = 0
-	if err := s.takeAccepts(&b, entries); err != nil {
+	if err := s.takeAccepts(b, entries); err != nil {
 		return err
 	}
 	if accepted != nil {
 		accepted(entries)
 	}
 	for i := range entries {
-		if err := s.applyEntry(&b, &entries[i]); err != nil {
+		if err := s.applyEntry(b, &entries[i]); err != nil {
 			return fmt.Errorf("index %d: %w", entries[i].Index, err)
 		}
 		b.tell(&entries[i])
 	}
 	s.applied = entries[len(entries)-1].Index
-	if err := s.evict(&b); err != nil {
+	return s.commit(b)
+}
+
+// Settle writes the deliveries into the disk queue that are in memory and the log
+// only, so that no entry up to Applied is needed any more to read them back. Only
+// for the applier.
+func (s *State) Settle() error {
+	b := s.beginBatch()
+	defer b.Close()
+	b.storeThrough = s.applied
+	if err := s.commit(b); err != nil {
+		return fmt.Errorf("state: settle at %d: %w", s.applied, err)
+	}
+	return nil
+}
+
+func (s *State) beginBatch() *applying {
+	clear(s.touched)
+	clear(s.orders)
+	clear(s.backlogs.changes)
+	s.young.storedLow = 0
+	return &applying{Batch: s.db.NewBatch()}
+}
+
+// commit writes what a batch has made of the state, with the index that it makes of it.
+func (s *State) commit(b *applying) error {
+	if err := s.evict(b); err != nil {
 		return err
 	}
-	if err := s.writeBacklogs(&b); err != nil {
+	if err := s.writeBacklogs(b); err != nil {
 		return err
 	}
 	pending := s.pending.Load() + b.pending

@@ -18,10 +18,10 @@ func grouped(t testing.TB, log []Entry, rng *rand.Rand) (groups [][]Entry) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if room--; room < 0 || batchOfItsOwn[kind] {
+		if room--; room < 0 || command.OwnBatch(kind) {
 			groups, room = append(groups, nil), rng.IntN(12)
 		}
-		if batchOfItsOwn[kind] {
+		if command.OwnBatch(kind) {
 			room = 0
 		}
 		i := len(groups) - 1

@@ -140,21 +140,30 @@ func (s *State) FlushSoon() error {
 }
 
 // Checkpoint makes a copy of what is durable in dir, which must not exist, out of
-// hard links where it can. low is the first index that a log must have which is to
-// go with it, or one before that. For any goroutine.
-func (s *State) Checkpoint(dir string) (low uint64, err error) {
-	// Both only ever ascend: what is read before the copy is not beyond it.
-	m, ok, err := s.durableMeta()
+// hard links where it can. The copy holds everything up to applied, and may hold
+// more; low is the first index that a log must have which is to go with it, or one
+// before that. For any goroutine.
+func (s *State) Checkpoint(dir string) (applied, low uint64, err error) {
+	// They only ever ascend: what is read before the copy is not beyond it.
+	applied, low, err = s.Durable()
 	if err != nil {
-		return 0, fmt.Errorf("state: checkpoint: %w", err)
+		return 0, 0, fmt.Errorf("state: checkpoint: %w", err)
 	}
 	if err := s.db.Checkpoint(dir); err != nil {
-		return 0, fmt.Errorf("state: checkpoint: %w", err)
+		return 0, 0, fmt.Errorf("state: checkpoint: %w", err)
 	}
-	if !ok {
-		return 1, nil
+	return applied, low, nil
+}
+
+// Durable is the index up to which a crash at this moment would leave everything,
+// and the first one that the log must still have for what it leaves. For any
+// goroutine.
+func (s *State) Durable() (applied, low uint64, err error) {
+	m, ok, err := s.durableMeta()
+	if err != nil || !ok {
+		return 0, 1, err
 	}
-	return m.low, nil
+	return m.applied, m.low, nil
 }
 
 // Applied is the last index whose effect the state holds. Only for the

@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// beginReign makes this node the one that accepts and delivers. The applier calls
+// it, when the state has all that was committed before.
+func (e *Engine) beginReign(term uint64) error {
+	e.vault.forget() // a data key that this node has made may not be the one that was committed
+	if err := e.vault.unlock(e.state().Directory()); err != nil {
+		return err
+	}
+	d := newDispatcher(e, term)
+	if err := d.restore(); err != nil {
+		return err
+	}
+	e.replaceDispatcher(d)
+	d.start()
+	e.reign.Store(term)
+	e.clerk.signal()
+	e.sweepSoon()
+	return nil
+}
+
+// endReign ends it. Attempts under way end by themselves.
+func (e *Engine) endReign() error {
+	e.reign.Store(0)
+	e.replaceDispatcher(newDispatcher(e, 0))
+	return nil
+}
+
+// replaceDispatcher puts a dispatcher in the place of the one there is, which is
+// stopped.
+func (e *Engine) replaceDispatcher(d *dispatcher) {
+	if old := e.dispatching.Swap(d); old.term != 0 {
+		old.halt()
+		e.past.Go(func() {
+			old.stop(0)
+			old.wait()
+		})
+	}
+}
+
+// leads reports whether this node accepts and delivers.
+func (e *Engine) leads() bool { return e.reign.Load() != 0 }
+
+// unknown is ErrUnknown if what the ticket is of was lost.
+func (t *ticket) unknown() error {
+	if t.lost.Load() {
+		return fmt.Errorf("%w: this node does not lead any more; try again, with an idempotency key if it must not be done twice", ErrUnknown)
+	}
+	return nil
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	f, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync directory %s: %w", dir, err)
+	}
+	return f.Close()
+}
