@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"context"
 	"fmt"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -42,6 +44,35 @@ func (e *Engine) replaceDispatcher(d *dispatcher) {
 			old.wait()
 		})
 	}
+}
+
+// Quiesce lets no further attempt begin, and waits until those under way have ended and
+// are on record, at most until ctx ends: what another node would make again if it took
+// over before. Sends are still accepted. It is undone by the next reign.
+func (e *Engine) Quiesce(ctx context.Context) error {
+	d := e.dispatcher()
+	d.halt()
+	look := time.NewTicker(quiesceLook)
+	defer look.Stop()
+	for d.unfinished() > 0 {
+		select {
+		case <-look.C:
+		case <-e.failed:
+			return fmt.Errorf("%w: %w", ErrUnknown, e.failure)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+const quiesceLook = 5 * time.Millisecond
+
+// unfinished is how many attempts are under way or not on record.
+func (d *dispatcher) unfinished() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sched.Stats().Busy
 }
 
 // leads reports whether this node accepts and delivers.

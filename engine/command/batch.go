@@ -94,3 +94,6 @@ func OwnBatch(k Kind) bool {
 	}
 	return false
 }
+
+// IsAccept reports whether a command makes a delivery of a send.
+func IsAccept(cmd []byte) bool { return len(cmd) >= 2 && Kind(cmd[1]) == KindAccept }
