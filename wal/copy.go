@@ -4,16 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 )
 
-// CopyTo writes the durable entries from index from on into a new log in dir, which must not exist yet,
-// and answers the index of the last one, from-1 if there is none. The copy is closed and whole on disk,
-// and has this log's identity and stable bytes. It needs no goroutine and waits for nothing: when the disk
-// has no room, that is its error. What is appended meanwhile is not in it. On error, what is in dir is for
-// the caller to remove.
+// CopyTo is CopyRange to the last durable entry.
+func (l *Log) CopyTo(dir string, from Index) (last Index, err error) {
+	return l.CopyRange(dir, from, math.MaxUint64)
+}
+
+// CopyRange writes the durable entries from index from up to last, or to the end where that comes first,
+// into a new log in dir, which must not exist yet, and answers the index of the last one, from-1 if there
+// is none. The copy is closed and whole on disk, and has this log's identity and stable bytes. It needs no
+// goroutine and waits for nothing: when the disk has no room, that is its error. What is appended meanwhile
+// is not in it. On error, what is in dir is for the caller to remove.
 //
 // The entries must be there when it begins, and stay there however long it takes.
-func (l *Log) CopyTo(dir string, from Index) (last Index, err error) {
+func (l *Log) CopyRange(dir string, from, last Index) (copied Index, err error) {
 	fail := func(err error) (Index, error) { return 0, fmt.Errorf("wal: copy to %s: %w", dir, err) }
 	if exists(l.o.FS, dir) {
 		return fail(errors.New("it exists"))
@@ -23,6 +29,11 @@ func (l *Log) CopyTo(dir string, from Index) (last Index, err error) {
 		return fail(err)
 	}
 	defer l.unpin(sources)
+	wanted := 0
+	for wanted < len(sources) && sources[wanted].first <= last {
+		sources[wanted].last = min(sources[wanted].last, last)
+		wanted++
+	}
 	c, err := Open(dir, Options{
 		FS: l.o.FS, Identity: l.identity, Compression: l.o.Compression,
 		Now: l.o.Now, Rand: l.o.Rand, Logger: slog.New(slog.DiscardHandler),
@@ -31,7 +42,7 @@ func (l *Log) CopyTo(dir string, from Index) (last Index, err error) {
 		return fail(err)
 	}
 	c.next = from
-	err = c.fillFrom(l, sources)
+	err = c.fillFrom(l, sources[:wanted])
 	if stable := l.Stable(); err == nil && len(stable) > 0 {
 		err = c.SetStable(stable)
 	}

@@ -165,3 +165,50 @@ func TestCopyOntoAFullDisk(t *testing.T) {
 		t.Errorf("with room: last %d, %v", last, err)
 	}
 }
+
+// A copy that is to end before the log does ends exactly there, and goes on with the next index.
+func TestCopyRangeEndsWhereItIsTold(t *testing.T) {
+	fs := vfs.NewMem()
+	w := newWitness()
+	l := mustOpen(t, w.watch(Options{FS: fs, SegmentBytes: MinSegmentBytes, Compression: CompressionNone}))
+	defer mustClose(t, l)
+	l.Start()
+	const entries = 60
+	batch := make([]Entry, entries)
+	for i := range batch {
+		batch[i] = Entry{Term: 2, Data: payload(1, Index(i+1), 700)}
+	}
+	if err := l.AppendBatch(batch); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.wait(entries); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.segments) < 3 {
+		t.Fatalf("only %d segments: nothing is tested", len(l.segments))
+	}
+	for last := Index(4); last <= entries+3; last++ {
+		dir := fmt.Sprint("range-", last)
+		copied, err := l.CopyRange(dir, 5, last)
+		if want := min(last, entries); err != nil || copied != want {
+			t.Fatalf("to %d: copied to %d, %v", last, copied, err)
+		}
+		if report, err := Verify(fs, dir); err != nil || len(report.Findings) > 0 || report.TornTail || report.Unproven > 0 {
+			t.Fatalf("to %d: %+v, %v", last, report, err)
+		}
+		c, err := Open(dir, Options{FS: fs, Logger: quiet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := replayed(c)
+		if err != nil || Index(len(got)) != copied-4 || c.NextIndex() != copied+1 {
+			t.Fatalf("to %d: %d entries, next is %d, %v", last, len(got), c.NextIndex(), err)
+		}
+		for i, e := range got {
+			if e.Index != Index(5+i) || !bytes.Equal(e.Data, payload(1, e.Index, 700)) {
+				t.Fatalf("to %d: entry %d came back as %d", last, 5+i, e.Index)
+			}
+		}
+		mustClose(t, c)
+	}
+}

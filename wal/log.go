@@ -35,6 +35,7 @@ type Log struct {
 
 	segments []*segment // live, by number; the last one is the newest
 	next     Index      // what follows the last durable entry
+	cuts     uint64     // TruncateBack and Reset so far: what an index means may be another thing since
 
 	chores   sync.Cond // wakes the preparer, and the writer when it waits for a segment
 	spares   spares

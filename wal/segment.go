@@ -13,6 +13,7 @@ type segment struct {
 	points []point
 	pins   int // readers; a pinned file is not recycled
 
+	dropped  bool // given up; the file is another's as soon as nobody has it pinned
 	cutShort bool // the writer ended it with a truncation
 }
 

@@ -34,6 +34,9 @@ func (l *Log) dropLocked(keep Index) {
 	if n == 0 {
 		return
 	}
+	for _, s := range l.segments[:n] {
+		s.dropped = true
+	}
 	l.drops = append(l.drops, l.segments[:n]...)
 	l.segments = append([]*segment(nil), l.segments[n:]...)
 	l.dropsDue = true
@@ -129,6 +132,7 @@ func (w *writer) cut(r *request) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	cutAll(l.segments, r.next, r.reset)
+	l.cuts++
 	l.next, l.nextAppend = r.next, r.next
 	if r.reset {
 		l.dropLocked(r.next)
