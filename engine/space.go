@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -18,7 +19,9 @@ type diskSpace struct {
 	since atomic.Int64 // bytes of sends taken since
 
 	reserve int64 // kept free
-	told    bool  // short, as the keeper last logged it; the keeper's own
+
+	mu   sync.Mutex // one look at a time
+	told bool       // short, as last logged
 }
 
 const (
@@ -66,6 +69,8 @@ func (d *diskSpace) look(e *Engine) error {
 // was purged is dropped with it: while it is short there is one every second.
 func (e *Engine) watchSpace() {
 	d := &e.space
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	err := errors.Join(d.look(e), e.log.NoSpace(), e.state().NoSpace())
 	d.short.Store(err != nil)
 	switch short := err != nil; {
