@@ -24,6 +24,7 @@ const fullDiskScript = `mount -t tmpfs -o size=7m none "$0" && exec "$@"`
 // of the log's last segment, the process ends with the status that tells a
 // supervisor to look at the disk.
 func TestAFullDiskIsSaid(t *testing.T) {
+	t.Parallel() // it mostly waits: a server that stops gives a full disk some time
 	unshare, err := exec.LookPath("unshare")
 	if err != nil || os.Geteuid() != 0 {
 		t.Skip("mounting a small disk needs root and unshare(1)")
