@@ -21,7 +21,7 @@ func swept(t testing.TB, e *Engine, a AccountID) {
 	awaitCondition(t, "the sweep", func() bool { return len(e.state().Directory().Deleted()) == 0 })
 	// The directory forgets an account before the batch that drops its rows can be
 	// read. What is applied after it waits for that.
-	if err := e.propose(context.Background(), command.AppendSweepAccount(nil, a, 1)); err != nil {
+	if err := e.propose(context.Background(), 1, command.AppendSweepAccount(nil, a, 1)); err != nil {
 		t.Fatal(err)
 	}
 	page, err := e.Deliveries(context.Background(), a, Filter{}, DeliveryID{}, 10)
