@@ -60,6 +60,16 @@ type Manifest struct {
 	Encrypted bool   `json:"encrypted"` // needs the key file to be opened
 }
 
+// bytes is the manifest as it is written.
+func (m Manifest) bytes() ([]byte, error) {
+	m.Format = Format
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("backup: manifest: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
 // ErrDamaged says that a backup is not what was written: it was cut off or
 // changed. Errors that wrap it name the place.
 var ErrDamaged = errors.New("the backup is damaged")
@@ -73,12 +83,10 @@ type Writer struct {
 
 // NewWriter begins a backup on w.
 func NewWriter(w io.Writer, m Manifest) (*Writer, error) {
-	m.Format = Format
-	b, err := json.MarshalIndent(m, "", "  ")
+	b, err := m.bytes()
 	if err != nil {
-		return nil, fmt.Errorf("backup: manifest: %w", err)
+		return nil, err
 	}
-	b = append(b, '\n')
 	bw := &Writer{tar: tar.NewWriter(w), at: m.CreatedAt}
 	return bw, bw.Add(manifestName, int64(len(b)), bytes.NewReader(b))
 }
@@ -119,11 +127,57 @@ func (w *Writer) Close() error {
 	return nil
 }
 
+// A File is one that a backup is going to have.
+type File struct {
+	Name  string
+	Bytes int64
+}
+
+// Size is how many bytes a Writer writes of a manifest and these files.
+func Size(m Manifest, files []File) (int64, error) {
+	b, err := m.bytes()
+	if err != nil {
+		return 0, err
+	}
+	var size, sums int64
+	add := func(name string, bytes int64) error {
+		var n counter
+		head := Writer{tar: tar.NewWriter(&n), at: m.CreatedAt} // one for each: it wants to be given the file
+		if err := head.header(name, bytes); err != nil {
+			return err
+		}
+		size += int64(n) + (bytes+tarBlock-1)/tarBlock*tarBlock
+		sums += int64(2*sha256.Size + len("  ") + len(name) + len("\n"))
+		return nil
+	}
+	err = add(manifestName, int64(len(b)))
+	for _, f := range files {
+		err = errors.Join(err, add(f.Name, f.Bytes))
+	}
+	if err == nil {
+		err = add(sumsName, sums)
+	}
+	return size + tarEnd, err
+}
+
+const (
+	tarBlock = 512
+	tarEnd   = 2 * tarBlock // of zeros
+)
+
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
+
 // Summary is what Read has seen.
 type Summary struct {
 	Manifest Manifest
 	Files    int
 	Bytes    int64 // of the files in it
+	Padding  int64 // zeros behind its end, which a Writer does not write
 }
 
 // Read reads a backup to its end and checks all of it. create, if not nil, is
@@ -139,7 +193,9 @@ func Read(r io.Reader, create func(name string) (io.WriteCloser, error)) (Summar
 		return rd.seen, err
 	}
 	// tar ends with zeros; anything else behind it is not ours.
-	switch rest, err := io.Copy(io.Discard, zeros{buffered}); {
+	rest, err := io.Copy(io.Discard, zeros{buffered})
+	rd.seen.Padding = rest
+	switch {
 	case errors.Is(err, errNotZero):
 		return rd.seen, damaged("the backup is whole, but other bytes follow its end after %d of padding: was something appended to it?", rest)
 	case err != nil:

@@ -197,3 +197,41 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// The size of a backup is known before its files are read.
+func TestTheSizeIsKnownBefore(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for n := range 50 {
+		m := Manifest{Version: "v1", CreatedAt: time.Unix(1_800_000_000, int64(n%2)*1000), Index: rng.Uint64() >> rng.IntN(64)}
+		var files []File
+		for range n {
+			name := StateDir + "/" + strings.Repeat("long", rng.IntN(60)) + "000004.sst" // some do not fit into a header
+			files = append(files, File{name, rng.Int64N(3 * tarBlock)})
+		}
+		want, err := Size(m, files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		w, err := NewWriter(&out, m)
+		for _, f := range files {
+			err = errors.Join(err, w.Add(f.Name, f.Bytes, bytes.NewReader(make([]byte, f.Bytes))))
+		}
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if int64(out.Len()) != want {
+			t.Errorf("%d files take %d bytes, not %d as was said", n, out.Len(), want)
+		}
+	}
+}
+
+// Padding that a writer does not write is told.
+func TestPaddingIsTold(t *testing.T) {
+	for n := range 3 {
+		seen, err := Read(bytes.NewReader(append(sample(t), make([]byte, n)...)), nil)
+		if err != nil || seen.Padding != int64(n) {
+			t.Errorf("%d zeros: %d, %v", n, seen.Padding, err)
+		}
+	}
+}
