@@ -50,7 +50,7 @@ func (s snapshotOf) Persist(sink raft.SnapshotSink) error {
 func (snapshotOf) Release() {}
 
 func (n *snapshotNode) Restore(source io.ReadCloser) error {
-	dir, _, ok := ReceivedDir(source)
+	dir, _, _, ok := ReceivedDir(source)
 	if !ok {
 		return errors.New("there is nothing to restore")
 	}

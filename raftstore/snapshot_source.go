@@ -72,16 +72,16 @@ func (r *received) Close() error {
 }
 
 // ReceivedDir is the directory with the state of a snapshot that was received and is
-// to be restored, and its index. ok is false for any other reader. The directory is to
+// to be restored, and its last entry's index and term. ok is false for any other reader. The directory is to
 // be moved away: that it is gone is how the store knows that it was restored.
-func ReceivedDir(rc io.ReadCloser) (dir string, index uint64, ok bool) {
+func ReceivedDir(rc io.ReadCloser) (dir string, index, term uint64, ok bool) {
 	for {
 		if r, ok := rc.(*received); ok {
-			return r.dir, r.meta.Index, true
+			return r.dir, r.meta.Index, r.meta.Term, true
 		}
 		w, ok := rc.(raft.ReadCloserWrapper)
 		if !ok {
-			return "", 0, false
+			return "", 0, 0, false
 		}
 		rc = w.WrappedReadCloser()
 	}

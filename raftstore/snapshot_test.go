@@ -114,7 +114,7 @@ func TestNothingIsRemovedUnderARestore(t *testing.T) {
 	s := openSnapshots(t, fs)
 	noError(t, receive(s, m, bytes.NewReader(stream)))
 	_, r := opened(t, s)
-	dir, _, _ := ReceivedDir(r)
+	dir, _, _, _ := ReceivedDir(r)
 	noError(t, receive(s, m, bytes.NewReader(stream)))
 	holds(t, fs, dir, 120)
 	noError(t, r.Close())

@@ -124,6 +124,9 @@ func (s *Store) Hold(low uint64) {
 // SizeBytes is the size of the log's files.
 func (s *Store) SizeBytes() int64 { return s.log.SizeBytes() }
 
+// MaxEntryBytes is the most that an entry's data may take.
+func (s *Store) MaxEntryBytes() int { return s.log.MaxEntryBytes() }
+
 // NoSpace is the error that keeps the log from preparing its next segment, as wal.Log's.
 func (s *Store) NoSpace() error { return s.log.NoSpace() }
 

@@ -41,6 +41,25 @@ func (s *Store) Installed(index, term uint64) {
 	s.over = snapshot{index, term}
 }
 
+// Replace removes all entries, durably before it returns, since the state is about to
+// be replaced by that of a snapshot that ends with an entry of that index and term. The
+// next entry has the index after it. For what raft still believes see Installed.
+func (s *Store) Replace(index, term uint64) error {
+	s.Installed(index, term)
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
+	last := uint64(s.log.LastIndex())
+	s.tail.reset()
+	if err := s.log.Reset(wal.Index(index) + 1); err != nil {
+		return s.stop(fmt.Errorf("delete the log before entry %d: %w", index+1, err))
+	}
+	s.raise(last)
+	s.cursors.rest()
+	return nil
+}
+
 // raise makes the ghosts of a log that was deleted as a whole and ended with last.
 func (s *Store) raise(last uint64) {
 	s.mu.Lock()

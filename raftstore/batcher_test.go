@@ -1,0 +1,275 @@
+package raftstore
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/harepost/harepost/engine"
+	"github.com/harepost/harepost/engine/command"
+)
+
+// aFuture is raft's answer, given by the test.
+type aFuture chan error
+
+func (f aFuture) Error() error { return <-f }
+
+// fakeRaft takes entries and lets the test say what becomes of them.
+type fakeRaft struct {
+	mu      sync.Mutex
+	entries [][]byte
+	futures []aFuture
+	lost    []any
+}
+
+func newTestBatcher(entryBytes int, queueBytes int64) (*batcher, *fakeRaft) {
+	r := new(fakeRaft)
+	b := newBatcher(7, entryBytes, queueBytes)
+	b.apply = func(data []byte) raft.Future {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		f := make(aFuture, 1)
+		r.entries, r.futures = append(r.entries, data), append(r.futures, f)
+		return f
+	}
+	b.lost = func(cookies []any) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.lost = append(r.lost, cookies...)
+	}
+	b.start()
+	return b, r
+}
+
+// commands are those of an entry of a term.
+func commands(t *testing.T, entry []byte, term uint64) (cmds []string) {
+	t.Helper()
+	if err := command.Each(entry, term, func(cmd []byte) error {
+		cmds = append(cmds, string(cmd))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return cmds
+}
+
+// cmd is a command of a kind, as far as the batcher looks.
+func cmd(k command.Kind, text string) []byte { return append([]byte{1, byte(k)}, text...) }
+
+func proposals(k command.Kind, texts ...string) (batch []engine.Proposal) {
+	for _, text := range texts {
+		batch = append(batch, engine.Proposal{Cmd: cmd(k, text), Cookie: text})
+	}
+	return batch
+}
+
+// apply has raft apply its entry i, as the state machine would.
+func (r *fakeRaft) apply(t *testing.T, b *batcher, i int, commands int) []any {
+	t.Helper()
+	r.mu.Lock()
+	entry, future := r.entries[i], r.futures[i]
+	r.mu.Unlock()
+	head, _, err := command.ParseBatch(entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookies, _, err := b.claimApplied(head, commands)
+	if err != nil {
+		t.Fatal(err)
+	}
+	future <- nil
+	return cookies
+}
+
+// What comes while entries are on their way is one entry; a command that needs one to
+// itself has it, and order is kept.
+func TestWhatComesMeanwhileIsOneEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, r := newTestBatcher(1<<20, 1<<20)
+		b.begin(3)
+		for range mostFlights {
+			if err := b.append(3, proposals(command.KindAccept, "first")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if len(r.entries) != mostFlights {
+			t.Fatalf("%d entries, want %d", len(r.entries), mostFlights)
+		}
+		for _, batch := range [][]engine.Proposal{
+			proposals(command.KindAccept, "a", "b"),
+			proposals(command.KindControl, "alone"),
+			proposals(command.KindAttempt, "c"),
+			proposals(command.KindAccept, "d"),
+		} {
+			if err := b.append(3, batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if len(r.entries) != mostFlights {
+			t.Fatal("more entries are on their way than may be")
+		}
+		for i := 0; i < len(r.entries); i++ {
+			n := len(commands(t, r.entries[i], 3))
+			if got := r.apply(t, b, i, n); len(got) != n {
+				t.Errorf("entry %d of %d commands gave back %v", i, n, got)
+			}
+			synctest.Wait()
+		}
+		var got [][]string
+		for _, e := range r.entries[mostFlights:] {
+			got = append(got, commands(t, e, 3))
+		}
+		want := [][]string{
+			{string(cmd(command.KindAccept, "a")), string(cmd(command.KindAccept, "b"))},
+			{string(cmd(command.KindControl, "alone"))},
+			{string(cmd(command.KindAttempt, "c")), string(cmd(command.KindAccept, "d"))},
+		}
+		if !slices.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("entries %q, want %q", got, want)
+		}
+		b.close(time.Second)
+		b.wait()
+		if len(r.lost) > 0 || b.bytes != 0 {
+			t.Errorf("lost %v, %d bytes left", r.lost, b.bytes)
+		}
+	})
+}
+
+// An entry of another term than it was proposed in has no effect, whatever raft made
+// of it.
+func TestABatchIsVoidInAnotherTerm(t *testing.T) {
+	data := command.AppendBatchHead(nil, command.Batch{Term: 3, Proposer: 1, Number: 1})
+	data = command.AppendToBatch(data, cmd(command.KindAccept, "x"))
+	if n := len(commands(t, data, 3)); n != 1 {
+		t.Errorf("%d commands in its own term", n)
+	}
+	if n := len(commands(t, data, 4)); n != 0 {
+		t.Errorf("%d commands in another term", n)
+	}
+	for cut := range data {
+		var n int
+		err := command.Each(data[:cut], 3, func([]byte) error { n++; return nil })
+		if cut > 1 && err == nil && n > 0 {
+			t.Errorf("cut at %d of %d it has %d commands", cut, len(data), n)
+		}
+	}
+}
+
+// At the end of a reign what is queued is lost at once, what is with raft when raft
+// says so, each once; commands of an earlier reign are refused, waiting ones too.
+func TestTheEndOfAReign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, r := newTestBatcher(1<<20, 4096)
+		if err := b.append(0, proposals(command.KindAccept, "x")); !errors.Is(err, engine.ErrNotLeader) {
+			t.Errorf("before any reign: %v", err)
+		}
+		b.begin(1)
+		for range mostFlights {
+			if err := b.append(1, proposals(command.KindAccept, "flying")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if err := b.append(1, proposals(command.KindAccept, "queued")); err != nil {
+			t.Fatal(err)
+		}
+		waiting := make(chan error)
+		go func() {
+			waiting <- b.appendLater(1, engine.Proposal{Cmd: make([]byte, 4000)})
+		}()
+		synctest.Wait()
+		if err := b.append(1, proposals(command.KindAccept, "x")); !errors.Is(err, engine.ErrOverloaded) {
+			t.Errorf("while others wait for room: %v", err)
+		}
+		b.end()
+		if err := <-waiting; !errors.Is(err, engine.ErrNotLeader) {
+			t.Errorf("who waited for room: %v", err)
+		}
+		if !slices.Equal(r.lost, []any{"queued"}) {
+			t.Errorf("lost %v", r.lost)
+		}
+		b.begin(2)
+		if err := b.append(1, proposals(command.KindAccept, "late")); !errors.Is(err, engine.ErrNotLeader) {
+			t.Errorf("of an earlier reign: %v", err)
+		}
+		r.apply(t, b, 0, 1) // raft may apply what was thought lost
+		for _, f := range r.futures[1:] {
+			f <- raft.ErrLeadershipLost
+		}
+		synctest.Wait()
+		if len(r.lost) != mostFlights {
+			t.Errorf("lost %v", r.lost)
+		}
+		if b.bytes != 0 || len(b.flights) != 0 {
+			t.Errorf("%d bytes and %d entries left", b.bytes, len(b.flights))
+		}
+		b.close(time.Second)
+		b.wait()
+	})
+}
+
+// What nobody waits for is held back for a while, or goes with what somebody does.
+func TestWhatNobodyWaitsForGoesAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, r := newTestBatcher(1<<20, 1<<20)
+		b.begin(1)
+		if err := b.appendLater(1, proposals(command.KindAttempt, "late")[0]); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(r.entries) != 0 {
+			t.Error("it went at once")
+		}
+		if err := b.append(1, proposals(command.KindAccept, "a")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := len(commands(t, r.entries[0], 1)); n != 2 {
+			t.Errorf("%d commands in the entry", n)
+		}
+		if err := b.appendLater(1, proposals(command.KindAttempt, "late")[0]); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(holdBack) // the bubble's clock
+		synctest.Wait()
+		if len(r.entries) != 2 {
+			t.Errorf("%d entries after it has waited", len(r.entries))
+		}
+		r.apply(t, b, 0, 2)
+		r.apply(t, b, 1, 1)
+		b.close(time.Second)
+		b.wait()
+	})
+}
+
+// Close gives raft what is queued, and does not wait for raft for ever.
+func TestCloseOfABatcherIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, r := newTestBatcher(1<<20, 1<<20)
+		b.begin(1)
+		for range mostFlights + 1 {
+			if err := b.append(1, proposals(command.KindAccept, "x")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		b.close(time.Second)
+		if err := b.append(1, proposals(command.KindAccept, "x")); !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("after close: %v", err)
+		}
+		for _, f := range r.futures {
+			f <- raft.ErrRaftShutdown
+		}
+		b.wait()
+		if len(r.lost) != mostFlights+1 {
+			t.Errorf("%d lost of %d", len(r.lost), mostFlights+1)
+		}
+	})
+}

@@ -1,0 +1,447 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/raft"
+
+	"github.com/harepost/harepost/engine"
+	"github.com/harepost/harepost/wal"
+)
+
+// ClusterDir is what of a node's directory belongs to the cluster and not to log or
+// state.
+const ClusterDir = "cluster"
+
+// snapshotDir is where snapshots are, within ClusterDir.
+const snapshotDir = "snapshots"
+
+// Config is what a Node needs to know. The zero value of a field that has a default
+// means it.
+type Config struct {
+	ID        raft.ServerID
+	Transport raft.Transport // the node closes it
+
+	// Bootstrap is the first configuration of a new cluster, for a node whose log is
+	// empty. Default: none; the node waits to be told by a leader.
+	Bootstrap []raft.Server
+
+	// ElectionTimeout is for how long a follower that hears nothing waits, at least,
+	// before it calls for an election, which it does after up to twice that. Messages
+	// of the leader are a tenth of it apart, its lease is half of it. Default 1 s.
+	ElectionTimeout time.Duration
+
+	// EntryBytes is about how much of what waits is put into one entry of raft's log.
+	// Default 512 KiB.
+	EntryBytes int
+
+	// CacheBytes bounds the newest entries that are kept in memory. Default 64 MiB.
+	CacheBytes int64
+
+	// SnapshotBytesPerSecond bounds what is sent to a node that is far behind. Default
+	// 0: no bound.
+	SnapshotBytesPerSecond int64
+
+	// Observed is called with what a peer says that its log holds, at most once for
+	// each of its answers. Default: nothing.
+	Observed func(id raft.ServerID, lastLog uint64)
+
+	Logger *slog.Logger // default slog.Default()
+}
+
+func (c *Config) withDefaults() {
+	if c.ElectionTimeout == 0 {
+		c.ElectionTimeout = time.Second
+	}
+	if c.EntryBytes == 0 {
+		c.EntryBytes = defaultEntryBytes
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+}
+
+// A Node is one of several machines that keep one log: the [engine.Replica] of its
+// engine. The engine opens it, starts it and closes it.
+type Node struct {
+	cfg       Config
+	opts      engine.LogOptions
+	dir       string // the engine's
+	store     *Store
+	snapshots *SnapshotStore
+	batcher   *batcher
+	contacts  *contacts
+	raft      *raft.Raft
+	metrics   *nodeMetrics
+	mostBytes int
+
+	reign      atomic.Uint64 // term of the reign that the engine knows of; 0: none
+	begun      time.Time     // for lease
+	quorum     atomic.Int64  // nanoseconds from begun to the latest moment at which a quorum followed this leader
+	steppingBy atomic.Bool   // a transfer is under way: nothing is certain any more
+	snapshot   chan struct{} // asks for one; room for one
+	changes    changes       // of the leader and of reign
+
+	stop    chan struct{}
+	running sync.WaitGroup
+}
+
+var _ engine.Replica = (*Node)(nil)
+
+// NewNode makes a node that is not open yet.
+func NewNode(c Config) *Node {
+	c.withDefaults()
+	n := &Node{
+		cfg:      c,
+		snapshot: make(chan struct{}, 1),
+		stop:     make(chan struct{}),
+		begun:    time.Now(),
+		metrics:  newNodeMetrics(),
+	}
+	n.contacts = &contacts{now: time.Now, peers: make(map[raft.ServerID]contact), observed: c.Observed}
+	return n
+}
+
+// Prepare implements engine.Replica.
+func (n *Node) Prepare(fs vfs.FS, dir string) (restore string, err error) {
+	n.dir = dir
+	n.snapshots, err = OpenSnapshots(SnapshotOptions{
+		FS: fs, Dir: fs.PathJoin(dir, ClusterDir, snapshotDir),
+		BytesPerSecond: n.cfg.SnapshotBytesPerSecond, Logger: n.cfg.Logger,
+	})
+	if err != nil {
+		return "", err
+	}
+	newest, data, ok := n.snapshots.Newest()
+	if !ok || data == "" {
+		return "", nil
+	}
+	// It was received and not taken over: that begins with the log, see fsm.Restore.
+	n.cfg.Logger.Info("a snapshot that was received before is taken over", "index", newest.Index, "term", newest.Term)
+	if err := n.replaceLog(fs, newest.Index, newest.Term); err != nil {
+		return "", err
+	}
+	return data, nil
+}
+
+// replaceLog empties the log of a node that is not running.
+func (n *Node) replaceLog(fs vfs.FS, index, term uint64) error {
+	store, err := OpenStore(fs.PathJoin(n.dir, "wal"), StoreOptions{WAL: wal.Options{FS: fs}, Logger: n.cfg.Logger})
+	if err != nil {
+		return err
+	}
+	store.Start()
+	return errors.Join(store.Replace(index, term), store.Close())
+}
+
+// OpenLog implements engine.Replica.
+func (n *Node) OpenLog(o engine.LogOptions) (engine.Log, error) {
+	n.opts = o
+	store, err := OpenStore(o.Dir, StoreOptions{
+		WAL: wal.Options{
+			FS:           o.FS,
+			SegmentBytes: o.SegmentBytes,
+			ReserveBytes: o.ReserveBytes,
+			Observe:      o.Observe,
+		},
+		CacheBytes: n.cfg.CacheBytes,
+		Failed:     o.Machine.Failed,
+		Logger:     o.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.store = store
+	if err := n.check(); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	store.Hold(o.Low)
+	n.mostBytes = store.MaxEntryBytes() - 1<<10
+	n.batcher = newBatcher(rand.Uint64(), n.cfg.EntryBytes, o.QueueBytes)
+	n.batcher.lost = o.Machine.Lost
+	n.snapshots.SetCheckpoint(o.Machine.Checkpoint)
+	n.snapshots.SetLog(store)
+	return replicatedLog{n}, nil
+}
+
+// check refuses a log and a state that do not fit to each other (FACTS 5.4): what is
+// missing was acknowledged, and this node must not vote as if it never had it.
+func (n *Node) check() error {
+	first, err := n.store.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := n.store.LastIndex()
+	if err != nil {
+		return err
+	}
+	applied := n.opts.Applied
+	snapshot, _, ok := n.snapshots.Newest()
+	switch {
+	case first > applied+1:
+		return fmt.Errorf("raftstore: the log begins at %d and the state ends at %d: entries are missing. Remove this node from the cluster, empty its directory and let it join again", first, applied)
+	case ok && applied < snapshot.Index && last < snapshot.Index:
+		return fmt.Errorf("raftstore: the newest snapshot is of index %d, log and state end at %d and %d: they are older. Remove this node from the cluster, empty its directory and let it join again", snapshot.Index, last, applied)
+	case applied > max(last, snapshot.Index, snapshot.Applied):
+		return fmt.Errorf("raftstore: the state ends at %d and the log at %d: the log has lost what was acknowledged. Remove this node from the cluster, empty its directory and let it join again", applied, last)
+	}
+	return nil
+}
+
+// start starts raft.
+func (n *Node) start() error {
+	n.store.Start()
+	if newest, _, ok := n.snapshots.Newest(); ok {
+		if err := n.store.Align(newest.Index, newest.Term); err != nil {
+			return err
+		}
+	}
+	t := &noting{n.cfg.Transport, n.contacts}
+	c := n.raftConfig()
+	if len(n.cfg.Bootstrap) > 0 {
+		err := raft.BootstrapCluster(c, n.store, n.store, n.snapshots, t, raft.Configuration{Servers: n.cfg.Bootstrap})
+		if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+			return fmt.Errorf("raftstore: bootstrap: %w", err)
+		}
+	}
+	r, err := raft.NewRaft(c, &fsm{n: n, machine: n.opts.Machine}, n.store, n.store, n.snapshots, t)
+	if err != nil {
+		return fmt.Errorf("raftstore: %w", err)
+	}
+	n.raft = r
+	n.batcher.apply = func(data []byte) raft.Future { return r.Apply(data, 0) }
+	n.batcher.start()
+	n.running.Go(n.rule)
+	n.running.Go(n.watchLeader)
+	n.running.Go(n.takeSnapshots)
+	return nil
+}
+
+const (
+	// appendEntries is how many entries a message to a follower has at most, which may
+	// be EntryBytes each.
+	appendEntries = 16
+
+	// leastTrailing and mostTrailing bound the entries that are kept after a snapshot,
+	// for followers that are a little behind.
+	leastTrailing = 64
+	mostTrailing  = 1 << 20
+
+	// commitTimeout is how late a follower learns of a commit after which none comes.
+	commitTimeout = 50 * time.Millisecond
+)
+
+func (n *Node) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = n.cfg.ID
+	c.HeartbeatTimeout, c.ElectionTimeout = n.cfg.ElectionTimeout, n.cfg.ElectionTimeout
+	c.LeaderLeaseTimeout = n.leaseTime()
+	c.CommitTimeout = commitTimeout
+	c.MaxAppendEntries = appendEntries
+	c.BatchApplyCh = true
+	c.NoSnapshotRestoreOnStart = true // the state is there
+	c.NoLegacyTelemetry = true
+	c.ShutdownOnRemove = false
+	c.TrailingLogs = leastTrailing
+	c.SnapshotThreshold = 1 << 62 // snapshots are taken by the size of the log
+	c.SnapshotInterval = 24 * time.Hour
+	c.Logger = raftLogger(n.cfg.Logger)
+	return c
+}
+
+// leaseTime is for how long after a quorum has followed a leader no other can have been
+// elected, less what clocks may differ in speed, with much to spare.
+func (n *Node) leaseTime() time.Duration { return n.cfg.ElectionTimeout / 2 }
+
+// Leads reports whether the engine of this node accepts and delivers.
+func (n *Node) Leads() bool { return n.reign.Load() != 0 }
+
+// Certain reports whether this node leads and no other can at this moment. A leader
+// that was cut off, or paused, is not certain, though it may not know of another.
+func (n *Node) Certain() bool {
+	term := n.reign.Load()
+	if term == 0 || n.steppingBy.Load() || n.raft.State() != raft.Leader {
+		return false
+	}
+	now := time.Since(n.begun)
+	if now-time.Duration(n.quorum.Load()) < n.leaseTime() {
+		return true
+	}
+	since := n.contacts.quorumSince(term, n.cfg.ID, n.servers())
+	if since.IsZero() {
+		return false
+	}
+	at := since.Sub(n.begun)
+	n.quorum.Store(int64(at))
+	return time.Since(n.begun)-at < n.leaseTime()
+}
+
+// rule has the engine lead while raft says that this node does, one reign after the
+// other.
+func (n *Node) rule() {
+	look := time.NewTicker(n.cfg.ElectionTimeout / 4)
+	defer look.Stop()
+	for {
+		select {
+		case leader := <-n.raft.LeaderCh():
+			n.endReign()
+			if leader {
+				n.beginReign()
+			}
+		case <-look.C:
+			n.contacts.keep(n.servers())
+			if n.Leads() && n.reign.Load() != n.raft.CurrentTerm() {
+				n.endReign() // LeaderCh is about to say so
+			}
+		case <-n.stop:
+			return
+		}
+	}
+}
+
+// servers is the newest configuration that this node knows of.
+func (n *Node) servers() []raft.Server {
+	f := n.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return f.Configuration().Servers
+}
+
+// beginReign makes the engine lead, when it has all that was committed before.
+func (n *Node) beginReign() {
+	term := n.raft.CurrentTerm()
+	if err := n.raft.Barrier(0).Error(); err != nil {
+		n.cfg.Logger.Warn("raftstore: elected, and not leader any more", "term", term, "error", err)
+		return
+	}
+	if n.raft.State() != raft.Leader || n.raft.CurrentTerm() != term {
+		return // LeaderCh says so
+	}
+	n.steppingBy.Store(false)
+	n.quorum.Store(-int64(n.leaseTime()))
+	n.batcher.begin(term)
+	n.reign.Store(term)
+	n.metrics.reigns.Inc()
+	err := n.opts.Machine.Lead(term)
+	n.changes.tell()
+	switch {
+	case err == nil:
+		n.cfg.Logger.Info("this node leads", "node", n.cfg.ID, "term", term)
+	case errors.Is(err, engine.ErrNotLeader), errors.Is(err, engine.ErrUnknown), errors.Is(err, engine.ErrClosed):
+		n.cfg.Logger.Warn("raftstore: the reign ended as it began", "term", term, "error", err)
+	default:
+		n.opts.Machine.Failed(fmt.Errorf("raftstore: begin to lead: %w", err))
+	}
+}
+
+// endReign makes the engine follow.
+func (n *Node) endReign() {
+	term := n.reign.Swap(0)
+	if term == 0 {
+		return
+	}
+	n.batcher.end()
+	n.changes.tell()
+	if err := n.opts.Machine.Follow(); err != nil {
+		n.cfg.Logger.Warn("raftstore: follow", "error", err)
+	}
+	n.cfg.Logger.Info("this node does not lead any more", "node", n.cfg.ID, "term", term)
+}
+
+// Transfer has another node lead: the one with the id, or, if that is empty, the one
+// that raft thinks best. From here on nothing is certain on this node: the other may be
+// elected before this one hears of it.
+func (n *Node) Transfer(ctx context.Context, id raft.ServerID, address raft.ServerAddress) error {
+	if !n.Leads() {
+		return engine.ErrNotLeader
+	}
+	n.steppingBy.Store(true)
+	var f raft.Future
+	if id == "" {
+		f = n.raft.LeadershipTransfer()
+	} else {
+		f = n.raft.LeadershipTransferToServer(id, address)
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			// It may have been told to begin an election: after the longest that takes
+			// this node either follows or is certain again.
+			time.AfterFunc(2*n.cfg.ElectionTimeout, func() { n.steppingBy.Store(false) })
+			return fmt.Errorf("raftstore: transfer: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Snapshot takes a snapshot now, which lets the log be cut, and returns its index.
+func (n *Node) Snapshot() (index uint64, err error) {
+	n.fitTrailing()
+	f := n.raft.Snapshot()
+	if err := f.Error(); err != nil {
+		if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			newest, _, _ := n.snapshots.Newest()
+			return newest.Index, nil
+		}
+		return 0, fmt.Errorf("raftstore: snapshot: %w", err)
+	}
+	newest, _, _ := n.snapshots.Newest()
+	return newest.Index, nil
+}
+
+// fitTrailing has raft keep about a quarter of what the log may have after a snapshot:
+// it counts entries, which may be a few bytes or a megabyte.
+func (n *Node) fitTrailing() {
+	first, err1 := n.store.FirstIndex()
+	last, err2 := n.store.LastIndex()
+	if err1 != nil || err2 != nil || first == 0 {
+		return
+	}
+	each := max(n.store.SizeBytes()/int64(last-first+1), 1)
+	c := n.raft.ReloadableConfig()
+	c.TrailingLogs = uint64(min(max(n.opts.LogBytes/4/each, leastTrailing), mostTrailing))
+	if err := n.raft.ReloadConfig(c); err != nil {
+		n.cfg.Logger.Error("raftstore: trailing logs", "error", err)
+	}
+}
+
+func (n *Node) snapshotSoon() {
+	select {
+	case n.snapshot <- struct{}{}:
+	default:
+	}
+}
+
+// takeSnapshots takes those that are asked for, one at a time.
+func (n *Node) takeSnapshots() {
+	for {
+		select {
+		case <-n.snapshot:
+		case <-n.stop:
+			return
+		}
+		if _, err := n.Snapshot(); err != nil && !errors.Is(err, raft.ErrRaftShutdown) {
+			n.cfg.Logger.Warn("raftstore: a snapshot failed; the log grows until one succeeds", "error", err)
+		}
+	}
+}
+
+// ended waits for the node's goroutines, after raft has ended.
+func (n *Node) ended() error {
+	n.running.Wait()
+	n.batcher.wait()
+	return nil
+}
