@@ -134,7 +134,7 @@ func (e *Engine) watchEvents() {
 		select {
 		case <-ticker.C:
 			if e.leads() {
-				e.events.look(ctx, e.opts.Now())
+				e.chore(func() { e.events.look(ctx, e.opts.Now()) })
 			}
 		case <-ctx.Done():
 			return

@@ -21,27 +21,22 @@ func (e *Engine) keep() {
 	lanes := time.NewTicker(topEvery)
 	defer lanes.Stop()
 	var guard leapGuard
-	chore := func(do func()) {
-		e.chores.RLock()
-		defer e.chores.RUnlock()
-		do()
-	}
 	for {
 		select {
 		case <-watch.C:
-			chore(e.watchSpace)
-			chore(e.watchQuota)
+			e.chore(e.watchSpace)
+			e.chore(e.watchQuota)
 			e.gate.tidy()
 		case <-keep.C:
-			chore(func() { e.retainIfBelieved(&guard) })
-			chore(e.releaseOrders)
-			chore(e.keepLastUse)
+			e.chore(func() { e.retainIfBelieved(&guard) })
+			e.chore(e.releaseOrders)
+			e.chore(e.keepLastUse)
 			e.dispatcher().trim()
 			e.sweepSoon() // if a step has failed
 		case <-lanes.C:
-			chore(e.lookAtLanes)
+			e.chore(e.lookAtLanes)
 		case <-e.sweeping:
-			chore(e.sweep)
+			e.chore(e.sweep)
 		case <-e.stop:
 			return
 		case <-e.failed:
@@ -181,6 +176,13 @@ func (g *leapGuard) look(now time.Time) (believed bool, leapt time.Duration) {
 		return false, leapt
 	}
 	return true, 0
+}
+
+// chore does something for which the state must not be replaced meanwhile.
+func (e *Engine) chore(do func()) {
+	e.chores.RLock()
+	defer e.chores.RUnlock()
+	do()
 }
 
 // release lets the log go of what the state has made durable. The state calls

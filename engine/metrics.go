@@ -97,7 +97,13 @@ func newEngineMetrics(e *Engine) *engineMetrics {
 	gauge("harepost_jobs_running", func() float64 { return float64(e.state().CountRunningJobs()) })
 	gauge("harepost_deliveries_pending", func() float64 { return float64(e.state().Pending()) })
 	gauge("harepost_deliveries_young", func() float64 { return float64(e.state().Young()) })
-	gauge("harepost_data_bytes", func() float64 { return float64(e.dataBytes()) })
+	gauge("harepost_data_bytes", func() float64 {
+		if e.reads.begin() != nil {
+			return 0
+		}
+		defer e.reads.end()
+		return float64(e.dataBytes())
+	})
 	gauge("harepost_data_limit_bytes", func() float64 { return float64(e.quota.max) })
 	gauge("harepost_log_bytes", func() float64 { return float64(e.log.Bytes()) })
 	gauge("harepost_oldest_due_delivery_age_seconds", func() float64 {
