@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"log/slog"
 	"math"
 	"time"
@@ -11,10 +12,19 @@ import (
 	"github.com/harepost/harepost/transport"
 )
 
+// Egress is what the engine needs of the outbound transport, see transport.Transport.
+type Egress interface {
+	Do(req *transport.Request, res *transport.Result)
+	CheckKnown(host string, port uint16) (known bool, err error)
+	CheckHost(ctx context.Context, host string, port uint16) error
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+}
+
 // Options of an Engine. The zero value of a field means its default.
 type Options struct {
-	// Transport makes the attempts. The engine uses it and does not close it.
-	Transport *transport.Transport
+	// Transport makes the attempts: a *transport.Transport. The engine uses it and does
+	// not close it.
+	Transport Egress
 
 	// DevLoopback lets every account send to loopback without a verified
 	// domain. For one's own machine only.
