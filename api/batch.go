@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"errors"
 	"mime"
 	"strconv"
 	"time"
@@ -43,6 +44,9 @@ func (s *Server) sendBatch(c *call) error {
 		}
 	}
 	s.engine.SendBatch(s.ctx, c.account, sends, results)
+	if noneLed(items, results) {
+		return engine.ErrNotLeader
+	}
 	b := append(make([]byte, 0, 16+160*len(items)), `{"results":[`...)
 	for i := range items {
 		if i > 0 {
@@ -52,6 +56,21 @@ func (s *Server) sendBatch(c *call) error {
 	}
 	writeJSON(c.http, fasthttp.StatusAccepted, append(b, ']', '}', '\n'))
 	return nil
+}
+
+// noneLed reports whether nothing of a batch was done, because another node leads.
+func noneLed(items []batchItem, results []engine.SendResult) bool {
+	tried := false
+	for i := range results {
+		if items[i].err != nil {
+			continue
+		}
+		if !errors.Is(results[i].Err, engine.ErrNotLeader) {
+			return false
+		}
+		tried = true
+	}
+	return tried
 }
 
 // splitBatch cuts the body into sends, without looking into them.

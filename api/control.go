@@ -84,6 +84,7 @@ func (s *Server) purgeDeadLetters(c *call) error {
 // begin counts for a dry run: 200. Else it begins a job: 202.
 func (s *Server) begin(c *call, k *bulk) error {
 	if k.dryRun {
+		c.reads = true
 		n, err := s.engine.CountMatching(s.ctx, c.account, k.kind, k.filter)
 		if err != nil {
 			return err

@@ -85,6 +85,20 @@
 //     Its filter is shown with the date up to which it goes: it takes nothing
 //     that was accepted after it began.
 //
+// # In a cluster
+//
+// With Options.Cluster, the node that leads answers, and others hand requests on
+// to it as they came, see proxy.go: liveness, readiness, metrics, the document,
+// GET /v1/cluster, snapshots, backups and reads with consistency=stale excepted.
+// Which node leads, and how it is reached, is the Cluster's.
+//
+//   - A request is acted on by one node at most. Another is asked only when none
+//     has acted on it; what is lost on the way is "outcome unknown".
+//   - A read is linearizable: what was read is answered only by a node that at
+//     that moment cannot have a successor, and whose reign has not ended since.
+//     So it is with refusals, which depend on what was read.
+//   - What a node got from another it never hands on.
+//
 // # Goroutines
 //
 // fasthttp has one per connection, which waits inside Engine.Send for the

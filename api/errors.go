@@ -200,6 +200,12 @@ func (s *Server) problemOf(err error) *problem {
 				"repeat a send with the same idempotency key, which is answered as a duplicate if it did",
 			retryAfter: s.o.OverloadedRetryAfter,
 		}
+	case errors.Is(err, engine.ErrNotLeader):
+		return errNotLeading
+	case errors.Is(err, ErrNoNode):
+		return &problem{status: fasthttp.StatusNotFound, message: "not found", detail: err.Error()}
+	case errors.Is(err, ErrRefused):
+		return &problem{status: fasthttp.StatusConflict, message: "refused", detail: err.Error()}
 	case errors.Is(err, engine.ErrClosed), errors.Is(err, context.Canceled):
 		return &problem{
 			status:     fasthttp.StatusServiceUnavailable,

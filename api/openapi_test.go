@@ -48,7 +48,8 @@ var unbounded = func() map[string]string {
 		"bounded with its request, as the flags have": {"Send.body", "POST /v1/send/batch application/x-ndjson", "Delivery.body", "Delivery.body_bytes", "Delivery.headers", "Delivery.headers{}"},
 		"as many as the account has deliveries":       {"Job.matched", "Job.done", "Job.skipped", "Job.remaining", "DryRun.matched", "Destination.pending", "Destination.in_flight", "Destination.limit"},
 		"as many as a host has ports in use":          {"DestinationPage.data"},
-		"measured":                                    {"Attempt.latency_ms", "Timing.dns_ms", "Timing.connect_ms", "Timing.tls_ms", "Timing.first_byte_ms", "Destination.pace", "Destination.oldest_due_age_seconds", "Destination.p50_ms", "Destination.p99_ms"},
+		"measured":                                    {"Attempt.latency_ms", "Timing.dns_ms", "Timing.connect_ms", "Timing.tls_ms", "Timing.first_byte_ms", "Destination.pace", "Destination.oldest_due_age_seconds", "Destination.p50_ms", "Destination.p99_ms", "NodeStanding.leader_contact_ms", "ClusterStatus.leader_contact_ms", "ClusterNode.contact_ms"},
+		"as long as there are entries, or elections":  {"NodeStanding.term", "NodeStanding.commit_index", "NodeStanding.applied_index", "NodeStanding.lag_entries", "ClusterStatus.term", "ClusterStatus.commit_index", "ClusterStatus.applied_index", "ClusterStatus.lag_entries", "ClusterStatus.last_index", "ClusterStatus.snapshot_index", "ClusterSnapshot.index", "ClusterNode.lag_entries", "ClusterNode.lag_bytes"},
 		"words for people":                            {"Error.error", "Error.detail", "BatchRefusal.error", "BatchRefusal.detail", "DomainPending.error", "DomainPending.detail", "Warnings[]"},
 		"a page or a stream, not a value":             {"GET /metrics 200 text/plain", "GET /v1/backup 200 application/x-tar"},
 	} {
@@ -255,6 +256,7 @@ func (r *tour) particular() {
 	r.refusedControl()
 	r.refusedDestinations(s, closed, key)
 	r.refusedBackup(s, closed)
+	r.refusedCluster(s, closed)
 	r.refusedStorage()
 	made := s.do("POST", "/v1/accounts", adminToken, `{"name":"test"}`).want(201)
 	s.do("PATCH", "/v1/accounts/"+made["account_id"].(string), adminToken, `{"suspended":true}`).want(200)

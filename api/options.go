@@ -58,6 +58,15 @@ type Options struct {
 	RequestsPerConn int           // then the connection is closed; 0 is no bound
 	LingerTimeout   time.Duration // how long a refused request is still read so that its answer arrives; 500 ms
 
+	// Cluster is the cluster that this node is part of, and NodeID its id there;
+	// nil for a server that runs alone.
+	Cluster        Cluster
+	NodeID         string
+	LeaderPatience time.Duration // how long a request waits for a node that leads; 1 s
+	LeaderWaiters  int           // requests that wait so, the next is answered 503; 1024
+	ProxyTimeout   time.Duration // for the node that leads to answer what is handed on; 30 s
+	ReadyLag       uint64        // entries that a node may be behind and be ready; 1000
+
 	// Metrics writes what else belongs on GET /metrics, in Prometheus text
 	// format; nil writes nothing. It runs on the request's goroutine.
 	Metrics func(io.Writer)
@@ -91,6 +100,12 @@ func (o Options) withDefaults() Options {
 	orDuration(&o.WriteTimeout, 30*time.Second)
 	orDuration(&o.IdleTimeout, 75*time.Second)
 	orDuration(&o.LingerTimeout, 500*time.Millisecond)
+	orDuration(&o.LeaderPatience, time.Second)
+	orInt(&o.LeaderWaiters, 1024)
+	orDuration(&o.ProxyTimeout, 30*time.Second)
+	if o.ReadyLag == 0 {
+		o.ReadyLag = 1000
+	}
 	if o.PrivateNames == nil {
 		o.PrivateNames = DefaultPrivateNames
 	}
@@ -139,6 +154,7 @@ func (o Options) validate() error {
 	for name, v := range map[string]time.Duration{
 		"MaxDelay": o.MaxDelay, "OverloadedRetryAfter": o.OverloadedRetryAfter, "ReadTimeout": o.ReadTimeout,
 		"WriteTimeout": o.WriteTimeout, "IdleTimeout": o.IdleTimeout, "LingerTimeout": o.LingerTimeout,
+		"LeaderPatience": o.LeaderPatience, "ProxyTimeout": o.ProxyTimeout,
 	} {
 		if v < 0 {
 			return fmt.Errorf("api: option %s is negative (%s)", name, v)
@@ -151,6 +167,8 @@ func (o Options) validate() error {
 		return fmt.Errorf("api: AccountBodyBytes (%d) is below the largest body (%d)", o.AccountBodyBytes, max(o.RequestBytes, o.BatchBytes))
 	case o.BodyBytes < o.AccountBodyBytes:
 		return fmt.Errorf("api: BodyBytes (%d) is below AccountBodyBytes (%d)", o.BodyBytes, o.AccountBodyBytes)
+	case (o.Cluster == nil) != (o.NodeID == ""):
+		return errors.New("api: Cluster and NodeID belong together")
 	case o.ReadBufferBytes < 1024:
 		return fmt.Errorf("api: ReadBufferBytes is %d, a request's head needs 1024", o.ReadBufferBytes)
 	case o.AdminToken != strings.TrimSpace(o.AdminToken):

@@ -34,6 +34,9 @@ type call struct {
 	account  engine.AccountID // of the API key, where the route asks for one
 	param    string           // the path's one variable element, where the route has one
 	received time.Time        // when its head and body were there
+	handedOn bool             // by another node of the cluster: it goes no further
+	reads    bool             // it changes nothing
+	stale    bool             // it may be answered from what this node has
 }
 
 // access is whom a route serves.
@@ -58,6 +61,7 @@ type route struct {
 	methods map[string]handler
 	allow   string // value of the header Allow
 	probe   bool   // answered on connections above the limit too
+	local   bool   // in a cluster every node answers it for itself
 	metrics *routeMetrics
 }
 
@@ -102,12 +106,19 @@ func (s *Server) routeTable() map[string]*route {
 	add("/v1/accounts", signup, map[string]handler{"GET": s.listAccounts, "POST": s.createAccount})
 	add("/v1/accounts/{id}", admin, map[string]handler{"GET": s.getAccount, "PATCH": s.changeAccount, "DELETE": s.deleteAccount})
 	add("/v1/backup", admin, map[string]handler{"GET": s.getBackup})
+	add("/v1/cluster", admin, map[string]handler{"GET": s.getCluster})
+	add("/v1/cluster/snapshot", admin, map[string]handler{"POST": s.snapshotCluster})
+	add("/v1/cluster/transfer", admin, map[string]handler{"POST": s.transferCluster})
+	add("/v1/cluster/nodes/{id}", admin, map[string]handler{"DELETE": s.removeNode})
 	add("/healthz", public, map[string]handler{"GET": s.healthz})
 	add("/readyz", public, map[string]handler{"GET": s.readyz})
 	add("/metrics", public, map[string]handler{"GET": s.writeMetrics})
 	add("/v1/openapi.json", public, map[string]handler{"GET": s.getOpenAPI})
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 		table[path].probe = true
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/v1/openapi.json", "/v1/backup", "/v1/cluster", "/v1/cluster/snapshot"} {
+		table[path].local = true
 	}
 	return table
 }
@@ -156,10 +167,16 @@ func (r *route) with(raw []byte) (*route, string) {
 	return r, param
 }
 
-// serve answers one request.
-func (s *Server) serve(ctx *fasthttp.RequestCtx) {
+// serve answers one request of a client.
+func (s *Server) serve(ctx *fasthttp.RequestCtx) { s.serveCall(ctx, false) }
+
+// serveCall answers one request, which another node may have handed on.
+func (s *Server) serveCall(ctx *fasthttp.RequestCtx, handedOn bool) {
 	start := s.now()
 	setRequestID(ctx)
+	if s.o.NodeID != "" {
+		ctx.Response.Header.Set(headerNode, s.o.NodeID)
+	}
 	conn, _ := ctx.Conn().(*conn) // nil with a server that is not ours
 	var r *route
 	// A request target with control characters has no path for fasthttp.
@@ -171,7 +188,7 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 		r, param = s.find(path)
 		err := conn.admits(r)
 		if err == nil {
-			err = s.dispatch(&call{http: ctx, param: param, received: start}, r)
+			err = s.dispatch(&call{http: ctx, param: param, received: start, handedOn: handedOn}, r)
 		}
 		if err != nil {
 			s.writeError(ctx, err)
@@ -223,10 +240,11 @@ func (s *Server) dispatch(c *call, r *route) (err error) {
 			detail:  "send the JSON without Content-Encoding",
 		}
 	}
-	if err := s.authorize(c, r.access); err != nil {
+	c.reads = ctx.IsGet() || ctx.IsHead()
+	if err := c.readConsistency(); err != nil {
 		return err
 	}
-	return h(c)
+	return s.answer(c, r, h)
 }
 
 // authorize lets a call through to a route, and says for which account.

@@ -24,6 +24,7 @@ type Server struct {
 	admin   [sha256.Size]byte // of Options.AdminToken
 	routes  map[string]*route
 	metrics *apiMetrics
+	proxy   *proxy
 	log     *slog.Logger
 	now     func() time.Time
 
@@ -62,6 +63,7 @@ func New(e *engine.Engine, o Options) (*Server, error) {
 	s.conns.init(&s.o)
 	s.metrics = newMetrics(s.routes, &s.conns)
 	s.metrics.set.NewGauge("harepost_accepting_sends", s.acceptsSends)
+	s.proxy = newProxy(&s.o, s.metrics.set)
 	s.setHTTP()
 	return s, nil
 }
@@ -100,6 +102,13 @@ func (s *Server) Serve(ln net.Listener) error {
 // Handler is what answers one request, for a caller with a fasthttp.Server of
 // its own. That server must set its own limits.
 func (s *Server) Handler() fasthttp.RequestHandler { return s.serve }
+
+// PeerHandler is what answers a request that another node of the cluster has
+// handed on. It never hands one on itself. It trusts whoever calls to be a node,
+// and to hold bodies to their bounds.
+func (s *Server) PeerHandler() fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) { s.serveCall(ctx, true) }
+}
 
 // Drain makes GET /readyz fail and every answer close its connection, so that
 // a load balancer moves on. Requests are still served.

@@ -23,6 +23,7 @@ func (r *tour) successes() {
 	r.destinations(s, key)
 	r.ask(s, 200, "GET", "/v1/backup", "", adminToken, "")
 	r.ask(s, 204, "DELETE", "/v1/accounts/{id}", id, adminToken, "")
+	r.cluster()
 }
 
 func (r *tour) secrets(s *testServer, key string) {

@@ -133,7 +133,7 @@ func (c *Checker) check(method, template string, item *openapi3.PathItem, status
 		return fmt.Errorf("Content-Type %q", header.Get("Content-Type"))
 	}
 	for name := range header {
-		if !slices.Contains(ofHTTP, name) && !hasHeader(response.Value.Headers, name) {
+		if !slices.Contains(ofHTTP, name) && !slices.Contains(ofCluster, name) && !hasHeader(response.Value.Headers, name) {
 			return fmt.Errorf("the header %s is not documented", name)
 		}
 	}
@@ -142,6 +142,10 @@ func (c *Checker) check(method, template string, item *openapi3.PathItem, status
 
 // ofHTTP are headers that any answer may have and that documents leave out.
 var ofHTTP = []string{"Connection", "Content-Length", "Content-Type", "Date", "Transfer-Encoding"}
+
+// ofCluster are headers that any answer of a cluster's node may have. The document
+// tells of them once, in its introduction and with the parameter consistency.
+var ofCluster = []string{"X-Harepost-Node", "X-Harepost-Applied-Index", "X-Harepost-Age-Ms"}
 
 // hasHeader looks a name of an [http.Header] up, which is written as Go does.
 func hasHeader(documented openapi3.Headers, name string) bool {

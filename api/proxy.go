@@ -1,0 +1,279 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/valyala/fasthttp"
+
+	"github.com/harepost/harepost/engine"
+)
+
+// In a cluster the node that leads answers. Others hand requests on to it:
+//
+//	client ──► follower ──── cluster port ────► leader
+//	             │  as the client sent it         │ answers, or says that it
+//	             │  but for what is about the     │ does not lead (any more);
+//	             ▼  connection                    ▼ it never hands on
+//	          no leader yet: waits for one      503
+//
+// A request is sent to a second node only if no other has acted on it.
+
+const (
+	headerNode         = "X-Harepost-Node"          // who answered
+	headerNotLeading   = "X-Harepost-Not-Leading"   // between nodes: nothing was done, ask who leads
+	headerAppliedIndex = "X-Harepost-Applied-Index" // of a stale read: what the node's state had
+	headerAge          = "X-Harepost-Age-Ms"        // of a stale read: since the node heard of the leader
+)
+
+// headersOfConnection are about one connection, and not handed on.
+var headersOfConnection = []string{
+	fasthttp.HeaderConnection, "Keep-Alive", fasthttp.HeaderTE, fasthttp.HeaderTrailer, fasthttp.HeaderTransferEncoding,
+	fasthttp.HeaderUpgrade, fasthttp.HeaderExpect, "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate",
+}
+
+// strangers own the large bodies of requests whose key a follower does not know:
+// the leader may, since the follower is behind. There is no account with this id.
+const strangers engine.AccountID = 0
+
+var (
+	errNotLeading = &problem{
+		status:     fasthttp.StatusServiceUnavailable,
+		message:    "this node does not lead (any more)",
+		detail:     "nothing was done; try again",
+		retryAfter: time.Second,
+	}
+	errNoLeader = &problem{
+		status:     fasthttp.StatusServiceUnavailable,
+		message:    "no node leads",
+		detail:     "nothing was done; the nodes are electing one, or there are too few of them: try again",
+		retryAfter: time.Second,
+	}
+	errWaiters = &problem{
+		status:     fasthttp.StatusServiceUnavailable,
+		message:    "no node leads",
+		detail:     "nothing was done, and too many requests wait for a leader: try again",
+		retryAfter: time.Second,
+	}
+	// errUncertain takes the place of an answer that may be older than what another
+	// node has answered since.
+	errUncertain = &problem{
+		status:     fasthttp.StatusServiceUnavailable,
+		message:    "this node may not lead any more",
+		detail:     "what it has to say may be out of date, and nothing was changed; try again",
+		retryAfter: time.Second,
+	}
+	errNotClustered = &problem{
+		status:  fasthttp.StatusNotFound,
+		message: "not found",
+		detail:  "this server is not part of a cluster",
+	}
+)
+
+// unanswered is the answer to a request that another node got and did not answer.
+func unanswered(err error) *problem {
+	return &problem{
+		status:  fasthttp.StatusServiceUnavailable,
+		message: "outcome unknown",
+		detail: "the node that leads got the request and did not answer: it may have been accepted; " +
+			"repeat a send with the same idempotency key, which is answered as a duplicate if it was",
+		retryAfter: time.Second,
+		cause:      err,
+	}
+}
+
+// A proxy hands requests on to the node that leads.
+type proxy struct {
+	cluster  Cluster
+	patience time.Duration // for a leader to be known
+	timeout  time.Duration // for its answer
+	most     int64         // that wait for a leader
+	waiting  atomic.Int64
+
+	answered, notSent, unknown, noLeader, full, uncertain *metrics.Counter
+}
+
+func newProxy(o *Options, set *metrics.Set) *proxy {
+	outcome := func(name string) *metrics.Counter {
+		return set.NewCounter(`harepost_api_proxied_requests_total{outcome="` + name + `"}`)
+	}
+	p := &proxy{
+		cluster: o.Cluster, patience: o.LeaderPatience, timeout: o.ProxyTimeout, most: int64(o.LeaderWaiters),
+		answered: outcome("answered"), notSent: outcome("not_sent"), unknown: outcome("unknown"),
+		noLeader: outcome("no_leader"), full: outcome("overloaded"),
+		uncertain: set.NewCounter("harepost_api_uncertain_answers_total"),
+	}
+	set.NewGauge("harepost_api_requests_waiting_for_leader", func() float64 { return float64(p.waiting.Load()) })
+	return p
+}
+
+// readConsistency takes the parameter consistency out of the query, so that no
+// handler has to know of it.
+func (c *call) readConsistency() error {
+	if len(c.http.URI().QueryString()) == 0 {
+		return nil
+	}
+	args := c.http.QueryArgs()
+	if !args.Has("consistency") {
+		return nil
+	}
+	value := string(args.Peek("consistency"))
+	args.Del("consistency")
+	switch {
+	case value == "" || value == "strong":
+	case value == "stale" && c.reads:
+		c.stale = true
+	case value == "stale":
+		return invalid("consistency", "stale", "strong, or left out, for what is not a GET")
+	default:
+		return invalid("consistency", strconv.Quote(clip([]byte(value))), "strong or stale")
+	}
+	return nil
+}
+
+// answer has the handler answer, here or on the node that leads.
+func (s *Server) answer(c *call, r *route, h handler) error {
+	here := func() error {
+		if err := s.authorize(c, r.access); err != nil {
+			return err
+		}
+		return h(c)
+	}
+	switch {
+	case s.o.Cluster == nil || r.local:
+		return here()
+	case c.stale:
+		st := s.o.Cluster.Standing() // before the state is read
+		header := &c.http.Response.Header
+		header.Set(headerAppliedIndex, strconv.FormatUint(st.Applied, 10))
+		header.Set(headerAge, strconv.FormatInt(st.Contact.Milliseconds(), 10))
+		return here()
+	}
+	return s.answerByLeader(c, here)
+}
+
+// answerByLeader answers with here while this node leads, else as the node does
+// that leads. It waits for there to be one.
+func (s *Server) answerByLeader(c *call, here func() error) error {
+	cluster := s.o.Cluster
+	until := s.now().Add(s.proxy.patience)
+	asked := "" // who was asked in vain, since something changed
+	for {
+		leader, self, changed := cluster.Leader()
+		if reign := cluster.Reign(); reign != 0 {
+			err := here()
+			if !errors.Is(err, engine.ErrNotLeader) { // else nothing was done
+				return s.unlessStale(c, reign, err)
+			}
+		} else if leader != "" && !self && leader != asked && !c.handedOn {
+			answered, err := s.proxy.ask(s.ctx, leader, c.http)
+			if answered || err != nil {
+				return err
+			}
+			asked = leader
+			continue
+		}
+		if c.handedOn && !self {
+			c.http.Response.Header.Set(headerNotLeading, "true")
+			return errNotLeading
+		}
+		if err := s.proxy.await(s.ctx, changed, until.Sub(s.now())); err != nil {
+			return err
+		}
+		asked = ""
+	}
+}
+
+// unlessStale is err, how a handler has ended that began in that reign, unless
+// another node may have led meanwhile and known better.
+func (s *Server) unlessStale(c *call, reign uint64, err error) error {
+	if !c.reads && !s.isRefusal(err) {
+		return err
+	}
+	if s.o.Cluster.Certain() && s.o.Cluster.Reign() == reign {
+		return err
+	}
+	s.proxy.uncertain.Inc()
+	c.http.Response.Header.Del(fasthttp.HeaderCacheControl) // of what is not answered
+	return errUncertain
+}
+
+// isRefusal tells errors that may depend on what the state holds, as an unknown key.
+func (s *Server) isRefusal(err error) bool {
+	if err == nil {
+		return false
+	}
+	status := s.problemOf(err).status
+	return 400 <= status && status < 500
+}
+
+// ask has a node answer that is said to lead. It reports false without an error
+// when no node has acted on the request, nor will.
+func (p *proxy) ask(ctx context.Context, leader string, client *fasthttp.RequestCtx) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(req)
+	defer fasthttp.ReleaseResponse(resp)
+	copyRequest(req, client)
+	err := p.cluster.Ask(ctx, leader, req, resp)
+	switch {
+	case errors.Is(err, ErrNotSent), err == nil && len(resp.Header.Peek(headerNotLeading)) > 0:
+		p.notSent.Inc()
+		return false, nil
+	case err != nil:
+		p.unknown.Inc()
+		return false, unanswered(err)
+	}
+	p.answered.Inc()
+	copyAnswer(&client.Response, resp)
+	return true, nil
+}
+
+// await waits until something has changed about who leads.
+func (p *proxy) await(ctx context.Context, changed <-chan struct{}, most time.Duration) error {
+	defer p.waiting.Add(-1)
+	if p.waiting.Add(1) > p.most {
+		p.full.Inc()
+		return errWaiters
+	}
+	over := time.NewTimer(most)
+	defer over.Stop()
+	select {
+	case <-changed:
+		return nil
+	case <-over.C:
+		p.noLeader.Inc()
+		return errNoLeader
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// copyRequest makes req what the client has sent. Its body is the client's, which
+// must stay until req is released.
+func copyRequest(req *fasthttp.Request, client *fasthttp.RequestCtx) {
+	client.Request.Header.CopyTo(&req.Header)
+	for _, name := range headersOfConnection {
+		req.Header.Del(name)
+	}
+	req.Header.SetNoDefaultContentType(true)
+	req.Header.SetBytesV(headerRequestID, client.Response.Header.Peek(headerRequestID))
+	req.SetBodyRaw(client.Request.Body())
+}
+
+// copyAnswer makes to what the node that leads has answered. It takes the body of
+// from.
+func copyAnswer(to, from *fasthttp.Response) {
+	from.Header.CopyTo(&to.Header)
+	for _, name := range headersOfConnection {
+		to.Header.Del(name)
+	}
+	to.Header.ResetConnectionClose()
+	to.Header.SetNoDefaultContentType(true)
+	to.SwapBody(from.SwapBody(nil))
+}
