@@ -18,6 +18,8 @@ import (
 type vault struct {
 	keys  *seal.Keyring // nil: nothing is sealed
 	boxes sync.Map      // AccountID to *seal.Box; one an account
+
+	wrapped func(AccountID) []byte // an account's as the state has it; nil: none
 }
 
 // unlock unwraps every data key, so that a key file that does not fit is found
@@ -49,9 +51,20 @@ func (v *vault) box(a AccountID) *seal.Box {
 	if v.keys == nil {
 		return nil
 	}
-	b, _ := v.boxes.Load(a)
-	box, _ := b.(*seal.Box)
-	return box
+	if b, ok := v.boxes.Load(a); ok {
+		return b.(*seal.Box)
+	}
+	// Another node may have made it since.
+	w := v.wrapped(a)
+	if w == nil {
+		return nil
+	}
+	box, err := v.keys.Unwrap(uint64(a), w)
+	if err != nil {
+		return nil // as of one that is not there: what is sealed with it is not opened
+	}
+	b, _ := v.boxes.LoadOrStore(a, box)
+	return b.(*seal.Box)
 }
 
 // add makes a data key for an account, and returns it wrapped.
