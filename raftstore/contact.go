@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -12,8 +13,8 @@ import (
 // lease rests on: a follower that has answered a leader's message grants no vote for
 // an election timeout from then on, which began after the message was sent.
 type contacts struct {
-	now      func() time.Time                       // monotonic
-	observed func(id raft.ServerID, lastLog uint64) // nil: nobody wants to know
+	now      func() time.Time                           // monotonic
+	observed func(id string, lastLog, committed uint64) // nil: nobody wants to know
 
 	mu    sync.Mutex
 	peers map[raft.ServerID]contact
@@ -21,19 +22,25 @@ type contacts struct {
 
 // A contact is the newest answer of a peer.
 type contact struct {
-	term    uint64    // of the request
-	sent    time.Time // when the newest request of that term was sent that was answered with success
-	lastLog uint64    // the end of the peer's log
-	at      time.Time // when it answered last
+	term   uint64    // of the request
+	sent   time.Time // when the newest request of that term was sent that was answered with success
+	agrees uint64    // index up to which the peer's log is the leader's, as far as is known
+	at     time.Time // when it answered last
 }
 
 // mostContacts bounds the peers that are remembered; a cluster has a handful.
 const mostContacts = 256
 
-// answered notes an answer to a message that was sent at a time in a term.
-func (c *contacts) answered(id raft.ServerID, term uint64, sent time.Time, resp *raft.AppendEntriesResponse) {
-	if c.observed != nil {
-		c.observed(id, resp.LastLog)
+// answered notes an answer to a message that was sent at a time.
+func (c *contacts) answered(id raft.ServerID, req *raft.AppendEntriesRequest, sent time.Time, resp *raft.AppendEntriesResponse) {
+	// What a log holds says little: it may be the tail of a leader that was deposed.
+	// With this message it agrees with the leader's so far. Heartbeats are about none.
+	term, agrees := req.Term, req.PrevLogEntry+uint64(len(req.Entries))
+	if !resp.Success {
+		agrees = 0
+	}
+	if c.observed != nil && agrees > 0 {
+		c.observed(string(id), agrees, req.LeaderCommitIndex)
 	}
 	now := c.now()
 	c.mu.Lock()
@@ -42,7 +49,10 @@ func (c *contacts) answered(id raft.ServerID, term uint64, sent time.Time, resp 
 	if !ok && len(c.peers) >= mostContacts {
 		return
 	}
-	p.at, p.lastLog = now, resp.LastLog
+	p.at = now
+	if agrees > 0 {
+		p.agrees = agrees
+	}
 	if resp.Success && (term > p.term || term == p.term && sent.After(p.sent)) {
 		p.term, p.sent = term, sent
 	}
@@ -95,37 +105,133 @@ func (c *contacts) quorumSince(term uint64, self raft.ServerID, servers []raft.S
 	return sent[len(sent)/2]
 }
 
-// noting is raft's transport, which notes what peers answer.
+// noting is raft's transport, which notes what peers answer, and lets only those
+// through that are admitted.
 type noting struct {
 	raft.Transport
 	contacts *contacts
+	admit    func(id string) error
+	in       chan raft.RPC
+	closed   chan struct{}
+	once     sync.Once
+	running  sync.WaitGroup
 }
 
-// AppendEntries implements raft.Transport.
-func (t *noting) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	sent := t.contacts.now()
-	err := t.Transport.AppendEntries(id, target, args, resp)
-	if err == nil {
-		t.contacts.answered(id, args.Term, sent, resp)
+func newNoting(t raft.Transport, c *contacts, m Members) *noting {
+	n := &noting{
+		Transport: t, contacts: c, in: make(chan raft.RPC), closed: make(chan struct{}),
+		admit: func(string) error { return nil },
 	}
-	return err
+	if m != nil {
+		n.admit = m.Admit
+	}
+	n.running.Go(n.pass)
+	return n
 }
 
-// RequestPreVote implements raft.WithPreVote.
-func (t *noting) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return t.Transport.(raft.WithPreVote).RequestPreVote(id, target, args, resp)
+// Consumer implements raft.Transport.
+func (t *noting) Consumer() <-chan raft.RPC { return t.in }
+
+// pass hands requests of admitted peers on.
+func (t *noting) pass() {
+	for {
+		select {
+		case rpc := <-t.Transport.Consumer():
+			if err := t.admitted(&rpc); err != nil {
+				t.running.Go(func() { refuse(&rpc, err) })
+				continue
+			}
+			select {
+			case t.in <- rpc:
+			case <-t.closed:
+				rpc.Respond(nil, raft.ErrTransportShutdown)
+				return
+			}
+		case <-t.closed:
+			return
+		}
+	}
+}
+
+// refuse answers a request, of which a snapshot is to be read from the connection all
+// the same.
+func refuse(rpc *raft.RPC, err error) {
+	if rpc.Reader != nil {
+		_, _ = io.Copy(io.Discard, rpc.Reader) // an error ends the connection, and is its sender's
+	}
+	rpc.Respond(nil, err)
+}
+
+func (t *noting) admitted(rpc *raft.RPC) error {
+	if c, ok := rpc.Command.(raft.WithRPCHeader); ok {
+		return t.admit(string(c.GetRPCHeader().ID))
+	}
+	return nil
+}
+
+// SetHeartbeatHandler implements raft.Transport.
+func (t *noting) SetHeartbeatHandler(cb func(raft.RPC)) {
+	t.Transport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		if err := t.admitted(&rpc); err != nil {
+			rpc.Respond(nil, err)
+			return
+		}
+		cb(rpc)
+	})
 }
 
 // Close implements raft.WithClose.
 func (t *noting) Close() error {
+	t.once.Do(func() { close(t.closed) })
+	t.running.Wait()
 	if c, ok := t.Transport.(raft.WithClose); ok {
 		return c.Close()
 	}
 	return nil
 }
 
+// AppendEntries implements raft.Transport.
+func (t *noting) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if err := t.admit(string(id)); err != nil {
+		return err
+	}
+	sent := t.contacts.now()
+	err := t.Transport.AppendEntries(id, target, args, resp)
+	if err == nil {
+		t.contacts.answered(id, args, sent, resp)
+	}
+	return err
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *noting) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := t.admit(string(id)); err != nil {
+		return err
+	}
+	return t.Transport.InstallSnapshot(id, target, args, resp, data)
+}
+
+// RequestVote implements raft.Transport.
+func (t *noting) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := t.admit(string(id)); err != nil {
+		return err
+	}
+	return t.Transport.RequestVote(id, target, args, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *noting) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.admit(string(id)); err != nil {
+		return err
+	}
+	return t.Transport.(raft.WithPreVote).RequestPreVote(id, target, args, resp)
+}
+
 // AppendEntriesPipeline implements raft.Transport.
 func (t *noting) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	if err := t.admit(string(id)); err != nil {
+		return nil, err
+	}
 	inner, err := t.Transport.AppendEntriesPipeline(id, target)
 	if err != nil {
 		return nil, err
@@ -154,7 +260,7 @@ func (p *pipeline) pass() {
 		select {
 		case f := <-in:
 			if f.Error() == nil {
-				p.contacts.answered(p.id, f.Request().Term, f.Start(), f.Response())
+				p.contacts.answered(p.id, f.Request(), f.Start(), f.Response())
 			}
 			select {
 			case p.out <- f:

@@ -44,7 +44,7 @@ func TestQuorumSince(t *testing.T) {
 	} {
 		k := contacts{now: func() time.Time { return now }, peers: map[raft.ServerID]contact{}}
 		for _, a := range c.answers {
-			k.answered(a.id, a.term, at(a.sent), &raft.AppendEntriesResponse{Success: a.ok})
+			k.answered(a.id, &raft.AppendEntriesRequest{Term: a.term}, at(a.sent), &raft.AppendEntriesResponse{Success: a.ok})
 		}
 		if got := k.quorumSince(5, "a", c.servers); !got.Equal(c.want) {
 			t.Errorf("%s: since %v, want %v", name, got.Sub(begin), c.want.Sub(begin))

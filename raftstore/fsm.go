@@ -30,6 +30,9 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	f.batch = f.batch[:0]
 	for _, l := range logs {
+		if l.Type == raft.LogConfiguration && f.n.cfg.Members != nil {
+			f.n.cfg.Members.Configured(l.Index, raft.DecodeConfiguration(l.Data))
+		}
 		if l.Type != raft.LogCommand {
 			continue
 		}
@@ -149,5 +152,6 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 		return err
 	}
 	f.n.store.Hold(index + 1)
+	f.n.configuredBySnapshot()
 	return nil
 }

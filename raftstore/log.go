@@ -21,11 +21,15 @@ func (l replicatedLog) Replay(from uint64, fn func(engine.Committed) error) erro
 		return err
 	}
 	last, err := l.store.LastIndex()
-	if err != nil || last < from || from > l.opts.Applied {
+	until := l.opts.Applied
+	if l.cfg.Single {
+		until = last
+	}
+	if err != nil || last < from || from > until {
 		return err
 	}
 	err = l.store.Replay(max(from, first), func(w wal.Entry) error {
-		if uint64(w.Index) > l.opts.Applied {
+		if uint64(w.Index) > until {
 			return errReplayed
 		}
 		return engine.EachCommand(w, func(cmd []byte) error {

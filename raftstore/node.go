@@ -50,11 +50,28 @@ type Config struct {
 	// 0: no bound.
 	SnapshotBytesPerSecond int64
 
-	// Observed is called with what a peer says that its log holds, at most once for
-	// each of its answers. Default: nothing.
-	Observed func(id raft.ServerID, lastLog uint64)
+	// Members is who the others are, and whether they are who they say. Default nil:
+	// they are taken at their word, which is for tests.
+	Members Members
+
+	// Begin is called before raft is started, with what raft is going to work on: a new
+	// cluster gets its first entry then. Default: nothing.
+	Begin func(ctx context.Context, m engine.Machine, log *Store, snapshots *SnapshotStore) error
+
+	// Single says that the log is that of a single node, all of which is committed, and
+	// that Begin makes it a cluster's.
+	Single bool
 
 	Logger *slog.Logger // default slog.Default()
+}
+
+// Members is what a Node needs of its Membership; see there for what the methods mean.
+type Members interface {
+	Opened(last func() (index, term uint64))
+	Configured(index uint64, c raft.Configuration)
+	Admit(id string) error
+	Observe(id string, last, committed uint64)
+	Greet(ctx context.Context) error
 }
 
 func (c *Config) withDefaults() {
@@ -106,7 +123,10 @@ func NewNode(c Config) *Node {
 		begun:    time.Now(),
 		metrics:  newNodeMetrics(),
 	}
-	n.contacts = &contacts{now: time.Now, peers: make(map[raft.ServerID]contact), observed: c.Observed}
+	n.contacts = &contacts{now: time.Now, peers: make(map[raft.ServerID]contact)}
+	if c.Members != nil {
+		n.contacts.observed = c.Members.Observe
+	}
 	return n
 }
 
@@ -204,7 +224,10 @@ func (n *Node) start() error {
 			return err
 		}
 	}
-	t := &noting{n.cfg.Transport, n.contacts}
+	if err := n.meet(); err != nil {
+		return err
+	}
+	t := newNoting(n.cfg.Transport, n.contacts, n.cfg.Members)
 	c := n.raftConfig()
 	if len(n.cfg.Bootstrap) > 0 {
 		err := raft.BootstrapCluster(c, n.store, n.store, n.snapshots, t, raft.Configuration{Servers: n.cfg.Bootstrap})
@@ -214,7 +237,7 @@ func (n *Node) start() error {
 	}
 	r, err := raft.NewRaft(c, &fsm{n: n, machine: n.opts.Machine}, n.store, n.store, n.snapshots, t)
 	if err != nil {
-		return fmt.Errorf("raftstore: %w", err)
+		return errors.Join(fmt.Errorf("raftstore: %w", err), t.Close())
 	}
 	n.raft = r
 	n.batcher.apply = func(data []byte) raft.Future { return r.Apply(data, 0) }
@@ -223,6 +246,42 @@ func (n *Node) start() error {
 	n.running.Go(n.watchLeader)
 	n.running.Go(n.takeSnapshots)
 	return nil
+}
+
+// meet begins the cluster, if it is to begin here, and makes sure that the others take
+// this node for who it is.
+func (n *Node) meet() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if n.cfg.Begin != nil {
+		if err := n.cfg.Begin(ctx, n.opts.Machine, n.store, n.snapshots); err != nil {
+			return err
+		}
+	}
+	if n.cfg.Members == nil {
+		return nil
+	}
+	n.cfg.Members.Opened(n.end)
+	n.configuredBySnapshot()
+	return n.cfg.Members.Greet(ctx)
+}
+
+// end is where the log or the newest snapshot ends.
+func (n *Node) end() (index, term uint64) {
+	if newest, _, ok := n.snapshots.Newest(); ok {
+		index, term = newest.Index, newest.Term
+	}
+	var l raft.Log
+	if last, err := n.store.LastIndex(); err == nil && last > index && n.store.GetLog(last, &l) == nil {
+		index, term = last, l.Term
+	}
+	return index, term
+}
+
+func (n *Node) configuredBySnapshot() {
+	if newest, _, ok := n.snapshots.Newest(); ok && n.cfg.Members != nil {
+		n.cfg.Members.Configured(newest.ConfigurationIndex, newest.Configuration)
+	}
 }
 
 const (

@@ -27,7 +27,7 @@ type PeerStatus struct {
 	ID       raft.ServerID
 	Address  raft.ServerAddress
 	Voter    bool
-	LastLog  uint64    // the end of its log, 0 if that is not known: only the leader does
+	LastLog  uint64    // how far its log is known to be the leader's; only the leader does
 	Answered time.Time // its last answer to this node; zero: none
 }
 
@@ -45,7 +45,7 @@ func (n *Node) Status() Status {
 		if m.ID == n.cfg.ID {
 			p.LastLog, p.Answered = s.LastIndex, time.Now()
 		} else if c, ok := n.contacts.of(m.ID); ok && s.Role == raft.Leader {
-			p.LastLog, p.Answered = c.lastLog, c.at
+			p.LastLog, p.Answered = c.agrees, c.at
 		}
 		s.Peers = append(s.Peers, p)
 	}
