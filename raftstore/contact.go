@@ -183,7 +183,7 @@ func (t *noting) SetHeartbeatHandler(cb func(raft.RPC)) {
 // Close implements raft.WithClose.
 func (t *noting) Close() error {
 	t.once.Do(func() { close(t.closed) })
-	t.running.Wait()
+	defer t.running.Wait() // what reads from a connection ends with it
 	if c, ok := t.Transport.(raft.WithClose); ok {
 		return c.Close()
 	}
