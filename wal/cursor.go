@@ -21,7 +21,6 @@ type Cursor struct {
 	d decoder
 
 	segment *segment // where reader stands; nil: nowhere
-	cuts    uint64   // Log.cuts when what is below was read
 	reader  *frameReader
 	off     int64          // of the frame after the decoded one
 	at      int64          // of the decoded one
@@ -38,7 +37,6 @@ type segmentWindow struct {
 	last    Index
 	from    int64 // the nearest known frame at or before the entry
 	end     int64
-	cuts    uint64
 }
 
 const (
@@ -97,12 +95,15 @@ func (c *Cursor) pin(i Index) error {
 	if first == 0 || i < first || i >= l.next {
 		return fmt.Errorf("%w: %d, the log holds %d to %d", ErrNotFound, i, first, l.next-1)
 	}
+	// Where the segment of the last call still has the entry, what was read there is still right: a truncation
+	// ends a segment, so that an index which is given again lies in a later one, and this one no longer reaches
+	// up to it. A dropped one is left as it was by truncations, and after a reset its indexes may come again.
 	s := c.segment
 	if s == nil || s.dropped || i < s.start || i > s.last {
 		s = l.holderLocked(i)
 	}
 	s.pins++
-	c.found = segmentWindow{segment: s, last: s.last, from: s.from(i), end: s.end, cuts: l.cuts}
+	c.found = segmentWindow{segment: s, last: s.last, from: s.from(i), end: s.end}
 	return nil
 }
 
@@ -134,9 +135,6 @@ func (c *Cursor) read(i Index) (Entry, error) {
 		if err := c.open(w.segment); err != nil {
 			return Entry{}, err
 		}
-	}
-	if w.cuts != c.cuts { // what was decoded may be gone, and its indexes may be others' by now
-		c.cuts, c.first, c.off = w.cuts, 0, 0
 	}
 	c.reader.size = w.end // so that the window never has bytes from before they were written
 	if c.first == 0 || i < c.first || i > c.last {

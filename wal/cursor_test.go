@@ -153,6 +153,43 @@ func TestCursorHoldsNoSegment(t *testing.T) {
 	}
 }
 
+// An index that was dropped, and after a reset is given again, is not read where it was.
+func TestCursorAfterDropAndReset(t *testing.T) {
+	w := newWitness()
+	l := mustOpen(t, w.watch(Options{FS: vfs.NewMem(), SegmentBytes: MinSegmentBytes, Compression: CompressionNone}))
+	defer mustClose(t, l)
+	l.Start()
+	fill := func(term uint64, acked int) {
+		t.Helper()
+		for range 20 {
+			if err := l.AppendWait(Entry{Term: term, Data: payload(int(term), 1, 4000)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.wait(acked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(1, 20)
+	c := l.Cursor()
+	if _, err := c.Read(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.TruncateFront(20); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reset(1); err != nil {
+		t.Fatal(err)
+	}
+	fill(2, 40)
+	if e, err := c.Read(1); err != nil || e.Term != 2 {
+		t.Errorf("Read(1) gave term %d, %v", e.Term, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Cursors read while the log is appended to, cut at the end and dropped at the front: each entry is one
 // that was appended at that index, and after a cut never one from before an entry that the reader has
 // already seen there.

@@ -6,6 +6,7 @@
 //	log.Start()
 //	err = log.Append(wal.Entry{...})   // returns at once; Committed tells when it is durable
 //	err = log.TruncateFront(flushed+1) // when the state has what is below
+//	e, err := log.Cursor().Read(i)     // any entry, best one after the other
 //	err = log.Close()
 //
 // # What it guarantees

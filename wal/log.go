@@ -35,7 +35,6 @@ type Log struct {
 
 	segments []*segment // live, by number; the last one is the newest
 	next     Index      // what follows the last durable entry
-	cuts     uint64     // TruncateBack and Reset so far: what an index means may be another thing since
 
 	chores   sync.Cond // wakes the preparer, and the writer when it waits for a segment
 	spares   spares

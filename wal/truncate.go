@@ -132,7 +132,6 @@ func (w *writer) cut(r *request) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	cutAll(l.segments, r.next, r.reset)
-	l.cuts++
 	l.next, l.nextAppend = r.next, r.next
 	if r.reset {
 		l.dropLocked(r.next)
