@@ -57,7 +57,8 @@ type Store struct {
 	failure error      // set before failed is closed
 	hold    uint64     // see Hold
 	over    snapshot   // see Installed
-	ghosts  ghosts     // see there
+	fresh   bool       // over was installed, and the log is not deleted yet
+	ghost   uint64     // see Installed; last entry of the log that was deleted, 0: none
 	last    wal.Index  // what the StoreLogs under way waits for, 0 when there is none
 	done    chan struct{}
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -238,9 +239,9 @@ func TestMoreThanTheQueueHolds(t *testing.T) {
 func TestAFailedReadIsTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := vfs.NewMem()
-		broken := false
+		var broken atomic.Bool
 		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-			if broken && op.Kind.ReadOrWrite() == errorfs.OpIsRead {
+			if broken.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsRead {
 				return errDisk
 			}
 			return nil
@@ -250,7 +251,7 @@ func TestAFailedReadIsTheEnd(t *testing.T) {
 		o.CacheBytes, o.Failed = 1, failed.failed
 		s := mustOpenStore(t, o)
 		must(t, s.StoreLogs(entriesOf(1, 1, 3, 10)))
-		broken = true
+		broken.Store(true)
 		result := make(chan error, 1)
 		go func() { result <- s.GetLog(2, &raft.Log{}) }()
 		synctest.Wait()

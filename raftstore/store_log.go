@@ -136,19 +136,19 @@ func (s *Store) committed(entries []wal.Entry) {
 // GetLog fills in an entry, or gives raft.ErrLogNotFound, exactly that, as raft compares it with ==. What the
 // entry points to may be shared with the store and other readers: it is not to be changed.
 //
-// An entry that cannot be read is the end of the store, as a write that fails is. For what it says between the
-// installation of a snapshot and the next StoreLogs, see Installed.
+// An entry that cannot be read is the end of the store, as a write that fails is. For what it says of entries
+// that a snapshot took the place of, see Installed.
 func (s *Store) GetLog(index uint64, log *raft.Log) error {
 	if s.tail.get(index, log) {
 		return nil
 	}
 	if first, last := uint64(s.log.FirstIndex()), uint64(s.log.LastIndex()); first == 0 || index < first || index > last {
-		return s.ghost(index, log)
+		return s.getAbsent(index, log)
 	}
 	e, err := s.cursors.read(index)
 	switch {
 	case errors.Is(err, wal.ErrNotFound): // it was there a moment ago
-		return s.ghost(index, log)
+		return s.getAbsent(index, log)
 	case err != nil:
 		return s.stop(fmt.Errorf("read entry %d: %w", index, err))
 	}

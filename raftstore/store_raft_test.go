@@ -274,8 +274,49 @@ func TestAlign(t *testing.T) {
 			t.Errorf("%s: the log ends with %d", name, last)
 		}
 		if c.gone {
+			var l raft.Log
+			if err := s.GetLog(c.index, &l); err != nil || l.Term != c.term {
+				t.Errorf("%s: the snapshot's entry has term %d, %v", name, l.Term, err)
+			}
 			must(t, s.StoreLogs(entriesOf(9, c.index+1, c.index+3, 50)))
 		}
 		mustCloseStore(t, s)
 	}
+}
+
+// Behind an installed snapshot the store knows the snapshot's entry, for as long as it lasts, and gives raft
+// something to delete where the old log was, until that is done.
+func TestEntriesThatASnapshotTookThePlaceOf(t *testing.T) {
+	s := mustOpenStore(t, smallOptions(vfs.NewMem()))
+	defer mustCloseStore(t, s)
+	term := func(i uint64) any {
+		var l raft.Log
+		if err := s.GetLog(i, &l); err != nil {
+			return err
+		}
+		return l.Term
+	}
+	check := func(when string, want map[uint64]any) {
+		t.Helper()
+		for i, w := range want {
+			if got := term(i); got != w {
+				t.Errorf("%s: GetLog(%d) gave %v, want %v", when, i, got, w)
+			}
+		}
+	}
+	none := raft.ErrLogNotFound
+	must(t, s.StoreLogs(entriesOf(3, 1, 60, 50)))
+	s.Installed(40, 7)
+	check("before the log is deleted", map[uint64]any{39: uint64(3), 40: uint64(3), 60: uint64(3), 61: none})
+	must(t, s.DeleteRange(1, 60))
+	if first, last := bounds(t, s); first != 0 || last != 0 {
+		t.Errorf("the log has %d to %d", first, last)
+	}
+	check("after it", map[uint64]any{39: none, 40: uint64(7), 41: uint64(0), 60: uint64(0), 61: none})
+	must(t, s.DeleteRange(41, 60)) // as raft does
+	must(t, s.StoreLogs(entriesOf(8, 41, 45, 50)))
+	check("with entries behind the snapshot", map[uint64]any{39: none, 40: uint64(7), 41: uint64(8), 45: uint64(8), 46: none, 60: none})
+	s.Installed(1, 9)
+	must(t, s.DeleteRange(41, 45))
+	check("a snapshot of one entry", map[uint64]any{1: none, 2: uint64(0), 45: uint64(0), 46: none})
 }

@@ -11,34 +11,36 @@ import (
 // A snapshot is the place of one in the log.
 type snapshot struct{ index, term uint64 }
 
-// When raft (v1.8.0) installs a snapshot, it deletes the whole log of a monotonic store, and forgets to forget
-// where that log ended: to the node itself its last entry stays the one that it had. If that is above the
-// snapshot, which it is where a deposed leader had a long tail of its own, the node refuses whatever comes
-// behind the snapshot, since it looks up the entry before it and finds none; the leader goes back entry by
-// entry, sends the snapshot again, and so on without a pause, until the node is restarted or the cluster has
-// passed the old tail.
+// raft (v1.8.0) does not cope with a log that begins behind a snapshot, as one does whose entries were deleted
+// because the snapshot took their place, in two ways. In both, a follower refuses what it is sent because it
+// looks up the entry before it and finds none; the leader goes back entry by entry, and sends the snapshot again.
+//
+//   - The answer to the first entries behind a snapshot is lost, and the leader repeats them. The entry before
+//     them is the snapshot's last one, which is not in the log.
+//   - The follower's old log was longer than the snapshot, as that of a deposed leader with a tail of its own may
+//     be. raft deletes it, and forgets to forget where it ended. Then the snapshot is sent over and over, without
+//     a pause, until the node is restarted or the cluster has passed the old tail.
+//
+// So the store says what raft ought to know: there is the snapshot's entry at S, with its term; and, until
+// something is stored, from S+1 to where the log ended there is something that no leader has (term 0), which raft
+// then "deletes" before it stores what it was sent. All this is in memory only, as is what raft has wrong.
 //
 //	raft's idea of it    1 ............ S ............. L
 //	the log                       (empty)
-//	the leader sends                    S+1, S+2 ...      GetLog(S), GetLog(S+1): not found
+//	the leader sends                    S+1, S+2 ...
+//	raft looks up                       GetLog(S), GetLog(S+1)
 //
-// So the store says what raft ought to know: that there is the snapshot's entry at S, with its term, and that
-// from S+1 to L there is something that no leader has (term 0). raft then deletes from S+1 on, and stores what
-// it was sent. With that the ghosts are gone. They are in memory only, as is what raft has wrong.
-type ghosts struct {
-	over snapshot
-	last uint64 // L; 0: there are none
-}
+// No node sends such entries on: to send S it would have to find S-1, and a node whose log was cut short so is
+// elected by nobody before it has stored something.
 
 // Installed says that a snapshot was received which ends with that entry, and that the state is about to be
-// taken from it. Call it before raft has the snapshot restored (the end of SnapshotSink.Close is a good place);
-// raft then deletes the log as a whole, and GetLog helps it to go on behind the snapshot: until the next
-// StoreLogs it gives an entry of that term at index, and entries of term 0, without data, from there to where
-// the log ended.
+// taken from it. Call it before raft has the snapshot restored (the end of SnapshotSink.Close is a good place).
+// From then on GetLog gives an entry of that term at index, without data, if there is none; and when raft then
+// deletes the log as a whole, entries of term 0 from there to where the log ended, until the next StoreLogs.
 func (s *Store) Installed(index, term uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.over = snapshot{index, term}
+	s.over, s.fresh = snapshot{index, term}, true
 }
 
 // Replace removes all entries, durably before it returns, since the state is about to
@@ -60,33 +62,35 @@ func (s *Store) Replace(index, term uint64) error {
 	return nil
 }
 
-// raise makes the ghosts of a log that was deleted as a whole and ended with last.
+// raise notes where a log ended that was deleted as a whole.
 func (s *Store) raise(last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over.index > 0 && s.over.index < last {
-		s.ghosts = ghosts{s.over, last}
+	s.ghost = 0
+	if s.fresh {
+		s.ghost, s.fresh = last, false
 	}
 }
 
-// lay is the end of the ghosts.
+// lay forgets it.
 func (s *Store) lay() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ghosts = ghosts{}
+	s.ghost = 0
 }
 
-// ghost gives an entry that only raft believes in, or raft.ErrLogNotFound.
-func (s *Store) ghost(index uint64, log *raft.Log) error {
+// getAbsent gives what GetLog says of an entry that the log does not have.
+func (s *Store) getAbsent(index uint64, log *raft.Log) error {
 	s.mu.Lock()
-	g := s.ghosts
+	over, ghost := s.over, s.ghost
 	s.mu.Unlock()
-	if index < g.over.index || index > g.last || g.last == 0 {
+	switch {
+	case index == over.index && index > 1: // raft sends entry 1 without looking for one before it
+		*log = raft.Log{Index: index, Term: over.term, Type: raft.LogNoop}
+	case index > over.index && index <= ghost:
+		*log = raft.Log{Index: index, Type: raft.LogNoop}
+	default:
 		return raft.ErrLogNotFound
-	}
-	*log = raft.Log{Index: index, Type: raft.LogNoop}
-	if index == g.over.index {
-		log.Term = g.over.term
 	}
 	return nil
 }
@@ -95,8 +99,11 @@ func (s *Store) ghost(index uint64, log *raft.Log) error {
 // was stopped between the installation of a snapshot and the deletion of the log has a log left that may end
 // before the snapshot, where raft cannot go on behind it, or that has another entry in the snapshot's place, in
 // which case all it has from there on was never committed. Such a log is deleted, durably; any other stays as it
-// is. Call it after Start and before raft gets the store.
+// is. The snapshot's entry is known from then on, as after Installed. Call it after Start and before raft gets the store.
 func (s *Store) Align(index, term uint64) error {
+	s.mu.Lock()
+	s.over = snapshot{index, term}
+	s.mu.Unlock()
 	first, last := uint64(s.log.FirstIndex()), uint64(s.log.LastIndex())
 	if first == 0 || index < first {
 		return nil

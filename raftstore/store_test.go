@@ -268,6 +268,29 @@ func TestStableValuesOfALaterFormat(t *testing.T) {
 	}
 }
 
+// What Set never wrote is refused, not guessed at.
+func TestDamagedStableValues(t *testing.T) {
+	whole := encodeStable(map[string][]byte{"a": {1, 2}, "b": {3}})
+	if _, err := decodeStable(whole); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"no count":        {1},
+		"a key missing":   {1, 1},
+		"an empty key":    {1, 1, 0, 0},
+		"the same twice":  {1, 2, 1, 'a', 0, 1, 'a', 0},
+		"in other order":  {1, 2, 1, 'b', 0, 1, 'a', 0},
+		"cut short":       whole[:len(whole)-1],
+		"something added": append(whole[:len(whole):len(whole)], 0),
+		"a huge count":    {1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
+		"a huge key":      {1, 1, 0xff, 0x7f},
+	} {
+		if values, err := decodeStable(b); err == nil {
+			t.Errorf("%s: decoded as %q", name, values)
+		}
+	}
+}
+
 func FuzzStableValues(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(encodeStable(map[string][]byte{"CurrentTerm": {0, 0, 0, 0, 0, 0, 0, 9}, "LastVoteCand": []byte("a:1"), "e": {}}))
