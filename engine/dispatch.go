@@ -33,6 +33,7 @@ type dispatcher struct {
 	rearm    chan struct{} // to the timekeeper: the next moment has come nearer
 	running  sync.WaitGroup
 	timing   sync.WaitGroup
+	stopOnce sync.Once
 	stopTime chan struct{}
 }
 
@@ -73,7 +74,8 @@ func schedulerTime(t time.Time) scheduler.Time { return scheduler.Time(t.UnixMil
 func (d *dispatcher) start() { d.timing.Go(d.keepTime) }
 
 // stop lets attempts under way end, waits for them up to the timeout, and
-// reports whether all have.
+// reports whether all have. It may be called again: a reign may end while the engine
+// is being closed.
 func (d *dispatcher) stop(timeout time.Duration) (drained bool) {
 	d.mu.Lock()
 	d.stopping = true
@@ -82,7 +84,7 @@ func (d *dispatcher) stop(timeout time.Duration) (drained bool) {
 	}
 	d.idle = nil
 	d.mu.Unlock()
-	close(d.stopTime)
+	d.stopOnce.Do(func() { close(d.stopTime) })
 	d.timing.Wait()
 	done := make(chan struct{})
 	go func() {

@@ -361,6 +361,10 @@ func (e *Engine) shutdown() error {
 		e.opts.Logger.Warn("attempts under way were given up; they are made again after the next start")
 	}
 	last.wait()
+	if begun := e.dispatcher(); begun != last { // of a reign that began meanwhile
+		begun.stop(0)
+		begun.wait()
+	}
 	e.past.Wait()
 	e.reads.close()
 	return errors.Join(err, e.state().Close())

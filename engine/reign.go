@@ -11,6 +11,9 @@ import (
 // beginReign makes this node the one that accepts and delivers. The applier calls
 // it, when the state has all that was committed before.
 func (e *Engine) beginReign(term uint64) error {
+	if err := e.ended(); err != nil {
+		return err
+	}
 	e.vault.forget() // a data key that this node has made may not be the one that was committed
 	if err := e.vault.unlock(e.state().Directory()); err != nil {
 		return err
