@@ -205,7 +205,7 @@ func (s *Server) problemOf(err error) *problem {
 	case errors.Is(err, ErrNoNode):
 		return &problem{status: fasthttp.StatusNotFound, message: "not found", detail: err.Error()}
 	case errors.Is(err, ErrRefused):
-		return &problem{status: fasthttp.StatusConflict, message: "refused", detail: err.Error()}
+		return &problem{status: fasthttp.StatusConflict, message: err.Error()} // says why
 	case errors.Is(err, engine.ErrClosed), errors.Is(err, context.Canceled):
 		return &problem{
 			status:     fasthttp.StatusServiceUnavailable,

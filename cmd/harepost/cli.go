@@ -29,6 +29,7 @@ type cli struct {
 	Health        healthCmd        `cmd:"" help:"Ask a server whether it accepts sends; for health checks of containers."`
 	Backup        backupCmd        `cmd:"" help:"Copy everything that a running server holds into a file (needs the admin token)."`
 	Restore       restoreCmd       `cmd:"" help:"Make a data directory of a backup."`
+	Cluster       clusterCmd       `cmd:"" help:"See to a cluster of several nodes (needs the admin token)."`
 	Check         checkCmd         `cmd:"" help:"Check a backup, or offline a data directory. Changes nothing."`
 	Cluster       clusterCmd       `cmd:"" help:"Look after a cluster of several nodes."`
 	Completion    completionCmd    `cmd:"" help:"Print what makes a shell complete these commands: for bash, zsh or fish."`
