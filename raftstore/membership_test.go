@@ -1,0 +1,463 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/raft"
+)
+
+// network carries calls between memberships in one process. Each has its address; names stand for addresses, as DNS
+// has them.
+type network struct {
+	t  testing.TB
+	mu sync.Mutex
+
+	nodes map[string]*Membership
+	names map[string]string
+	cut   map[[2]string]bool // from, to
+	calls map[string]int     // by path
+
+	weather func(ctx context.Context) bool // takes its time; false: the message is lost
+}
+
+func newNetwork(t testing.TB) *network {
+	return &network{t: t, nodes: map[string]*Membership{}, names: map[string]string{}, cut: map[[2]string]bool{}, calls: map[string]int{}}
+}
+
+// port is the network as one node sees it.
+type port struct {
+	net  *network
+	from string
+}
+
+func (p port) Call(ctx context.Context, address, path string, body []byte) (int, []byte, error) {
+	n := p.net
+	n.mu.Lock()
+	if a, ok := n.names[address]; ok {
+		address = a
+	}
+	m, cut := n.nodes[address], n.cut[[2]string{p.from, address}]
+	n.calls[path]++
+	n.mu.Unlock()
+	if cut { // not even a refusal
+		<-ctx.Done()
+		return 0, nil, ctx.Err()
+	}
+	if m == nil {
+		return 0, nil, errors.New("connection refused")
+	}
+	if n.weather != nil && !n.weather(ctx) {
+		<-ctx.Done() // the request was lost
+		return 0, nil, ctx.Err()
+	}
+	n.mu.Lock()
+	died := n.nodes[address] != m // meanwhile
+	n.mu.Unlock()
+	if died {
+		return 0, nil, errors.New("connection reset")
+	}
+	status, answer := m.Handle(ctx, path, "", body)
+	if n.weather != nil && !n.weather(ctx) {
+		<-ctx.Done() // the answer was lost
+		return 0, nil, ctx.Err()
+	}
+	return status, answer, nil
+}
+
+func (n *network) set(address string, m *Membership) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.nodes[address] = m; m == nil {
+		delete(n.nodes, address)
+	}
+}
+
+func (n *network) sever(from, to string, cut bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut[[2]string{from, to}] = cut
+}
+
+// being is one life of a node in a test.
+type being struct {
+	*Membership
+	fs      vfs.FS
+	address string
+	net     *network
+	ended   chan error // what Stopped got
+}
+
+type birth func(*MembershipOptions)
+
+func joining(token string, addresses ...string) birth {
+	return func(o *MembershipOptions) { o.Token, o.Join = token, addresses }
+}
+
+func expecting(n int, addresses ...string) birth {
+	return func(o *MembershipOptions) { o.Expect, o.Join, o.Token = n, addresses, "secret" }
+}
+
+var silent = slog.New(slog.DiscardHandler)
+
+// live begins a life of node id on fs, at an address.
+func (n *network) live(fs vfs.FS, id, address string, how ...birth) *being {
+	n.t.Helper()
+	b, err := n.tryLive(fs, id, address, how...)
+	noError(n.t, err)
+	return b
+}
+
+func (n *network) tryLive(fs vfs.FS, id, address string, how ...birth) (*being, error) {
+	i, err := OpenIdentity(fs, "data", id)
+	if err != nil {
+		return nil, err
+	}
+	b := &being{fs: fs, address: address, net: n, ended: make(chan error, 1)}
+	o := MembershipOptions{FS: fs, Dir: "data", Identity: i, Caller: port{n, address}, Address: address, API: "api." + address,
+		Version: "v1", Logger: silent, Stopped: func(err error) { b.ended <- err }}
+	for _, h := range how {
+		h(&o)
+	}
+	if b.Membership, err = NewMembership(o); err != nil {
+		return nil, err
+	}
+	n.set(address, b.Membership)
+	return b, nil
+}
+
+// die ends a life, of a moment before which all is on disk.
+func (b *being) die() {
+	b.net.t.Helper()
+	b.net.set(b.address, nil)
+	noError(b.net.t, b.Close())
+}
+
+// member makes a being one of a cluster, with a log up to last.
+func (b *being) member(cluster string, since, last uint64) *being {
+	b.net.t.Helper()
+	noError(b.net.t, b.identity.join(cluster, since))
+	b.Opened(func() (uint64, uint64) { return last, 1 })
+	return b
+}
+
+func greet(t testing.TB, b *being) {
+	t.Helper()
+	noError(t, b.Greet(t.Context()))
+}
+
+// copyOf is the disk as it is now.
+func copyOf(t testing.TB, fs vfs.FS) vfs.FS {
+	t.Helper()
+	to := vfs.NewMem()
+	ok, err := vfs.Clone(fs, to, "data", "data")
+	if err != nil || !ok {
+		t.Fatal("clone", ok, err)
+	}
+	return to
+}
+
+func TestNodesThatMeetAreAdmitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		a := n.live(vfs.NewMem(), "n1", "a1", joining("", "a2")).member("c", 1, 10)
+		b := n.live(vfs.NewMem(), "n2", "a2").member("c", 1, 10)
+		if a.Admit("n2") == nil || b.Admit("n1") == nil {
+			t.Fatal("admitted before a word was said")
+		}
+		greet(t, a)
+		noError(t, errors.Join(a.Admit("n2"), b.Admit("n1")))
+		if k, _ := b.peers.get("n1"); k.Address != "a1" || k.API != "api.a1" || k.Life != a.identity.Life().ID {
+			t.Errorf("n2 knows of n1 %+v", k)
+		}
+	})
+}
+
+// A node that comes back as it was, however often, is believed.
+func TestNodesThatComeBackAreBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		a := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 10)
+		fs := vfs.NewMem()
+		for round := range uint64(10) {
+			b := n.live(fs, "n2", "a2", joining("", "a1")).member("c", 1, 10+round)
+			greet(t, b)
+			a.Observe("n2", Acknowledgement{LastLog: 500, Match: 10 + round, Committed: 1000})
+			b.die()
+			for range round { // lives that nobody hears of
+				n.live(fs, "n2", "a2").die()
+			}
+		}
+	})
+}
+
+func TestOldCopiesAreRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		last uint64                                       // of the copy's log
+		make func(t *testing.T, older, now vfs.FS) vfs.FS // the disk of the life that is to be refused
+	}{
+		"an older copy":            {20, func(_ *testing.T, older, _ vfs.FS) vfs.FS { return older }},
+		"one that was emptied":     {0, func(*testing.T, vfs.FS, vfs.FS) vfs.FS { return vfs.NewMem() }},
+		"one whose log is shorter": {19, func(_ *testing.T, _, now vfs.FS) vfs.FS { return now }},
+		"an older copy that was started often": {20, func(t *testing.T, older, _ vfs.FS) vfs.FS {
+			for range 5 {
+				openIdentity(t, older, "n2")
+			}
+			return older
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t)
+				fsA := vfs.NewMem()
+				a := n.live(fsA, "n1", "a1").member("c", 1, 20)
+				fs := vfs.NewMem()
+				b := n.live(fs, "n2", "a2", joining("", "a1")).member("c", 1, 20)
+				greet(t, b)
+				b.die()
+				older := copyOf(t, fs)
+				b = n.live(fs, "n2", "a2", joining("", "a1")).member("c", 1, 20)
+				greet(t, b)
+				a.Observe("n2", Acknowledgement{LastLog: 25, Match: 22, Committed: 20})
+				b.die()
+				if rng := seedOf(t); rng%2 == 0 { // the one that knows may have been started again, too
+					a.die()
+					a = n.live(fsA, "n1", "a1").member("c", 1, 20)
+				}
+				disk := c.make(t, older, fs)
+				b = n.live(disk, "n2", "a2", joining("", "a1")).member("c", 1, c.last)
+				tells(t, b.Greet(t.Context()), ErrRefused, "n2", "cluster remove n2", "--join")
+				if b.Admit("n1") == nil {
+					t.Error("it would talk to raft's peers")
+				}
+				b.die()
+				// It is the directory's end.
+				_, err := n.tryLive(disk, "n2", "a2")
+				tells(t, err, ErrIdentity, "cluster remove n2")
+			})
+		})
+	}
+}
+
+// What was acknowledged and is not committed may be gone.
+func TestWhatWasNotCommittedMayBeGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		a := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+		fs := vfs.NewMem()
+		b := n.live(fs, "n2", "a2", joining("", "a1")).member("c", 1, 20)
+		greet(t, b)
+		a.Observe("n2", Acknowledgement{LastLog: 25, Match: 25, Committed: 20})
+		a.Observe("n2", Acknowledgement{LastLog: 25, Committed: 25})
+		b.die()
+		greet(t, n.live(fs, "n2", "a2", joining("", "a1")).member("c", 1, 20))
+	})
+}
+
+// Of two processes on copies of one directory the later is refused, as long as the first runs.
+func TestTwoProcessesWithOneID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+		fs := vfs.NewMem()
+		first := n.live(fs, "n2", "a2", joining("", "a1")).member("c", 1, 20)
+		greet(t, first)
+		disk := copyOf(t, fs)
+		second := n.live(disk, "n2", "a9", joining("", "a1")).member("c", 1, 20)
+		tells(t, second.Greet(t.Context()), ErrRefused, "a2", "stop one")
+		greet(t, first)
+		first.die()
+		second.die()
+		// Which is nothing against the directory: it has moved.
+		greet(t, n.live(disk, "n2", "a9", joining("", "a1")).member("c", 1, 20))
+	})
+}
+
+func TestNodesThatDoNotFit(t *testing.T) {
+	for name, c := range map[string]struct {
+		other func(n *network)
+		words []string
+	}{
+		"another cluster": {func(n *network) { n.live(vfs.NewMem(), "n1", "a1").member("d", 1, 20) }, []string{"cluster c", "--join"}},
+		"my id":           {func(n *network) { n.live(vfs.NewMem(), "n2", "a1").member("c", 1, 20) }, []string{"node n2", "--node-id"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t)
+				c.other(n)
+				b := n.live(vfs.NewMem(), "n2", "a2", joining("", "a1")).member("c", 1, 20)
+				tells(t, b.Greet(t.Context()), ErrRefused, c.words...)
+				if b.Admit("n1") == nil {
+					t.Error("it would talk to raft's peers")
+				}
+			})
+		})
+	}
+}
+
+// One node of a foreign cluster at an address of ours does not keep a node from starting that others believe.
+func TestOneStrangerIsNoMajority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+		n.live(vfs.NewMem(), "n3", "a3").member("c", 1, 20)
+		n.live(vfs.NewMem(), "n7", "a7").member("d", 1, 20)
+		b := n.live(vfs.NewMem(), "n2", "a2", joining("", "a1", "a3", "a7")).member("c", 1, 20)
+		greet(t, b)
+		noError(t, errors.Join(b.Admit("n1"), b.Admit("n3")))
+		if b.Admit("n7") == nil {
+			t.Error("the stranger is admitted")
+		}
+	})
+}
+
+func TestVersionsThatMayMeet(t *testing.T) {
+	n := newNetwork(t)
+	a := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+	b := n.live(vfs.NewMem(), "n2", "a2").member("c", 1, 20)
+	for skew, refused := range map[int]bool{-2: true, -1: false, 0: false, 1: false, 2: true} {
+		h := b.hello()
+		h.Protocol += skew
+		answer, err := a.answerHello(t.Context(), &h)
+		noError(t, err)
+		if (answer.Refusal != nil) != refused {
+			t.Errorf("protocol %d meets %d: %+v", h.Protocol, Protocol, answer.Refusal)
+		}
+		if refused {
+			tells(t, answer.Refusal.err(), ErrRefused, "upgrade one release at a time")
+		}
+	}
+}
+
+// Nodes that do not answer are waited for for a while, and less where a majority has answered.
+func TestGreetDoesNotWaitForEver(t *testing.T) {
+	for name, c := range map[string]struct {
+		present []string
+		cut     bool
+		most    time.Duration
+	}{
+		"nobody is there":              {nil, false, 6 * time.Second},
+		"nobody says a word":           {nil, true, 6 * time.Second},
+		"one of two is there":          {[]string{"n1"}, false, time.Second},
+		"one of two, the other silent": {[]string{"n1"}, true, time.Second},
+		"all are there":                {[]string{"n1", "n3"}, false, time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t)
+				for _, id := range c.present {
+					n.live(vfs.NewMem(), id, "a"+id[1:]).member("c", 1, 20)
+				}
+				for _, a := range []string{"a1", "a3"} {
+					n.sever("a2", a, c.cut && n.nodes[a] == nil)
+				}
+				b := n.live(vfs.NewMem(), "n2", "a2", joining("", "a1", "a3")).member("c", 1, 20)
+				b.Configured(1, threeServers())
+				began := time.Now()
+				greet(t, b)
+				if took := time.Since(began); took > c.most {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
+	}
+}
+
+func threeServers() (c raft.Configuration) {
+	for _, id := range []string{"1", "2", "3"} {
+		c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID("n" + id), Address: raft.ServerAddress("a" + id)})
+	}
+	return c
+}
+
+// A member that is starting and has not opened its log says nothing that could be taken for an empty log.
+func TestAStartingNodeIsNotTakenForAnEmptyOne(t *testing.T) {
+	n := newNetwork(t)
+	a := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+	b := n.live(vfs.NewMem(), "n2", "a2")
+	noError(t, b.identity.join("c", 1))
+	if r := a.say(t.Context(), "a2"); r.err == nil || !strings.Contains(r.err.Error(), "starting") {
+		t.Errorf("it answered %+v", r)
+	}
+}
+
+func TestRequestsThatAreNone(t *testing.T) {
+	n := newNetwork(t)
+	a := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+	for _, path := range []string{pathHello, pathPromise, pathJoin} {
+		for _, body := range []string{"", "null", "[]", "{}", `{"hello":null}`, `{"node_id":"n2","lives":[]}`} {
+			if status, _ := a.Handle(t.Context(), path, "", []byte(body)); status != http.StatusBadRequest {
+				t.Errorf("%s with %q gave %d", path, body, status)
+			}
+		}
+	}
+	if status, _ := a.Handle(t.Context(), pathPrefix+"x", "", nil); status != http.StatusNotFound {
+		t.Errorf("a path that is none gave %d", status)
+	}
+	body := fmt.Appendf(nil, `{"node_id":"n2","directory":"d","address":"a","lives":[{"incarnation":1,"id":"x"}]}`)
+	if status, answer := a.Handle(t.Context(), pathHello, "n3", body); status != http.StatusBadRequest || !strings.Contains(string(answer), `"n3"`) {
+		t.Errorf("a hello with another node's certificate gave %d %s", status, answer)
+	}
+}
+
+// Whatever is learned is bounded.
+func TestMemoryOfOthersIsBounded(t *testing.T) {
+	n := newNetwork(t)
+	a := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+	for i := range 10 * peersKept {
+		h := Hello{Protocol: Protocol, ClusterID: "c", NodeID: fmt.Sprint("x", i), Directory: "d", Address: fmt.Sprint("b", i),
+			Lives: []Life{{1, "l"}}, Peers: map[string]string{}}
+		for k := range 100 {
+			h.Peers[fmt.Sprint("y", i, "-", k)] = "z"
+		}
+		if _, err := a.answerHello(t.Context(), &h); err != nil && i < peersKept {
+			t.Fatal(err)
+		}
+	}
+	if len(a.met) > peersKept || len(a.peers.known) > peersKept {
+		t.Errorf("%d addresses and %d nodes are kept", len(a.met), len(a.peers.known))
+	}
+	noError(t, a.peers.save())
+	again, err := openPeers(a.fs, "data")
+	noError(t, err)
+	if !slices.Equal(again.ids(), a.peers.ids()) {
+		t.Error("what was saved is not what was known")
+	}
+}
+
+// The index that another node's log held is saved in time, and not for each answer.
+func TestFloorsAreSavedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		fs := vfs.NewMem()
+		a := n.live(fs, "n1", "a1").member("c", 1, 20)
+		greet(t, n.live(vfs.NewMem(), "n2", "a2", joining("", "a1")).member("c", 1, 20))
+		a.Start(&stubRaft{})
+		for i := range uint64(100) {
+			a.Observe("n2", Acknowledgement{LastLog: i, Match: i, Committed: i})
+		}
+		time.Sleep(helloEvery*time.Second + time.Second)
+		saved, err := openPeers(fs, "data")
+		noError(t, err)
+		if k, _ := saved.get("n2"); k.Floor != 99 {
+			t.Errorf("saved is %+v", k)
+		}
+		a.die()
+	})
+}
+
+// stubRaft follows nobody.
+type stubRaft struct{ Consensus }
+
+func (*stubRaft) State() raft.RaftState                             { return raft.Follower }
+func (*stubRaft) LeaderWithID() (raft.ServerAddress, raft.ServerID) { return "", "" }
