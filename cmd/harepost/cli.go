@@ -31,7 +31,6 @@ type cli struct {
 	Restore       restoreCmd       `cmd:"" help:"Make a data directory of a backup."`
 	Cluster       clusterCmd       `cmd:"" help:"See to a cluster of several nodes (needs the admin token)."`
 	Check         checkCmd         `cmd:"" help:"Check a backup, or offline a data directory. Changes nothing."`
-	Cluster       clusterCmd       `cmd:"" help:"Look after a cluster of several nodes."`
 	Completion    completionCmd    `cmd:"" help:"Print what makes a shell complete these commands: for bash, zsh or fish."`
 	EncryptionKey encryptionKeyCmd `cmd:"" help:"Draw a master key and print its line for --encryption-key-file."`
 	Version       versionCmd       `cmd:"" help:"Print the version."`
