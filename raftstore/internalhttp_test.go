@@ -610,3 +610,57 @@ func TestInternalOutcomesAreTrue(t *testing.T) {
 		t.Logf("%d restarts: %d answered, %d not sent, %d unknown", restarts, answered, notSent, unknown)
 	})
 }
+
+// A teller is a connection that keeps what is written to it and calls reading
+// before each Read returns with a byte.
+type teller struct {
+	net.Conn
+	reading func()
+	written []byte
+}
+
+func (c *teller) Read(b []byte) (int, error) { c.reading(); b[0] = 'G'; return 1, nil }
+func (c *teller) Write(b []byte) (int, error) {
+	c.written = append(c.written, b...)
+	return len(b), nil
+}
+func (c *teller) SetWriteDeadline(time.Time) error { return nil }
+func (c *teller) Close() error                     { return nil }
+
+// TestServedConnSaysGoodbye only where nothing of a request was given to anybody.
+func TestServedConnSaysGoodbye(t *testing.T) {
+	server := &InternalServer{conns: make(map[*servedConn]struct{})}
+	read := func(c *servedConn) int { n, _ := c.Read(make([]byte, 1)); return n }
+	answered := func(c *servedConn) { server.connState(c, fasthttp.StateIdle) }
+	for name, x := range map[string]struct {
+		before func(c *servedConn)
+		want   string
+	}{
+		"new":                        {func(*servedConn) {}, "Q"},
+		"closed twice":               {func(c *servedConn) { c.Close() }, "Q"},
+		"in a request":               {func(c *servedConn) { read(c) }, ""},
+		"after an answer":            {func(c *servedConn) { read(c); read(c); answered(c) }, "Q"},
+		"in the next request":        {func(c *servedConn) { read(c); answered(c); read(c) }, ""},
+		"an answer that comes late":  {func(c *servedConn) { read(c); c.Close(); answered(c) }, ""},
+		"a request that comes late":  {func(c *servedConn) { c.Close(); answered(c) }, "Q"},
+		"an answer without requests": {func(c *servedConn) { answered(c) }, "Q"},
+	} {
+		inner := &teller{reading: func() {}}
+		c := &servedConn{Conn: inner, server: server}
+		x.before(c)
+		c.Close()
+		if string(inner.written) != x.want {
+			t.Errorf("%s: %q, want %q", name, inner.written, x.want)
+		}
+		if n := read(c); n != 0 {
+			t.Errorf("%s: a request is read after the close", name)
+		}
+	}
+	// Closed between the kernel's read and ours: what was read goes to nobody.
+	inner := &teller{}
+	c := &servedConn{Conn: inner, server: server}
+	inner.reading = func() { c.Close() }
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, net.ErrClosed) || string(inner.written) != "Q" {
+		t.Errorf("closed while reading: %d, %v, wrote %q", n, err, inner.written)
+	}
+}
