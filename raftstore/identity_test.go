@@ -29,13 +29,6 @@ func seedOf(t testing.TB) uint64 {
 	return seed
 }
 
-func noError(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // tells fails the test unless err is of a kind and its text has all words, which are what the operator needs.
 func tells(t testing.TB, err, kind error, words ...string) {
 	t.Helper()

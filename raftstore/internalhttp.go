@@ -92,7 +92,7 @@ func ServeInternal(l net.Listener, h fasthttp.RequestHandler, o InternalServerOp
 		Handler:                      func(ctx *fasthttp.RequestCtx) { s.serve(ctx, h) },
 		ErrorHandler:                 internalError,
 		ConnState:                    s.connState,
-		Logger:                       quiet{},
+		Logger:                       noLog{},
 		Concurrency:                  o.Conns,
 		ReadBufferSize:               o.HeadBytes,
 		MaxRequestBodySize:           o.BodyBytes,
@@ -170,12 +170,12 @@ func internalError(ctx *fasthttp.RequestCtx, err error) {
 // proves it. It is empty without TLS.
 func PeerOf(ctx *fasthttp.RequestCtx) string { return PeerID(ctx.Conn()) }
 
-// quiet is a fasthttp.Logger. What other nodes' connections come to is told to
+// noLog is a fasthttp.Logger. What other nodes' connections come to is told to
 // them, and by them.
-type quiet struct{}
+type noLog struct{}
 
 // Printf is part of fasthttp.Logger.
-func (quiet) Printf(string, ...any) {}
+func (noLog) Printf(string, ...any) {}
 
 // A servedListener makes a servedConn of every connection.
 type servedListener struct {

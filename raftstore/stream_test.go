@@ -104,7 +104,7 @@ func certDir(t *testing.T, nodes ...string) string {
 	return dir
 }
 
-func filesOf(dir, id string) ClusterTLSFiles {
+func certFilesOf(dir, id string) ClusterTLSFiles {
 	return ClusterTLSFiles{
 		Cert: filepath.Join(dir, id+".pem"),
 		Key:  filepath.Join(dir, id+"-key.pem"),
@@ -118,7 +118,7 @@ func identityOf(t *testing.T, dir, id string) *ClusterTLS {
 	if dir == "" {
 		return nil
 	}
-	c, err := LoadClusterTLS(filesOf(dir, id), slog.New(slog.DiscardHandler))
+	c, err := LoadClusterTLS(certFilesOf(dir, id), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -594,7 +594,7 @@ func TestStreamReloadsCertificates(t *testing.T) {
 	clock := func() time.Time { return start.Add(time.Duration(now.Load()) * time.Second) }
 	var book logBook
 	load := func(id string) *ClusterTLS {
-		c, err := loadClusterTLS(filesOf(dir, id), book.logger(), clock)
+		c, err := loadClusterTLS(certFilesOf(dir, id), book.logger(), clock)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -946,7 +946,7 @@ func TestLoadClusterTLSRefuses(t *testing.T) {
 		"one direction": {ca.issue(func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }, "n1.harepost.internal"), "key usage"},
 	} {
 		cert, key := pemOf(t, c.cert)
-		files := filesOf(dir, "x")
+		files := certFilesOf(dir, "x")
 		if err := errors.Join(os.WriteFile(files.Cert, cert, 0o600), os.WriteFile(files.Key, key, 0o600)); err != nil {
 			t.Fatal(err)
 		}
@@ -954,10 +954,10 @@ func TestLoadClusterTLSRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := LoadClusterTLS(filesOf(dir, "n7"), nil); err == nil || !strings.Contains(err.Error(), "--cluster-cert") {
+	if _, err := LoadClusterTLS(certFilesOf(dir, "n7"), nil); err == nil || !strings.Contains(err.Error(), "--cluster-cert") {
 		t.Errorf("no file: %v", err)
 	}
-	files := filesOf(dir, "n1")
+	files := certFilesOf(dir, "n1")
 	files.CA = files.Key
 	if _, err := LoadClusterTLS(files, nil); err == nil || !strings.Contains(err.Error(), "no certificate") {
 		t.Errorf("a CA's file without certificates: %v", err)
