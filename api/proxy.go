@@ -277,3 +277,11 @@ func copyAnswer(to, from *fasthttp.Response) {
 	to.Header.SetNoDefaultContentType(true)
 	to.SwapBody(from.SwapBody(nil))
 }
+
+// NotLeading answers a request that another node has handed on, before there is a
+// Server to answer it: nothing was done.
+func NotLeading(ctx *fasthttp.RequestCtx) {
+	setRequestID(ctx)
+	ctx.Response.Header.Set(headerNotLeading, "true")
+	writeProblem(ctx, errNotLeading)
+}

@@ -44,7 +44,7 @@ const exitHelp = `
 
 Exit status: 0 done; 1 failed, or damage found; 2 flags wrong; 3 serve: storage failed; 4 the server refused the request; ` +
 	`5 not now (unreachable, overloaded, rate limited, domain still pending); 6 --wait: ended undelivered; 7 --wait: still pending; ` +
-	`8 not found; 9 not in its present state; 10 not allowed (key, token, domain, suspended).`
+	`8 not found; 9 not in its present state; 10 not allowed (key, token, domain, suspended); 11 serve: the cluster does not want this node.`
 
 // parserOptions makes kong write to the shell, name the environment
 // variables, and leave ending the process to main.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/harepost/harepost/raftstore"
 	"github.com/harepost/harepost/wal"
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,9 @@ const (
 	walDir   = "wal"
 	stateDir = "state"
 )
+
+// clusterDir is there in the directory of a node of a cluster.
+const clusterDir = raftstore.ClusterDir
 
 // lostFound is in the root of a new volume, and belongs to the file system.
 const lostFound = "lost+found"
@@ -60,6 +64,8 @@ func checkDataDir(dir string) error {
 		switch name := e.Name(); name {
 		case walDir, stateDir:
 			ours = true
+		case clusterDir, stateDir + ".new", stateDir + ".old": // of a node of a cluster, and of one that takes over another state
+			ours = true
 		case lostFound, devAccountFile, "backup.tmp", restoringSuffix: // of a mounted volume; of an earlier start; of a restore that is done
 		default:
 			foreign = name
@@ -69,6 +75,16 @@ func checkDataDir(dir string) error {
 		return fmt.Errorf("--data-dir: %s holds other things than Harepost data (%q): give an empty directory, or one that does not exist", dir, foreign)
 	}
 	return nil
+}
+
+// checkAlone refuses the directory of a node to a server that would run alone: what
+// other nodes acknowledge meanwhile would be missing here, and what this server
+// accepts there.
+func checkAlone(dir, nodeID string) error {
+	if _, err := os.Lstat(filepath.Join(dir, clusterDir)); nodeID != "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("--data-dir: %s belongs to a node of a cluster: give --node-id and --cluster-addr, or make a single server's of it with `harepost cluster detach`", dir)
 }
 
 // makeDir makes dir and its parents. Payloads will stand there, so only

@@ -75,7 +75,7 @@ func openStage(sh *shell, dir string) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := openProgram(cfg)
+	p, err := openProgram(sh.ctx, cfg)
 	if err != nil {
 		target.close()
 		return nil, err

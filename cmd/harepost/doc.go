@@ -8,6 +8,7 @@
 //	harepost send | deliveries | dead-letters | replays      the same
 //	harepost listen      a receiver that prints, verifies and can fail on purpose
 //	harepost bench       measures this machine, beside a forwarder that keeps nothing
+//	harepost cluster     the nodes, certificates for them, and what is left when most are lost
 //	harepost check       what is in a data directory, and whether it is sound
 //	harepost completion  makes bash, zsh or fish complete all this
 //	harepost version     what was built
@@ -42,6 +43,14 @@
 // and is replaced; closing removes it. The TLS certificate is looked at by the
 // handshakes themselves, so that no goroutine watches it.
 //
+// # Cluster
+//
+// A node opens its part of the cluster before its engine, which takes its log from
+// there, and waits until it belongs to one; SIGTERM ends that wait. When it ends, it
+// stops to begin attempts, waits for those under way, hands leadership on, and only
+// then refuses connections: what still comes in goes on to the node that leads. That
+// takes up to five seconds of --drain-timeout.
+//
 // # Dev mode
 //
 // serve --dev keeps one account for the person at the keyboard. Its key is
@@ -68,6 +77,7 @@
 //	8    there is no such thing (404)
 //	9    not in its present state (409), such as a replay of what is still pending
 //	10   not allowed (401, 403): key, token, domain, or a suspended account
+//	11   serve: the cluster has removed this node, or does not take it for who it says; starting it again does not help
 //	130  ended at once by a second SIGINT (143 for SIGTERM)
 //
 // # Goroutines

@@ -19,6 +19,7 @@ const (
 	exitNotFound      = 8
 	exitConflict      = 9
 	exitNotAllowed    = 10
+	exitExpelled      = 11
 )
 
 // An exitError ends the program with a status of its own.

@@ -29,6 +29,7 @@ type program struct {
 	lock      *os.File  // of the data directory
 	profiler  *profiler // nil: none
 	transport *transport.Transport
+	cluster   *clusterNode // nil: the server runs alone
 	engine    *engine.Engine
 	api       *api.Server
 
@@ -38,9 +39,10 @@ type program struct {
 	collector *collector // nil: none
 }
 
-// openProgram binds the listeners, then locks and recovers the data directory.
-// Nothing is answered before run.
-func openProgram(cfg config) (_ *program, err error) {
+// openProgram binds the listeners, then locks and recovers the data directory. A node
+// of a cluster waits for the others before, as long as ctx lasts. Nothing is answered
+// before run.
+func openProgram(ctx context.Context, cfg config) (_ *program, err error) {
 	p := &program{cfg: cfg, log: cfg.logger, failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
@@ -53,6 +55,9 @@ func openProgram(cfg config) (_ *program, err error) {
 	if p.profiler, err = openProfiler(cfg.Pprof); err != nil {
 		return nil, err
 	}
+	if err = checkAlone(cfg.DataDir, cfg.NodeID); err != nil {
+		return nil, err
+	}
 	if err = prepareDataDir(cfg.DataDir); err != nil {
 		return nil, err
 	}
@@ -63,6 +68,11 @@ func openProgram(cfg config) (_ *program, err error) {
 	if p.transport, err = transport.New(p.transportOptions()); err != nil {
 		return nil, err
 	}
+	if cfg.clustered() {
+		if p.cluster, err = openCluster(ctx, p); err != nil {
+			return nil, err
+		}
+	}
 	began := time.Now()
 	if p.engine, err = p.openEngine(); err != nil {
 		return nil, err
@@ -70,6 +80,9 @@ func openProgram(cfg config) (_ *program, err error) {
 	p.log.Info("data directory open", "dir", cfg.DataDir, "took", time.Since(began))
 	if p.api, err = api.New(p.engine, p.apiOptions()); err != nil {
 		return nil, err
+	}
+	if p.cluster != nil {
+		p.cluster.serve(p.api.PeerHandler())
 	}
 	return p, nil
 }
@@ -126,7 +139,12 @@ func (p *program) ownAddresses() []netip.AddrPort {
 }
 
 func (p *program) engineOptions() engine.Options {
+	var replica engine.Replica
+	if p.cluster != nil {
+		replica = p.cluster.replica
+	}
 	return engine.Options{
+		Replica:           replica,
 		Transport:         p.transport,
 		DevLoopback:       p.cfg.Dev,
 		MaxInFlight:       p.cfg.MaxInFlight,
@@ -140,7 +158,7 @@ func (p *program) engineOptions() engine.Options {
 		RetainDead:        p.cfg.RetentionDead,
 		RetainPayload:     p.cfg.RetentionPayload,
 		MaxDataBytes:      p.cfg.MaxDataBytes,
-		DrainTimeout:      p.cfg.DrainTimeout - p.requestDrain(),
+		DrainTimeout:      max(p.cfg.DrainTimeout-p.requestDrain()-p.handOverTime(), leastDrain),
 		Events:            p.cfg.events,
 		Failed:            p.fail,
 		Logger:            p.log,
@@ -148,7 +166,13 @@ func (p *program) engineOptions() engine.Options {
 }
 
 func (p *program) apiOptions() api.Options {
+	var cluster api.Cluster
+	if p.cluster != nil {
+		cluster = p.cluster.door
+	}
 	return api.Options{
+		Cluster:             cluster,
+		NodeID:              p.cfg.NodeID,
 		AdminToken:          p.cfg.AdminToken,
 		Version:             readBuildInfo().Version,
 		OpenSignup:          p.cfg.OpenSignup || p.cfg.Dev,
@@ -176,6 +200,11 @@ func (p *program) apiOptions() api.Options {
 func (p *program) writeMetrics(w io.Writer) {
 	p.engine.WriteMetrics(w)
 	metrics.WriteProcessMetrics(w)
+	if p.cluster != nil {
+		p.cluster.metrics(w)
+		st := p.cluster.door.Status()
+		writeClusterMetrics(w, &st)
+	}
 	if p.cfg.certificate != nil {
 		metrics.WriteGaugeUint64(w, "harepost_tls_certificate_not_after_timestamp_seconds", uint64(p.cfg.certificate.notAfter().Unix()))
 	}
@@ -198,15 +227,22 @@ func (p *program) url() string { return p.listeners.url() }
 // end as it is.
 func (p *program) run(ctx context.Context) error {
 	p.announce()
+	p.announceCluster()
 	served := make(chan error, len(p.listeners.all()))
 	for _, ln := range p.listeners.all() {
 		go func() { served <- p.api.Serve(ln) }()
+	}
+	var stopped <-chan error // never, of a server that runs alone
+	if p.cluster != nil {
+		stopped = p.cluster.stopped
 	}
 	select {
 	case <-ctx.Done():
 		return p.drain(served)
 	case err := <-p.failed:
 		return p.storageFailed(err)
+	case err := <-stopped:
+		return errors.Join(p.expelled(err), p.drain(served))
 	case err := <-served:
 		return fmt.Errorf("the API stopped: %w", err)
 	}
@@ -219,8 +255,8 @@ func (p *program) storageFailed(err error) error {
 }
 
 // drain ends what run began: readiness off, a pause for load balancers to see
-// it, no new connections, the requests that are in get their answer. The
-// engine's own drain is part of close.
+// it, leadership to another node, no new connections, the requests that are in get
+// their answer. The engine's own drain is part of close.
 func (p *program) drain(served <-chan error) error {
 	p.log.Info("draining", "delay", p.cfg.DrainDelay, "timeout", p.cfg.DrainTimeout)
 	p.api.Drain()
@@ -229,6 +265,7 @@ func (p *program) drain(served <-chan error) error {
 	case err := <-p.failed:
 		return p.storageFailed(err)
 	}
+	p.handOver()
 	ctx, cancel := context.WithTimeout(context.Background(), p.requestDrain())
 	defer cancel()
 	if err := p.api.Shutdown(ctx); err != nil {
@@ -256,6 +293,9 @@ func (p *program) failedBy(err error) error {
 // have the rest. A request waits for one sync, an attempt for a stranger.
 func (p *program) requestDrain() time.Duration { return p.cfg.DrainTimeout / 4 }
 
+// leastDrain is what attempts have of --drain-timeout at least.
+const leastDrain = 10 * time.Millisecond
+
 // closeGrace is how much longer than the drain the engine may take to close.
 // Attempts that outlive the drain are not cut off and may last 30 s more; who
 // sent SIGTERM will not wait for that.
@@ -270,7 +310,13 @@ func (p *program) close() error {
 		p.collector.stop()
 		p.listeners.close() // already closed by the API, if it ran
 		p.profiler.close()
+		if p.cluster != nil {
+			p.cluster.leave()
+		}
 		if p.engine == nil {
+			if p.cluster != nil {
+				p.closeErr = p.cluster.close()
+			}
 			if p.transport != nil {
 				p.transport.Close()
 			}
@@ -280,6 +326,9 @@ func (p *program) close() error {
 		closed := make(chan error, 1)
 		go func() {
 			err := p.engine.Close()
+			if p.cluster != nil {
+				err = errors.Join(err, p.cluster.close())
+			}
 			p.transport.Close()
 			closed <- errors.Join(err, p.lock.Close())
 		}()

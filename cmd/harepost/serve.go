@@ -44,6 +44,8 @@ type serveCmd struct {
 	policyFlags `embed:"" group:"Deliveries"`
 	logFlags    `embed:"" group:"Running"`
 	eventFlags  `embed:"" group:"Operator events"`
+
+	clusterFlags `embed:"" group:"Cluster"`
 }
 
 type limitFlags struct {
@@ -105,6 +107,7 @@ type config struct {
 	keyring     *seal.Keyring  // nil: nothing is encrypted on disk
 	logger      *slog.Logger
 	events      engine.EventOptions
+	joinToken   string
 }
 
 // config checks the flags on their own and against each other. Nothing is
@@ -117,6 +120,8 @@ func (c *serveCmd) config(logs io.Writer) (config, error) {
 		c.checkResolver,
 		func() (err error) { cfg.egressAllow, err = parsePrefixes(c.EgressAllow); return err },
 		func() (err error) { cfg.events, err = c.eventOptions(); return err },
+		c.checkCluster,
+		func() (err error) { cfg.joinToken, err = c.joinToken(); return err },
 		func() (err error) { cfg.rootCAs, err = readCAs("--egress-ca", c.EgressCA); return err },
 	}
 	for _, check := range checks {
@@ -386,11 +391,11 @@ func (c *serveCmd) Run(sh *shell) error {
 	if err != nil {
 		return err
 	}
-	p, err := openProgram(cfg)
+	p, err := openProgram(sh.ctx, cfg)
 	if err != nil {
 		return err
 	}
-	if c.Dev {
+	if c.Dev && !c.clustered() {
 		err = p.showDevAccount(sh)
 	}
 	if err == nil {

@@ -65,6 +65,30 @@ func TestServeRefusesContradictions(t *testing.T) {
 	f("for one body of the largest size", "--max-body-bytes-in-flight", "16777215")
 	f("for one body of the largest size", "--max-account-body-bytes-in-flight", "0")
 	f("is above --max-in-flight", "--lane-concurrency", "100", "--max-in-flight", "10")
+	f("is for a node of a cluster: give --node-id too", "--join", "127.0.0.1:7401")
+	f("is for a node of a cluster: give --node-id too", "--bootstrap-expect", "3")
+	f("is for a node of a cluster: give --node-id too", "--cluster-addr", "127.0.0.1:7401")
+	f("give --cluster-addr", "--node-id", "n1")
+	node := func(args ...string) []string {
+		return append([]string{"--node-id", "n1", "--cluster-addr", "127.0.0.1:0"}, args...)
+	}
+	f("of a-z, 0-9 and -", "--node-id", "N1", "--cluster-addr", "127.0.0.1:0")
+	f("of a-z, 0-9 and -", "--node-id=-n1", "--cluster-addr", "127.0.0.1:0")
+	f("give --cluster-cert, --cluster-key and --cluster-ca", "--node-id", "n1", "--cluster-addr", "192.0.2.1:7401")
+	f("give --cluster-cert, --cluster-key and --cluster-ca", "--node-id", "n1", "--cluster-addr", "0.0.0.0:7401", "--cluster-advertise", "n1.example:7401")
+	f("give --cluster-advertise", "--node-id", "n1", "--cluster-addr", "0.0.0.0:7401")
+	f("give --cluster-advertise", "--node-id", "n1", "--cluster-addr", ":7401")
+	f("as others reach them", node("--cluster-advertise", "0.0.0.0:7401")...)
+	f("is not HOST:PORT", node("--cluster-advertise", "n1")...)
+	f("belong together", node("--cluster-cert", "a")...)
+	f("belong together", node("--cluster-cert", "a", "--cluster-key", "b")...)
+	f("waits for other nodes", node("--bootstrap-expect", "3")...)
+	f("from 0 to 9", node("--bootstrap-expect", "10", "--join", "127.0.0.1:7402")...)
+	f("needs its --join-token", node("--join", "127.0.0.1:7402")...)
+	f("is not HOST:PORT", node("--join", "127.0.0.1:7402,n3", "--join-token", "t")...)
+	f("are the same token", node("--join", "127.0.0.1:7402", "--join-token", "t", "--join-token-file", "f")...)
+	f("--join-token-file: open", node("--join", "127.0.0.1:7402", "--join-token-file", filepath.Join(dir, "absent"))...)
+	f("must be at least 100ms", node("--election-timeout", "99ms")...)
 	f("must be one of", "--log-level", "loud")
 	f("must be one of", "--log-format", "xml")
 	f("invalid duration", "--drain-timeout", "soon")
@@ -192,4 +216,42 @@ func mustParseServe(t *testing.T, args ...string) *serveCmd {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// What is rarely meant is said, and done all the same.
+func TestClusterWarnings(t *testing.T) {
+	f := func(want []string, token string, args ...string) {
+		t.Helper()
+		c := mustParseServe(t, append([]string{"--data-dir", "x", "--node-id", "n1", "--cluster-addr", "127.0.0.1:7401"}, args...)...)
+		if err := c.checkCluster(); err != nil {
+			t.Fatal(err)
+		}
+		got := c.clusterWarnings(token)
+		if len(got) != len(want) {
+			t.Fatalf("%q, want %q", got, want)
+		}
+		for i := range want {
+			if !strings.Contains(got[i], want[i]) {
+				t.Errorf("%q, want %q", got[i], want[i])
+			}
+		}
+	}
+	certs := []string{"--cluster-cert", "a", "--cluster-key", "b", "--cluster-ca", "c"}
+	f(nil, "", certs...)
+	f([]string{"no certificates"}, "a token of some length")
+	f([]string{"as one of 1 does"}, "", append(certs, "--bootstrap-expect", "2", "--join", "127.0.0.1:7402")...)
+	f([]string{"as one of 3 does", "may be guessed"}, "short", append(certs, "--bootstrap-expect", "4", "--join", "127.0.0.1:7402")...)
+	f([]string{"this node alone"}, "", append(certs, "--cluster-advertise", "n1.example:7401", "--bootstrap-expect", "3", "--join", "n1.example:7401")...)
+}
+
+// The directory of a node is not opened by a server that would run alone.
+func TestServeAloneRefusesTheDirectoryOfANode(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, clusterDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	status, _, stderr := runHere(t, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0")
+	if status != exitFailed || !strings.Contains(stderr, "harepost cluster detach") || !strings.Contains(stderr, "--node-id") {
+		t.Errorf("status %d, stderr %q", status, stderr)
+	}
 }

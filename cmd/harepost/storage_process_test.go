@@ -84,7 +84,7 @@ func TestAStorageFailureEndsTheServerWithStatusThree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := openProgram(cfg)
+	p, err := openProgram(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestAStorageFailureWhileClosingIsNotSwallowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := openProgram(cfg)
+	p, err := openProgram(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
