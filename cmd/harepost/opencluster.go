@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -41,7 +42,10 @@ func openCluster(_ context.Context, p *program) (_ *clusterNode, err error) {
 		Bootstrap: []raft.Server{{ID: raft.ServerID(cfg.NodeID), Address: address}},
 	})
 	client := raftstore.NewInternalClient(layer, raftstore.InternalClientOptions{})
-	c := &clusterNode{replica: node, metrics: func(w io.Writer) { node.WriteMetrics(w) }, leave: func() {}}
+	c := &clusterNode{
+		replica: node, address: layer.BoundAddr().(*net.TCPAddr).AddrPort(),
+		metrics: func(w io.Writer) { node.WriteMetrics(w) }, leave: func() {},
+	}
 	c.door = &clusterDoor{
 		id: cfg.NodeID, log: node, ask: client.Do,
 		about:   func(string) (api, version string) { return "", "" },

@@ -65,13 +65,13 @@ func openProgram(ctx context.Context, cfg config) (_ *program, err error) {
 		return nil, explainOpen(cfg.DataDir, err)
 	}
 	p.collector = startCollector()
-	if p.transport, err = transport.New(p.transportOptions()); err != nil {
-		return nil, err
-	}
 	if cfg.clustered() {
 		if p.cluster, err = openCluster(ctx, p); err != nil {
 			return nil, err
 		}
+	}
+	if p.transport, err = transport.New(p.transportOptions()); err != nil {
+		return nil, err
 	}
 	began := time.Now()
 	if p.engine, err = p.openEngine(); err != nil {
@@ -126,11 +126,15 @@ func (p *program) transportOptions() transport.Options {
 }
 
 // ownAddresses are never sent to, whatever --egress-allow says: a send to our
-// own API, or to the profiler, would act with the rights of this machine.
+// own API, to the cluster port, or to the profiler, would act with the rights of this
+// machine.
 func (p *program) ownAddresses() []netip.AddrPort {
 	var own []netip.AddrPort
 	if a := p.listeners.address(); a.IsValid() {
 		own = append(own, a)
+	}
+	if p.cluster != nil {
+		own = append(own, p.cluster.address)
 	}
 	if p.profiler != nil {
 		own = append(own, p.profiler.listener.Addr().(*net.TCPAddr).AddrPort())

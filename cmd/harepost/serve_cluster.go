@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +31,8 @@ type clusterNode struct {
 	replica engine.Replica
 	door    api.Cluster
 	metrics func(io.Writer)
-	stopped <-chan error // the cluster does not want this node: the error says why
+	address netip.AddrPort // of its port on this machine
+	stopped <-chan error   // the cluster does not want this node: the error says why
 
 	peers atomic.Pointer[fasthttp.RequestHandler] // nil until the API is there
 	leave func()                                  // before the engine closes, which ends raft
