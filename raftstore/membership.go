@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +26,9 @@ const (
 	pathPromise = pathPrefix + "promise"
 	pathJoin    = pathPrefix + "join"
 )
+
+// OwnPath reports whether a path of the internal HTTP is a Membership's, see Handle.
+func OwnPath(path string) bool { return strings.HasPrefix(path, pathPrefix) }
 
 // A Caller makes a call to another node's internal HTTP: a POST of body to a path. It returns when there is a whole
 // answer or ctx is done. See NewCaller.

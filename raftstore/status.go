@@ -105,3 +105,11 @@ func (n *Node) watchLeader() {
 		}
 	}
 }
+
+// Consensus is raft, for the node's Membership; nil before the engine has opened.
+func (n *Node) Consensus() Consensus {
+	if n.raft == nil {
+		return nil
+	}
+	return n.raft
+}

@@ -6,61 +6,211 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"github.com/valyala/fasthttp"
 
+	"github.com/harepost/harepost/api"
 	"github.com/harepost/harepost/engine"
 	"github.com/harepost/harepost/raftstore"
 )
 
 // openCluster opens the node's port and everything that talks over it. It returns
 // when the node belongs to a cluster, or ctx ends.
-func openCluster(_ context.Context, p *program) (_ *clusterNode, err error) {
+func openCluster(ctx context.Context, p *program) (_ *clusterNode, err error) {
 	cfg := &p.cfg
-	if cfg.BootstrapExpect != 1 {
-		return nil, errors.New("nodes cannot find each other yet: only --bootstrap-expect 1 is there")
+	if err := checkSingle(cfg.DataDir); err != nil {
+		return nil, err
 	}
+	identity, err := raftstore.OpenIdentity(vfs.Default, cfg.DataDir, cfg.NodeID)
+	if err != nil {
+		return nil, exitWith(exitExpelled, err)
+	}
+	layer, err := listenCluster(p)
+	if err != nil {
+		return nil, err
+	}
+	o := openedCluster{p: p, layer: layer, identity: identity, stopped: make(chan error, 1)}
+	if err := o.open(ctx); err != nil {
+		return nil, errors.Join(err, o.close())
+	}
+	return &o.clusterNode, nil
+}
+
+// checkSingle refuses the directory of a server that has run alone.
+func checkSingle(dir string) error {
+	_, err := os.Lstat(filepath.Join(dir, clusterDir))
+	if err == nil {
+		return nil
+	}
+	if used, _ := filepath.Glob(filepath.Join(dir, walDir, "*.wal")); len(used) == 0 {
+		return nil
+	}
+	return fmt.Errorf("--data-dir: %s was made by a server that runs alone: give --node-id an empty one", dir)
+}
+
+// listenCluster opens the node's port.
+func listenCluster(p *program) (*raftstore.StreamLayer, error) {
+	cfg := &p.cfg
 	o := raftstore.StreamOptions{Bind: cfg.ClusterAddr, Advertise: cfg.ClusterAdvertise, NodeID: cfg.NodeID, Logger: p.log}
 	if cfg.ClusterCert != "" {
 		files := raftstore.ClusterTLSFiles{Cert: cfg.ClusterCert, Key: cfg.ClusterKey, CA: cfg.ClusterCA}
+		var err error
 		if o.TLS, err = raftstore.LoadClusterTLS(files, p.log); err != nil {
 			return nil, exitWith(exitUsage, err)
+		}
+		if got := o.TLS.NodeID(); got != cfg.NodeID {
+			return nil, usagef("--cluster-cert %s is the certificate of node %s, and --node-id is %s", cfg.ClusterCert, got, cfg.NodeID)
 		}
 	}
 	layer, err := raftstore.Listen(o)
 	if err != nil {
 		return nil, fmt.Errorf("--cluster-addr: %w", err)
 	}
-	address := raft.ServerAddress(layer.Addr().String())
-	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: layer, MaxPool: 3, MaxRPCsInFlight: 2, Timeout: raftTimeout, Logger: hclog.NewNullLogger(),
+	return layer, nil
+}
+
+// An openedCluster is a clusterNode with what it is made of.
+type openedCluster struct {
+	clusterNode
+	p        *program
+	identity *raftstore.Identity
+	layer    *raftstore.StreamLayer
+	client   *raftstore.InternalClient
+	server   *raftstore.InternalServer
+	members  *raftstore.Membership
+	node     *raftstore.Node
+	stopped  chan error // room for one
+}
+
+func (o *openedCluster) open(ctx context.Context) (err error) {
+	cfg, log := &o.p.cfg, o.p.log
+	address := o.layer.Addr().String()
+	o.client = raftstore.NewInternalClient(o.layer, raftstore.InternalClientOptions{})
+	o.members, err = raftstore.NewMembership(raftstore.MembershipOptions{
+		FS: vfs.Default, Dir: cfg.DataDir, Identity: o.identity, Caller: raftstore.NewCaller(o.client.Do),
+		Address: address, API: o.p.advertisedAPI(), Version: readBuildInfo().Version,
+		Join: cfg.Join, Expect: cfg.BootstrapExpect, Token: cfg.joinToken,
+		Stopped: func(err error) { o.stopped <- err },
+		Logger:  log,
 	})
-	node := raftstore.NewNode(raftstore.Config{
-		ID: raft.ServerID(cfg.NodeID), Transport: transport, ElectionTimeout: cfg.ElectionTimeout, Logger: p.log,
-		Bootstrap: []raft.Server{{ID: raft.ServerID(cfg.NodeID), Address: address}},
-	})
-	client := raftstore.NewInternalClient(layer, raftstore.InternalClientOptions{})
-	c := &clusterNode{
-		replica: node, address: layer.BoundAddr().(*net.TCPAddr).AddrPort(),
-		metrics: func(w io.Writer) { node.WriteMetrics(w) }, leave: func() {},
+	if err != nil {
+		return err
 	}
-	c.door = &clusterDoor{
-		id: cfg.NodeID, log: node, ask: client.Do,
-		about:   func(string) (api, version string) { return "", "" },
-		cluster: func() string { return "" },
-		remove:  func(context.Context, string, bool) error { return engine.ErrNotLeader },
-		transfer: func(ctx context.Context, id string) error {
-			return node.Transfer(ctx, raft.ServerID(id), "")
+	o.server = raftstore.ServeInternal(o.layer.HTTPListener(), o.hear, raftstore.InternalServerOptions{Logger: log})
+	if o.identity.ClusterID() == "" {
+		log.Info("waiting for other nodes", "node", cfg.NodeID, "address", address, "join", cfg.Join, "expect", cfg.BootstrapExpect)
+	}
+	if err := o.members.Form(ctx); err != nil {
+		return clusterError(err)
+	}
+	o.node = raftstore.NewNode(raftstore.Config{
+		ID: raft.ServerID(cfg.NodeID),
+		Transport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: o.layer, MaxPool: 3, MaxRPCsInFlight: 2, Timeout: raftTimeout, Logger: hclog.NewNullLogger(),
+		}),
+		ElectionTimeout: cfg.ElectionTimeout,
+		Members:         observer{o.members},
+		Begin: func(_ context.Context, _ engine.Machine, s *raftstore.Store, snapshots *raftstore.SnapshotStore) error {
+			return o.identity.Found(s, s, snapshots)
 		},
-		explain: func(err error) error { return err },
+		Logger: log,
+	})
+	o.clusterNode.replica = o.node
+	o.clusterNode.door = o.newDoor()
+	o.clusterNode.address = o.layer.BoundAddr().(*net.TCPAddr).AddrPort()
+	o.clusterNode.metrics = func(w io.Writer) { o.node.WriteMetrics(w) }
+	o.clusterNode.stopped = o.stopped
+	o.clusterNode.start = func() { o.members.Start(o.node.Consensus()) }
+	o.clusterNode.leave = func() {
+		if err := o.members.Close(); err != nil {
+			log.Warn("what is known of other nodes was not written down", "error", err)
+		}
 	}
-	server := raftstore.ServeInternal(layer.HTTPListener(), func(ctx *fasthttp.RequestCtx) { c.answer(ctx) }, raftstore.InternalServerOptions{Logger: p.log})
-	c.close = func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
-		defer cancel()
-		return errors.Join(client.Close(), server.Shutdown(ctx), transport.Close(), layer.Close())
+	o.clusterNode.close = o.close
+	return nil
+}
+
+// observer is a Membership as a Node has it.
+type observer struct{ *raftstore.Membership }
+
+// Observe implements raftstore.Members.
+func (o observer) Observe(id string, last, committed uint64) {
+	o.Membership.Observe(id, raftstore.Acknowledgement{LastLog: last, Committed: committed})
+}
+
+// hear answers a request of another node.
+func (o *openedCluster) hear(ctx *fasthttp.RequestCtx) {
+	path := string(ctx.Path())
+	if !raftstore.OwnPath(path) {
+		o.answer(ctx)
+		return
 	}
-	return c, nil
+	status, answer := o.members.Handle(context.Background(), path, raftstore.PeerOf(ctx), ctx.PostBody())
+	ctx.SetStatusCode(status)
+	ctx.SetContentType("application/json")
+	ctx.SetBody(answer)
+}
+
+// clusterError gives an error of a node that others do not want its status.
+func clusterError(err error) error {
+	if errors.Is(err, raftstore.ErrRefused) || errors.Is(err, raftstore.ErrIdentity) {
+		return exitWith(exitExpelled, err)
+	}
+	return err
+}
+
+func (o *openedCluster) newDoor() *clusterDoor {
+	return &clusterDoor{
+		id: o.p.cfg.NodeID, log: o.node, ask: o.client.Do, cluster: o.identity.ClusterID,
+		about: func(id string) (api, version string) {
+			for _, m := range o.members.Members() {
+				if m.ID == id {
+					return m.API, m.Version
+				}
+			}
+			return "", ""
+		},
+		remove:   o.members.Remove,
+		transfer: o.members.Transfer,
+		explain:  explainMembership,
+	}
+}
+
+// explainMembership is an error of a Membership as the API has it.
+func explainMembership(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raftstore.ErrNotLeading):
+		return fmt.Errorf("%w: %w", engine.ErrNotLeader, err)
+	case errors.Is(err, raftstore.ErrNoMember):
+		return fmt.Errorf("%w: %w", api.ErrNoNode, err)
+	case errors.Is(err, raftstore.ErrUnsafe):
+		return fmt.Errorf("%w: %w", api.ErrRefused, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrEnqueueTimeout):
+		return fmt.Errorf("%w: %w", engine.ErrUnknown, err)
+	}
+	return err
+}
+
+// close closes what the engine has not: raft's transport is the node's.
+func (o *openedCluster) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	var errs []error
+	if o.members != nil {
+		errs = append(errs, o.members.Close())
+	}
+	if o.server != nil {
+		errs = append(errs, o.server.Shutdown(ctx))
+	}
+	if o.client != nil {
+		errs = append(errs, o.client.Close())
+	}
+	return errors.Join(append(errs, o.layer.Close())...)
 }

@@ -82,6 +82,7 @@ func openProgram(ctx context.Context, cfg config) (_ *program, err error) {
 		return nil, err
 	}
 	if p.cluster != nil {
+		p.cluster.start()
 		p.cluster.serve(p.api.PeerHandler())
 	}
 	return p, nil
@@ -103,6 +104,9 @@ func (p *program) openEngine() (*engine.Engine, error) {
 	select {
 	case o := <-opened:
 		if o.err != nil {
+			if expelled := clusterError(o.err); expelled != o.err {
+				return nil, expelled
+			}
 			return nil, explainOpen(p.cfg.DataDir, o.err)
 		}
 		return o.engine, nil

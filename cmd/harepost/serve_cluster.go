@@ -24,6 +24,7 @@ import (
 //	c, err := openCluster(ctx, cfg, url) // waits until the node belongs to a cluster
 //	engine.Open(... Replica: c.replica ...)
 //	api.New(... Cluster: c.door ...)
+//	c.start()                            // looks after the others
 //	c.serve(api.PeerHandler())           // from here on other nodes' requests are answered
 //	c.handOver(...)                      // when it is to end: another one leads
 //	c.leave(); engine.Close(); c.close()
@@ -35,6 +36,7 @@ type clusterNode struct {
 	stopped <-chan error   // the cluster does not want this node: the error says why
 
 	peers atomic.Pointer[fasthttp.RequestHandler] // nil until the API is there
+	start func()                                  // when raft runs
 	leave func()                                  // before the engine closes, which ends raft
 	close func() error                            // after it
 }
