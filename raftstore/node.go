@@ -461,8 +461,9 @@ func (n *Node) Snapshot() (index uint64, err error) {
 	return newest.Index, nil
 }
 
-// fitTrailing has raft keep about a quarter of what the log may have after a snapshot:
-// it counts entries, which may be a few bytes or a megabyte.
+// fitTrailing has raft keep about a quarter of what the log may have after a snapshot,
+// which counts entries, that may be a few bytes or a megabyte; and up to as much as it
+// may have for a peer that answers and is behind, which would need a snapshot else.
 func (n *Node) fitTrailing() {
 	first, err1 := n.store.FirstIndex()
 	last, err2 := n.store.LastIndex()
@@ -471,11 +472,31 @@ func (n *Node) fitTrailing() {
 	}
 	each := max(n.store.SizeBytes()/int64(last-first+1), 1)
 	c := n.raft.ReloadableConfig()
-	c.TrailingLogs = uint64(min(max(n.opts.LogBytes/4/each, leastTrailing), mostTrailing))
+	trailing := n.opts.LogBytes / 4 / each
+	if behind := int64(last - n.slowest(last)); behind*each <= n.opts.LogBytes {
+		trailing = max(trailing, behind)
+	}
+	c.TrailingLogs = uint64(min(max(trailing, leastTrailing), mostTrailing))
 	if err := n.raft.ReloadConfig(c); err != nil {
 		n.cfg.Logger.Error("raftstore: trailing logs", "error", err)
 	}
 }
+
+// slowest is how far the peer that is the furthest behind of those that answer is.
+func (n *Node) slowest(last uint64) uint64 {
+	if !n.Leads() {
+		return last
+	}
+	for _, s := range n.servers() {
+		if p, ok := n.contacts.of(s.ID); ok && p.agrees > 0 && n.contacts.now().Sub(p.at) < answersLately {
+			last = min(last, p.agrees)
+		}
+	}
+	return last
+}
+
+// answersLately is how long ago a peer may have answered that is waited for.
+const answersLately = 10 * time.Second
 
 func (n *Node) snapshotSoon() {
 	select {
@@ -491,6 +512,9 @@ func (n *Node) takeSnapshots() {
 		case <-n.snapshot:
 		case <-n.stop:
 			return
+		}
+		if n.snapshots.Sending() && n.store.SizeBytes() < 2*n.opts.LogBytes {
+			continue // what follows the one that is being sent is needed; it is asked for again
 		}
 		if _, err := n.Snapshot(); err != nil && !errors.Is(err, raft.ErrRaftShutdown) {
 			n.cfg.Logger.Warn("raftstore: a snapshot failed; the log grows until one succeeds", "error", err)

@@ -243,6 +243,13 @@ func (s *SnapshotStore) dataOf(m *SnapshotMeta) string {
 	return dir
 }
 
+// Sending reports whether one is being sent.
+func (s *SnapshotStore) Sending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sending > 0
+}
+
 // List implements raft.SnapshotStore, from memory.
 func (s *SnapshotStore) List() ([]*raft.SnapshotMeta, error) {
 	s.mu.Lock()
