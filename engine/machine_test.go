@@ -313,12 +313,12 @@ func oneYoung(t testing.TB, fs vfs.FS) (l *sharedLog, m *member, e *Engine, letG
 	e = openMember(t, m, fs)
 	goOn := make(chan struct{})
 	letGo = sync.OnceFunc(func() { close(goOn) })
-	t.Cleanup(letGo) // before the engine is closed, which waits for the attempt
 	began := make(chan struct{}, 1)
 	target := receiver(t, func(http.ResponseWriter, *http.Request) {
 		began <- struct{}{}
 		<-goOn
 	})
+	t.Cleanup(letGo) // before the receiver is closed, which waits for it
 	m.lead(t)
 	if _, err := e.Send(context.Background(), newAccount(t, e), sendTo(target, "x")); err != nil {
 		t.Fatal(err)

@@ -208,11 +208,10 @@ func leader(t testing.TB) (m *raft.SnapshotMeta, stream []byte) {
 func restored(t testing.TB, fs vfs.FS, s *SnapshotStore) {
 	t.Helper()
 	m, r := opened(t, s)
-	dir, index, _, ok := ReceivedDir(struct{ io.ReadCloser }{r})
-	if ok {
+	if _, _, _, ok := ReceivedDir(struct{ io.ReadCloser }{r}); ok {
 		t.Fatal("a reader inside something that does not say so")
 	}
-	dir, index, _, ok = ReceivedDir(wrapped{wrapped{r}})
+	dir, index, _, ok := ReceivedDir(wrapped{wrapped{r}})
 	if !ok || index != m.Index {
 		t.Fatalf("%q, %d, %t", dir, index, ok)
 	}
