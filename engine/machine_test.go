@@ -218,14 +218,20 @@ func snapshot(t testing.TB, m *member) (index uint64) {
 	return index
 }
 
+// received is where a state lies that has come from another node.
+const received = "data/cluster/received"
+
 // copied is a copy of the engine's state on another disk, as a stream brings it.
-func copied(t testing.TB, m *member, from, to vfs.FS, dir string) (applied uint64) {
+func copied(t testing.TB, m *member, from, to vfs.FS) (applied uint64) {
 	t.Helper()
 	applied, err := m.machine.Checkpoint(context.Background(), "data/checkpoint")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := vfs.Clone(from, to, "data/checkpoint", dir, vfs.CloneSync); err != nil || !ok {
+	if err := to.MkdirAll("data/cluster", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := vfs.Clone(from, to, "data/checkpoint", received, vfs.CloneSync); err != nil || !ok {
 		t.Fatalf("%t, %v", ok, err)
 	}
 	if err := from.RemoveAll("data/checkpoint"); err != nil {
@@ -268,11 +274,11 @@ func TestAFollowerGoesOnFromACopy(t *testing.T) {
 			awaitEntries(l, 300*round+200)
 			index := snapshot(t, n1)
 			awaitEntries(l, 300*round+300)
-			applied := copied(t, n1, disks[0], disks[1], "data/received")
+			applied := copied(t, n1, disks[0], disks[1])
 			if applied < index {
 				t.Fatalf("the copy is at %d, its snapshot at %d", applied, index)
 			}
-			n2.takeOver(t, "data/received", index)
+			n2.takeOver(t, received, index)
 			if rng.IntN(2) == 0 {
 				if err := second.Close(); err != nil {
 					t.Fatal(err)
@@ -337,7 +343,7 @@ func TestSettle(t *testing.T) {
 		t.Fatalf("the log is needed from %d, %v: nothing is young", low, err)
 	}
 	other := vfs.NewMem()
-	applied := copied(t, n1, disk, other, "data/received") // with one that is young
+	applied := copied(t, n1, disk, other) // with one that is young
 	before := dumped(t, e)
 	for range 2 {
 		if index := snapshot(t, n1); index != applied {
@@ -349,7 +355,7 @@ func TestSettle(t *testing.T) {
 	n2 := l.member()
 	n2.limit = 0
 	second := openMember(t, n2, other)
-	if err := n2.machine.Restore("data/received"); err != nil {
+	if err := n2.machine.Restore(received); err != nil {
 		t.Fatal(err)
 	}
 	if index, err := n2.machine.Settle(); err == nil {
@@ -413,8 +419,8 @@ func TestACrashWhileAStateIsTakenOver(t *testing.T) {
 			if _, _, err := n2.machine.Flush(context.Background()); err != nil {
 				t.Fatal(err)
 			}
-			copied(t, n1, disk, fs, "data/received")
-			for _, dir := range []string{"data/received", "data", ""} {
+			copied(t, n1, disk, fs)
+			for _, dir := range []string{received, "data/cluster", "data", ""} {
 				if err := syncDir(fs, dir); err != nil {
 					t.Fatal(err)
 				}
@@ -422,7 +428,7 @@ func TestACrashWhileAStateIsTakenOver(t *testing.T) {
 			mu.Lock()
 			counting = true
 			mu.Unlock()
-			if err := n2.machine.Restore("data/received"); err != nil {
+			if err := n2.machine.Restore(received); err != nil {
 				t.Fatal(err)
 			}
 			mu.Lock()
@@ -438,8 +444,8 @@ func TestACrashWhileAStateIsTakenOver(t *testing.T) {
 			for again := range 2 { // the second time after a crash of the start itself
 				n3 := l.member()
 				n3.first = index + 1
-				if _, err := crashed.Stat("data/received"); err == nil {
-					n3.restore = "data/received"
+				if _, err := crashed.Stat(received); err == nil {
+					n3.restore = received
 				}
 				o := testOptions(t, crashed)
 				o.Replica = n3
@@ -470,12 +476,12 @@ func TestReignsUnderSends(t *testing.T) {
 	machineSeeds(t, 1, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 6))
 		var mu sync.Mutex
-		received := map[string]int{}
+		arrived := map[string]int{}
 		target := receiver(t, func(_ http.ResponseWriter, r *http.Request) {
 			b, _ := io.ReadAll(r.Body)
 			mu.Lock()
 			defer mu.Unlock()
-			received[string(b)]++
+			arrived[string(b)]++
 		})
 		l := newSharedLog(seed)
 		m := l.member()
@@ -555,7 +561,7 @@ func TestReignsUnderSends(t *testing.T) {
 					t.Errorf("%s is %s", id, d.Status)
 				}
 				mu.Lock()
-				if received[key] == 0 {
+				if arrived[key] == 0 {
 					t.Errorf("%s is delivered and never arrived", key)
 				}
 				mu.Unlock()
@@ -670,8 +676,8 @@ func TestReadsWhileAStateIsTakenOver(t *testing.T) {
 		before := rounds.Load()
 		awaitCondition(t, "readers", func() bool { return rounds.Load() > before+10 || t.Failed() })
 		index := snapshot(t, n1)
-		copied(t, n1, disk, other, "data/received")
-		n2.takeOver(t, "data/received", index)
+		copied(t, n1, disk, other)
+		n2.takeOver(t, received, index)
 	}
 	cancel()
 	readers.Wait()
