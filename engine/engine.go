@@ -103,7 +103,6 @@ func Open(dir string, o Options) (*Engine, error) {
 		sweeping: make(chan struct{}, 1),
 	}
 	e.vault.keys = o.Keyring
-	e.vault.wrapped = func(a AccountID) []byte { return e.state().Directory().DataKey(a) }
 	e.quota.max = o.MaxDataBytes
 	e.limiter.rate = e.ratePerMinute
 	e.gate.init(e.opts.SendsAtOnce)

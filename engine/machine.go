@@ -163,8 +163,7 @@ func (e *Engine) replaceState(dir string) error {
 	}
 	e.stored.Store(st)
 	e.heard = 0 // of this state nothing yet
-	e.vault.forget()
-	return e.vault.unlock(st.Directory())
+	return e.vault.renew(st.Directory())
 }
 
 // offerState gives the state in dir the name under which it is going to be the

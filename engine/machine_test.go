@@ -683,3 +683,65 @@ func TestReadsWhileAStateIsTakenOver(t *testing.T) {
 	readers.Wait()
 	same(t, "the other", dumped(t, second), dumped(t, first))
 }
+
+// What the leader seals a follower can read as soon as it has heard of it, by a data
+// key that the leader has made; and whoever reads meets no moment without keys while
+// the node comes to lead or takes over a state.
+func TestSealedReadsOnEveryNode(t *testing.T) {
+	l := newSharedLog(1)
+	keys := newKeyring(t, newKeyLine(t, "k1"))
+	disks := []vfs.FS{vfs.NewMem(), vfs.NewMem()}
+	var nodes []*member
+	var engines []*Engine
+	for i := range disks {
+		o := testOptions(t, disks[i])
+		nodes = append(nodes, l.member())
+		o.Replica, o.Keyring = nodes[i], keys
+		engines = append(engines, openEngine(t, o))
+	}
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	nodes[0].lead(t)
+	a := newAccount(t, engines[0])
+	r, err := engines[0].Send(context.Background(), a, sealedSend(target, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, engines[0], a, r.ID)
+	nodes[1].tellUpTo(all)
+	want, err := engines[0].Delivery(context.Background(), a, r.ID, ReadOptions{Payload: true})
+	if err != nil || len(want.Body) == 0 {
+		t.Fatalf("%q, %v", want.Body, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var readers sync.WaitGroup
+	var rounds atomic.Int64
+	for range 2 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				d, err := engines[1].Delivery(ctx, a, r.ID, ReadOptions{Payload: true})
+				if err != nil || string(d.Body) != string(want.Body) {
+					t.Errorf("on the other node: %q, %v", d.Body, err)
+					return
+				}
+				if _, err := engines[1].SigningSecret(ctx, a); err != nil {
+					t.Errorf("on the other node: %v", err)
+					return
+				}
+				rounds.Add(1)
+			}
+		})
+	}
+	for range 20 {
+		before := rounds.Load()
+		awaitCondition(t, "readers", func() bool { return rounds.Load() > before+10 || t.Failed() })
+		nodes[0].follow(t)
+		nodes[1].lead(t)
+		nodes[1].follow(t)
+		index := snapshot(t, nodes[0])
+		copied(t, nodes[0], disks[0], disks[1])
+		nodes[1].takeOver(t, received, index)
+		nodes[0].lead(t)
+	}
+	cancel()
+	readers.Wait()
+}

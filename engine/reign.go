@@ -14,8 +14,7 @@ func (e *Engine) beginReign(term uint64) error {
 	if err := e.ended(); err != nil {
 		return err
 	}
-	e.vault.forget() // a data key that this node has made may not be the one that was committed
-	if err := e.vault.unlock(e.state().Directory()); err != nil {
+	if err := e.vault.renew(e.state().Directory()); err != nil {
 		return err
 	}
 	d := newDispatcher(e, term)

@@ -18,8 +18,6 @@ import (
 type vault struct {
 	keys  *seal.Keyring // nil: nothing is sealed
 	boxes sync.Map      // AccountID to *seal.Box; one an account
-
-	wrapped func(AccountID) []byte // an account's as the state has it; nil: none
 }
 
 // unlock unwraps every data key, so that a key file that does not fit is found
@@ -42,8 +40,20 @@ func (v *vault) unlock(dir *state.Directory) error {
 	return nil
 }
 
-// forget forgets all data keys.
-func (v *vault) forget() { v.boxes.Clear() }
+// renew makes the data keys those of another state, or of a state that may not have
+// what this node has made. Whoever opens something meanwhile has its key all the time.
+func (v *vault) renew(dir *state.Directory) error {
+	if err := v.unlock(dir); err != nil {
+		return err
+	}
+	v.boxes.Range(func(a, _ any) bool {
+		if dir.DataKey(a.(AccountID)) == nil {
+			v.boxes.Delete(a)
+		}
+		return true
+	})
+	return nil
+}
 
 // box is the account's; nil when nothing is sealed, and when the account was
 // swept this moment.
@@ -51,20 +61,9 @@ func (v *vault) box(a AccountID) *seal.Box {
 	if v.keys == nil {
 		return nil
 	}
-	if b, ok := v.boxes.Load(a); ok {
-		return b.(*seal.Box)
-	}
-	// Another node may have made it since.
-	w := v.wrapped(a)
-	if w == nil {
-		return nil
-	}
-	box, err := v.keys.Unwrap(uint64(a), w)
-	if err != nil {
-		return nil // as of one that is not there: what is sealed with it is not opened
-	}
-	b, _ := v.boxes.LoadOrStore(a, box)
-	return b.(*seal.Box)
+	b, _ := v.boxes.Load(a)
+	box, _ := b.(*seal.Box)
+	return box
 }
 
 // add makes a data key for an account, and returns it wrapped.
@@ -80,11 +79,24 @@ func (v *vault) add(a AccountID) (wrapped []byte, err error) {
 	return wrapped, nil
 }
 
-// follow forgets the data key of an account that is swept.
-func (v *vault) follow(a AccountID, dir *state.Directory) {
-	if !dir.Has(a) && !dir.IsDeleted(a) {
+// follow takes the data key of an account from the state, which has one that another
+// node may have made, and forgets that of one that is swept. A key that was only wrapped
+// anew is the same: it serves on when the key file of this node lacks the new master key,
+// which then is found as this node comes to lead.
+func (v *vault) follow(a AccountID, dir *state.Directory) error {
+	wrapped := dir.DataKey(a)
+	switch {
+	case v.keys == nil:
+	case wrapped != nil:
+		box, err := v.keys.Unwrap(uint64(a), wrapped)
+		if err != nil {
+			return fmt.Errorf("engine: data key of %s: %w", a, err)
+		}
+		v.boxes.Store(a, box)
+	case !dir.Has(a) && !dir.IsDeleted(a):
 		v.boxes.Delete(a)
 	}
+	return nil
 }
 
 // keyAccounts gives a data key to every account that has none, as when

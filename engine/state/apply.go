@@ -28,7 +28,7 @@ type Entry struct {
 	Ignored bool
 
 	// Changed is set by Apply to the account that the command changed, deleted,
-	// or swept the last of. What runs for the account is to follow it.
+	// swept the last of, or gave a data key. What runs for the account is to follow it.
 	Changed account.ID
 	// Set is set by Apply to the lane for which the command set something.
 	Set Lane
@@ -317,6 +317,7 @@ func (s *State) applyEntry(b *applying, e *Entry) error {
 			return err
 		}
 		s.dir.putDataKey(a, wrapped)
+		e.Changed = a
 		return b.Set(appendAccount(nil, spaceDataKey, a), wrapped, nil)
 	case command.KindReleaseOrder:
 		c, err := command.ReadReleaseOrder(&r)
