@@ -27,6 +27,7 @@ RACE :=
 endif
 
 .DEFAULT_GOAL := help
+.PHONY: demo-cluster
 .PHONY: dead-letters retention openapi-client api-docs help demo build test race lint fuzz crash model bench profile microbench microbench-smoke benchstat vuln clean no-race format vet staticcheck signs
 
 help: ## list the targets
@@ -38,6 +39,9 @@ help: ## list the targets
 
 demo: build ## everything on one screen: server, receiver, deliveries, retries, dead letters
 	bin/harepost demo
+
+demo-cluster: build ## three nodes whose leader is killed under load: everything that was accepted arrives
+	bin/harepost demo --cluster
 
 build: ## build bin/harepost
 	go build -trimpath -pgo=cmd/harepost/engine.pgo -o bin/harepost ./cmd/harepost

@@ -102,7 +102,7 @@ type Member struct {
 	// What only the node that leads knows of others, and each of itself.
 	Known      bool
 	Reachable  bool          // has answered lately
-	Contact    time.Duration // since it last answered
+	Contact    time.Duration // since it last answered; below 0: it has not
 	LagEntries uint64        // how far it is behind the leader's last entry
 	LagBytes   int64         // those entries together, as far as they are in the log; -1: not known
 }

@@ -147,7 +147,11 @@ func appendMember(b []byte, m *Member) []byte {
 	b = append(b, `,"reachable":`...)
 	b = strconv.AppendBool(b, m.Reachable)
 	b = append(b, `,"contact_ms":`...)
-	b = appendMillis(b, m.Contact.Truncate(time.Millisecond))
+	if m.Contact < 0 {
+		b = append(b, "null"...)
+	} else {
+		b = appendMillis(b, m.Contact.Truncate(time.Millisecond))
+	}
 	b = append(b, `,"lag_entries":`...)
 	b = strconv.AppendUint(b, m.LagEntries, 10)
 	b = append(b, `,"lag_bytes":`...)

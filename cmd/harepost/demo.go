@@ -19,7 +19,8 @@ import (
 const demoPatience = 15 * time.Second
 
 type demoCmd struct {
-	Once bool `name:"once" help:"End when everything was shown, instead of staying up to be tried."`
+	Once    bool `name:"once" help:"End when everything was shown, instead of staying up to be tried."`
+	Cluster bool `name:"cluster" help:"Show three nodes instead, whose leader is killed while sends are under way."`
 }
 
 // Help is shown by kong under the usage line.
@@ -29,6 +30,9 @@ func (c *demoCmd) Help() string {
 
 // Run shows everything, and removes it again.
 func (c *demoCmd) Run(sh *shell) (err error) {
+	if c.Cluster {
+		return c.runCluster(sh)
+	}
 	dir, err := os.MkdirTemp("", "harepost-demo-")
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)

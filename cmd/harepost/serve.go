@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -392,6 +393,10 @@ func (c *serveCmd) Run(sh *shell) error {
 		return err
 	}
 	p, err := openProgram(sh.ctx, cfg)
+	if errors.Is(err, context.Canceled) && sh.ctx.Err() != nil {
+		cfg.logger.Info("told to end while it waited for other nodes")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

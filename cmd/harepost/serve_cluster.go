@@ -240,7 +240,7 @@ func (d *clusterDoor) member(st *raftstore.Status, p *raftstore.PeerStatus) api.
 	if m.ID != d.id && st.Role != raft.Leader {
 		return m
 	}
-	m.Known = true
+	m.Known, m.Contact = true, -1
 	if !p.Answered.IsZero() {
 		m.Contact = max(time.Since(p.Answered), 0)
 		m.Reachable = m.Contact < reachableWithin
@@ -257,9 +257,25 @@ func (d *clusterDoor) Remove(ctx context.Context, id string, force bool) error {
 	return d.explain(d.remove(ctx, id, force))
 }
 
-// Transfer implements api.Cluster.
+// Transfer implements api.Cluster. Who was told to lead still has to be elected,
+// which is waited for a while, so that whoever asks next is told who leads.
 func (d *clusterDoor) Transfer(ctx context.Context, id string) error {
-	return d.explain(d.transfer(ctx, id))
+	if err := d.transfer(ctx, id); err != nil {
+		return d.explain(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, transferTime)
+	defer cancel()
+	for {
+		leader, self, changed := d.Leader()
+		if leader != "" && (!self || id == d.id) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // Snapshot implements api.Cluster.

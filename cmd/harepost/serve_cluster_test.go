@@ -50,7 +50,7 @@ func TestDoorTellsWhatOnlyTheLeaderKnows(t *testing.T) {
 	if !n2.Known || n2.Reachable || n2.Contact < time.Hour || n2.LagEntries != 3 || n2.LagBytes != -1 || n2.API != "http://n2" || n2.Version != "v1" {
 		t.Errorf("%+v", n2)
 	}
-	if n3.Voter || !n3.Known || n3.Reachable || n3.LagEntries != 100 {
+	if n3.Voter || !n3.Known || n3.Reachable || n3.Contact >= 0 || n3.LagEntries != 100 {
 		t.Errorf("%+v", n3)
 	}
 	s = toldDoor(raft.Follower, "n2").Status()
