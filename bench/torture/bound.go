@@ -1,0 +1,120 @@
+package torture
+
+import (
+	"slices"
+	"time"
+)
+
+// What may be repeated, and how that is held against what is:
+//
+//	   a send that began here, and was     the event       the new leader is seen
+//	   acknowledged before the event: the      │                   │
+//	   last proof                              │                   │
+//	─────┬────────────────┬───────────────────┬┴──────────────────┬┴───────────▶
+//	     │   grace        │                   │                   │
+//	  attempts answered   │ these may have no record that a        │ from here on
+//	  before this moment  │ majority has, or be under way still:   │ nothing is
+//	  are on record       │ the bound is how many they are         │ repeated
+//
+// One log carries sends and records in order, so that an acknowledged send proves
+// every record that was handed to the log before it. An attempt repeated that was
+// answered a grace before the last proof is a fault, and so is one repeated where
+// no change of leadership explains it.
+const grace = 500 * time.Millisecond
+
+// explains is how long after a change of leadership an attempt may be repeated that
+// was made before it.
+const explains = 10 * time.Second
+
+// keptArrivals is how far back arrivals are kept between events.
+const keptArrivals = 5 * time.Second
+
+// proof notes that a send that began then was acknowledged, between events.
+func (l *ledger) proof(began time.Duration) {
+	l.proven = max(l.proven, began)
+}
+
+// expose keeps an arrival for the bound.
+func (l *ledger) expose(now time.Duration, node int) {
+	if l.window == nil && len(l.recent) > 0 && len(l.recent)%256 == 0 {
+		old, _ := slices.BinarySearchFunc(l.recent, now-keptArrivals, func(a arrival, t time.Duration) int { return int(a.at - t) })
+		l.recent = slices.Delete(l.recent, 0, old)
+	}
+	l.recent = append(l.recent, arrival{now, int8(node)})
+	if w := l.window; w != nil && node != nobody && l.leads != nobody && node != l.leads && now > l.elected+lateAfter {
+		w.late++
+	}
+}
+
+// lateAfter is how long a change of leadership may be known here before an attempt
+// of the old leader counts as late: the watch looks that often, and the attempt
+// was on its way.
+const lateAfter = 300 * time.Millisecond
+
+// repeat judges an attempt that has arrived before.
+func (l *ledger) repeat(number int, before try, now time.Duration) {
+	w := l.window
+	switch {
+	case w == nil && now-l.elected > explains:
+		l.fault("send %d, attempt %d: arrived at %.3f s and again at %.3f s, between events", number, before.attempt, before.at.Seconds(), now.Seconds())
+	case w == nil:
+	case before.at < w.began && before.over != 0 && before.over+grace < w.proof:
+		w.repeats++
+		l.fault("send %d, attempt %d: answered at %.3f s, on record by %.3f s, and again at %.3f s", number, before.attempt, before.over.Seconds(), w.proof.Seconds(), now.Seconds())
+	default:
+		w.repeats++
+	}
+}
+
+// lead notes that a node was seen to lead in another term than before.
+func (l *ledger) lead(node int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.elected, l.leads = l.now(), node
+	if l.window != nil {
+		l.window.elected++
+	}
+}
+
+// open begins a window, at the moment of the harm.
+func (l *ledger) open() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	l.window = &window{began: now, first: l.n, proof: l.proven, under: l.under, acked: now, arrived: now, counts: l.counts}
+}
+
+// close ends the window, if there is one, and returns it with what is known now.
+func (l *ledger) close() window {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.window
+	if w == nil {
+		return window{}
+	}
+	l.window = nil
+	if w.elected > 0 {
+		for _, a := range l.recent {
+			if a.at > w.proof-grace && a.at <= l.elected {
+				w.exposed++
+			}
+		}
+		w.exposed += w.late
+	}
+	w.counts = l.counts.since(w.counts)
+	return *w
+}
+
+func (c Counts) since(before Counts) Counts {
+	c.Sent -= before.Sent
+	c.Acknowledged -= before.Acknowledged
+	c.Refused -= before.Refused
+	c.Unknown -= before.Unknown
+	c.Asked -= before.Asked
+	c.Retried -= before.Retried
+	c.Repeated -= before.Repeated
+	c.Again -= before.Again
+	c.Held -= before.Held
+	c.Rechecked -= before.Rechecked
+	return c
+}
