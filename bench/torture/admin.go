@@ -141,7 +141,6 @@ type watch struct {
 	mu     sync.Mutex
 	leader *node
 	term   uint64
-	asked  uint64 // rounds so far
 }
 
 const watchEvery = 100 * time.Millisecond
