@@ -33,6 +33,8 @@
 //     the set of marks that arrived.
 //   - the engine: `harepost serve --dev` with a data directory on a real disk. It
 //     does all it promises: synced 202, recorded attempts, address guard, lanes.
+//   - a cluster: three such processes on loopback, each with a directory of its own,
+//     that replicate to each other. What is said of a process is their sum.
 //   - a server: one that runs somewhere, given by its URL. Nothing is known of its
 //     process, and it must reach the receiver.
 //   - trivial: a server that answers 202 to everything. What the generator reaches
@@ -84,6 +86,7 @@
 //   - [Soak]: a mixed load for an hour, and what grows.
 //   - [StoreSize]: a delivery beside ten million finished ones, against one in an
 //     empty store; and pages of those.
+//   - [Cluster]: three nodes beside one, and the leader's death.
 //   - [DeadLetters]: a million dead letters are counted, replayed and purged.
 //
 // # Processes, goroutines, bounds

@@ -85,6 +85,9 @@ func serveFaulty(args []string) error {
 	flags.Bool("dev", false, "as the engine")
 	flags.String("data-dir", "", "as the engine")
 	listen := flags.String("listen", "", "as the engine")
+	for _, name := range []string{"admin-token", "node-id", "cluster-addr", "join", "join-token", "bootstrap-expect"} {
+		flags.String(name, "", "as the engine")
+	}
 	flags.IntVar(&f.drop, "drop", -1, "sequence number to lose")
 	flags.IntVar(&f.repeat, "repeat", -1, "sequence number to deliver twice")
 	flags.DurationVar(&f.answerDelay, "answer-delay", 0, "before every answer")
@@ -110,6 +113,8 @@ func (f *faulty) handle(ctx *fasthttp.RequestCtx) {
 	case "/readyz":
 	case "/metrics":
 		ctx.SetBodyString("harepost_deliveries_pending 0\n")
+	case "/v1/cluster": // whoever is asked, this node leads
+		ctx.SetBodyString(`{"leader_id":"n1"}`)
 	case "/v1/accounts":
 		ctx.SetStatusCode(http.StatusCreated)
 		ctx.SetBodyString(`{"api_key":"hp_live_test"}`)

@@ -156,7 +156,7 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 // systems are those that a scenario knows how to measure.
-var systems = []string{report.Engine, report.Forwarder, report.Direct, report.Server}
+var systems = []string{report.Engine, report.Forwarder, report.Direct, report.Server, report.Cluster}
 
 func (o *Options) validate() error {
 	var errs []error

@@ -96,6 +96,8 @@ func Measure(ctx context.Context, sc Scenario) (*report.Report, error) {
 // durability is what a 202 of the measured engine means.
 func durability(o *Options) string {
 	switch {
+	case slices.Contains(o.Systems, report.Cluster):
+		return "synced: a 202 leaves when its send is in the log and the log's file is synced (fdatasync); in a cluster, on a majority of the nodes"
 	case slices.Contains(o.Systems, report.Engine):
 		return "synced: a 202 leaves when its send is in the log and the log's file is synced (fdatasync)"
 	case slices.Contains(o.Systems, report.Server):

@@ -64,7 +64,7 @@ func newStage(ctx context.Context, o Options, want stageOptions) (s *stage, err 
 	if o.ReceiverURL != "" && want.system == report.Server {
 		s.targets = []string{o.ReceiverURL}
 	}
-	if ready.CA != "" && want.system == report.Engine {
+	if ready.CA != "" && (want.system == report.Engine || want.system == report.Cluster) {
 		ca := filepath.Join(dir, "ca.pem")
 		if err := os.WriteFile(ca, []byte(ready.CA), 0o644); err != nil {
 			return s, fmt.Errorf("bench: keep the receiver's certificate: %w", err)

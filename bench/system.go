@@ -26,6 +26,7 @@ type system struct {
 	url  string   // of its API; empty for the direct POST
 	keys []string // of its accounts
 	pid  int      // 0: no process of ours
+	more []int    // processes beside that one
 
 	// profile writes a CPU profile of the next d to path; nil: it cannot.
 	profile func(ctx context.Context, path string, d time.Duration) error
@@ -34,18 +35,35 @@ type system struct {
 }
 
 func (s *system) usage() (usage, error) {
-	if s.pid == 0 {
-		return usage{}, nil
+	var sum usage
+	for _, pid := range s.pids() {
+		u, err := readUsage(pid)
+		if err != nil {
+			return usage{}, err
+		}
+		sum.CPU += u.CPU
+		sum.RSSBytes += u.RSSBytes
+		sum.PeakRSSBytes += u.PeakRSSBytes
 	}
-	return readUsage(s.pid)
+	return sum, nil
 }
 
-// settle waits until the system's process is idle, at most limit.
-func (s *system) settle(ctx context.Context, limit time.Duration) error {
+// pids are all processes of the system that are ours.
+func (s *system) pids() []int {
 	if s.pid == 0 {
 		return nil
 	}
-	return settle(ctx, s.pid, limit)
+	return append([]int{s.pid}, s.more...)
+}
+
+// settle waits until the system's processes are idle, at most limit for each.
+func (s *system) settle(ctx context.Context, limit time.Duration) error {
+	for _, pid := range s.pids() {
+		if err := settle(ctx, pid, limit); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // metrics is the system's metrics page. A server that somebody else runs may
@@ -70,6 +88,8 @@ func startSystem(ctx context.Context, o Options, want stageOptions, dir string) 
 		return &system{name: report.Server, url: strings.TrimRight(o.URL, "/"), keys: o.Keys, stop: func() error { return nil }}, nil
 	case report.Forwarder:
 		return startForwarder(ctx, o, want.workers)
+	case report.Cluster:
+		return startCluster(ctx, o, max(want.accounts, 1), dir)
 	default:
 		return startEngine(ctx, o, max(want.accounts, 1), dir)
 	}
@@ -245,12 +265,20 @@ var control = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // call makes one request and returns the answer of the wanted status.
 func call(ctx context.Context, method, url string, body []byte, want int) ([]byte, error) {
+	return callAs(ctx, "", method, url, body, want)
+}
+
+// callAs is call with a key or the operator's token.
+func callAs(ctx context.Context, key, method, url string, body []byte, want int) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
 	}
 	answer, err := control.Do(r)
 	if err != nil {

@@ -167,7 +167,8 @@ func (r *Report) Groups() []Group {
 }
 
 // Ratios are those of every system against each yardstick of the same run: all
-// rated metrics against Forwarder, latencies against Direct.
+// rated metrics against Forwarder, latencies against Direct, and a cluster also
+// against one Engine.
 func (r *Report) Ratios() []Ratio {
 	var ratios []Ratio
 	r.pairs(func(system, against string, load Load, m measure, of, added []float64) {
@@ -209,6 +210,8 @@ func yardsticks(system string) []string {
 		return nil
 	case Forwarder:
 		return []string{Direct}
+	case Cluster:
+		return []string{Engine, Forwarder, Direct}
 	default:
 		return []string{Forwarder, Direct}
 	}

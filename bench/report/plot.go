@@ -241,7 +241,7 @@ type look struct{ style, mark string }
 
 // looks give the known systems theirs, and the others what is left.
 func (r *Report) looks() map[string]look {
-	known := map[string]look{Engine: {"c0", circle}, Forwarder: {"c1", square}, Direct: {"c2", triangle}, Server: {"c3", diamond}}
+	known := map[string]look{Engine: {"c0", circle}, Forwarder: {"c1", square}, Direct: {"c2", triangle}, Server: {"c3", diamond}, Cluster: {"c4", diamond}}
 	marks := []string{circle, square, triangle, diamond}
 	looks := map[string]look{}
 	next := 4

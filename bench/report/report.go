@@ -15,6 +15,7 @@ const (
 	Engine    = "engine"    // harepost serve, started by the harness
 	Forwarder = "forwarder" // the yardstick that keeps nothing
 	Direct    = "direct"    // the generator's own POST to the receiver
+	Cluster   = "cluster"   // three nodes of harepost serve on this machine, started by the harness
 	Server    = "server"    // a running server or cluster named by its URL
 )
 

@@ -24,6 +24,7 @@ type benchCmd struct {
 	Backlog     benchBacklogCmd     `cmd:"" help:"Millions pending to dead and slow hosts: memory, a restart, and the drain."`
 	Soak        benchSoakCmd        `cmd:"" help:"A mixed load for an hour: what grows."`
 	StoreSize   benchStoreSizeCmd   `cmd:"" help:"What a delivery costs beside ten million finished ones, against an empty store; and a page of those."`
+	Cluster     benchClusterCmd     `cmd:"" help:"Three nodes on this machine beside one, and how soon another leads when the leader is killed."`
 	Compare     benchCompareCmd     `cmd:"" help:"Say what moved from one report to another, beyond the noise of their rounds."`
 	Stages      benchStagesCmd      `cmd:"" help:"Say where the CPU of a delivery goes, from CPU profiles, side by side."`
 	Child       benchChildCmd       `cmd:"" hidden:"" help:"A part of the harness, which starts it itself."`
@@ -35,7 +36,7 @@ type benchFlags struct {
 	Rounds      int            `name:"rounds" placeholder:"N" help:"Rounds of every system under every load. Default: 3; with --quick 1 or 2."`
 	Warmup      *time.Duration `name:"warmup" placeholder:"DURATION" help:"Load before the measuring. Default: 2s; with --quick 500ms."`
 	Duration    time.Duration  `name:"duration" placeholder:"DURATION" help:"Length of the measuring. Default: 10s; with --quick 2s."`
-	Systems     []string       `name:"systems" sep:"," placeholder:"NAME" help:"What is measured, in turns: engine (started for it), forwarder (keeps nothing), direct (no system between), server (the one of --url)."`
+	Systems     []string       `name:"systems" sep:"," placeholder:"NAME" help:"What is measured, in turns: engine (started for it), cluster (three nodes of it), forwarder (keeps nothing), direct (no system between), server (the one of --url)."`
 	EngineFlags []string       `name:"engine-flag" sep:"none" placeholder:"FLAG" help:"A further flag for serve, as in --engine-flag=--lane-concurrency=128; may be repeated."`
 	Dir         string         `name:"dir" default:"." help:"Where data directories are made, and removed: on the disk that is to be measured."`
 

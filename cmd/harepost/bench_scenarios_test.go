@@ -53,6 +53,7 @@ func TestBenchScenariosRun(t *testing.T) {
 	check("throughput", 2, "--connections", "8", "--accounts", "2", "--hosts", "2", "--payload", "uniform:100-1000", "--repeat", "0.2", "--systems", "engine,direct")
 	check("batch", 4, "--batch", "10", "--connections", "2", "--single-connections", "4")
 	check("latency", 4, "--rate", "100..300", "--poisson", "--saturation", "1000", "--shares", "20")
+	check("cluster", 4, "--connections", "8", "--rate", "100", "--failovers", "1")
 	check("payload", 2, "--sizes", "100,65536", "--connections", "4", "--systems", "engine")
 }
 
