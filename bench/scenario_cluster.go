@@ -87,15 +87,15 @@ func (c *Cluster) play(ctx context.Context, s *session) error {
 // findShares adds what of one node's rates three reach.
 func (c *Cluster) findShares(s *session, at report.Load) {
 	one, three := s.rounds(report.Engine, at), s.rounds(report.Cluster, at)
-	for _, rate := range []string{report.AcceptedRate, report.DeliveredRate} {
+	for _, of := range []struct{ name, rate string }{{"accepted/s", report.AcceptedRate}, {"delivered/s", report.DeliveredRate}} {
 		var shares []float64
 		for i := range min(len(one), len(three)) {
-			if of := one[i].Values[rate]; of > 0 {
-				shares = append(shares, three[i].Values[rate]/of)
+			if alone := one[i].Values[of.rate]; alone > 0 {
+				shares = append(shares, three[i].Values[of.rate]/alone)
 			}
 		}
 		if len(shares) > 0 {
-			s.find(fmt.Sprintf("%s of three nodes, against one, %s", rate, at), median(shares), "×", report.Higher)
+			s.find(fmt.Sprintf("%s of three nodes, against one, %s", of.name, at), median(shares), "×", report.Higher)
 		}
 	}
 }
