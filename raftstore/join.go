@@ -46,6 +46,7 @@ func (f *former) join(ctx context.Context, others map[string]*Hello) error {
 		return fmt.Errorf("%w: the addresses of --join lead to %d clusters, with the nodes %s: give those of one",
 			ErrRefused, len(clusters), strings.Join(slices.Sorted(maps.Values(clusters)), " and "))
 	}
+	var final error
 	for _, id := range slices.Sorted(maps.Keys(others)) {
 		h := others[id]
 		if h.ClusterID == "" {
@@ -58,7 +59,8 @@ func (f *former) join(ctx context.Context, others map[string]*Hello) error {
 		}
 		switch {
 		case a.Final:
-			return fmt.Errorf("%w: %s", ErrRefused, a.Refused)
+			final = errors.Join(final, fmt.Errorf("%w: %s", ErrRefused, a.Refused))
+			continue // another one may have been given the token
 		case a.Refused != "":
 			f.tell("%s", a.Refused)
 			continue
@@ -71,7 +73,7 @@ func (f *former) join(ctx context.Context, others map[string]*Hello) error {
 		m.o.Logger.Info("the node was taken into a cluster", "cluster", a.ClusterID)
 		return nil
 	}
-	return nil
+	return final
 }
 
 // answerJoin takes a node in, as one without a vote, or says why not. A follower passes it on, once.
@@ -125,8 +127,10 @@ func sameToken(a, b string) bool {
 // that another one that comes with its id is not taken for it. It may be asked again by one that did not hear the
 // answer.
 func (m *Membership) takeIn(ctx context.Context, r Consensus, h *Hello) (joinAnswer, error) {
-	m.joining.Lock()
-	defer m.joining.Unlock()
+	if err := m.beginChange(ctx); err != nil {
+		return notJoined(false, "another change of the configuration is under way: %v", err), nil
+	}
+	defer m.endChange()
 	c, known := m.configuration()
 	if !known {
 		return notJoined(false, "the leader does not know the configuration yet"), nil
@@ -168,16 +172,23 @@ func (m *Membership) takeIn(ctx context.Context, r Consensus, h *Hello) (joinAns
 // lead is what the leader does in each round: it gives the vote to one new node that has caught up, or writes
 // down one address that has changed.
 func (m *Membership) lead(ctx context.Context, r Consensus, c *configuration) {
-	m.joining.Lock()
-	defer m.joining.Unlock()
+	select {
+	case m.changes <- struct{}{}:
+	default:
+		return // somebody else's change first
+	}
+	defer m.endChange()
 	now, commit := m.o.Now(), r.CommitIndex()
 	for _, s := range c.servers {
 		k, ok := m.peers.get(string(s.ID))
+		if s.ID == raft.ServerID(m.identity.NodeID()) { // it may have moved and been elected
+			k, ok = peer{Address: m.o.Address, admitted: true, Since: 1}, s.Suffrage == raft.Voter
+		}
 		if !ok || !k.admitted || k.Since == 0 {
 			continue
 		}
 		address := raft.ServerAddress(k.Address)
-		caughtUp := k.last+m.o.PromoteEntries >= commit && k.last >= k.Since && now.Sub(k.heard) < m.o.Contact
+		caughtUp := k.last+m.o.PromoteEntries >= commit && k.last >= k.Since && now.Sub(k.answered) < m.o.Contact
 		var f raft.IndexFuture
 		switch {
 		case s.Suffrage != raft.Voter && caughtUp, s.Suffrage == raft.Voter && address != s.Address:

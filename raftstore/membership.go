@@ -108,7 +108,7 @@ type MembershipOptions struct {
 	ChangeTimeout time.Duration
 
 	// PromoteEntries is how far behind the leader's commits a new node's log may be to become a voter. Default
-	// 1024. Contact is how recently a node must have been heard to count as alive. Default 5 s.
+	// 1024. Contact is how recently a node must have answered raft to count as alive. Default 5 s.
 	PromoteEntries uint64
 	Contact        time.Duration
 
@@ -177,8 +177,8 @@ type Membership struct {
 	identity *Identity
 	peers    *peers
 
-	meeting sync.Mutex // held from judging a hello until it is taken over
-	joining sync.Mutex // one change of the configuration at a time
+	meeting sync.Mutex    // held from judging a hello until it is taken over
+	changes chan struct{} // a place for one change of the configuration at a time; a channel, as raft is waited for
 
 	mu      sync.Mutex // below
 	last    func() (index, term uint64)
@@ -236,8 +236,9 @@ func NewMembership(o MembershipOptions) (*Membership, error) {
 	return &Membership{
 		o: o, identity: o.Identity, peers: p,
 		met: map[string]string{}, warned: map[string]string{},
-		wake: make(chan struct{}, 1),
-		done: make(chan struct{}),
+		changes: make(chan struct{}, 1),
+		wake:    make(chan struct{}, 1),
+		done:    make(chan struct{}),
 	}, nil
 }
 
@@ -283,7 +284,7 @@ func (m *Membership) Admit(id string) error {
 	return fmt.Errorf("raftstore: node %s has not been met yet", id)
 }
 
-// Observe notes a node's answer to an append. It is cheap.
+// Observe notes a node's answer to an append; without, no node counts as alive and none gets a vote. It is cheap.
 func (m *Membership) Observe(id string, a Acknowledgement) {
 	m.peers.observe(id, a, m.o.Now())
 }

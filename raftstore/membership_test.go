@@ -28,6 +28,7 @@ type network struct {
 	cut   map[[2]string]bool // from, to
 	calls map[string]int     // by path
 
+	peers   []*peerNode                    // those with raft
 	weather func(ctx context.Context) bool // takes its time; false: the message is lost
 }
 

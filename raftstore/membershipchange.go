@@ -51,6 +51,18 @@ func (m *Membership) Members() []Member {
 	return list
 }
 
+// beginChange waits for its turn to change the configuration, which endChange ends.
+func (m *Membership) beginChange(ctx context.Context) error {
+	select {
+	case m.changes <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (m *Membership) endChange() { <-m.changes }
+
 // leading is raft and the configuration, if this node leads.
 func (m *Membership) leading() (Consensus, configuration, error) {
 	r := m.consensus()
@@ -65,8 +77,10 @@ func (m *Membership) leading() (Consensus, configuration, error) {
 // never removed, and none whose removal leaves no majority of nodes that are alive, unless force is set. A leader that
 // is to remove itself hands over instead, and returns ErrNotLeading: the new leader is to be asked.
 func (m *Membership) Remove(ctx context.Context, id string, force bool) error {
-	m.joining.Lock()
-	defer m.joining.Unlock()
+	if err := m.beginChange(ctx); err != nil {
+		return err
+	}
+	defer m.endChange()
 	r, c, err := m.leading()
 	if err != nil {
 		return err
@@ -100,8 +114,10 @@ func (m *Membership) Remove(ctx context.Context, id string, force bool) error {
 // Transfer makes another node lead: the one with the id, or, when it is empty, the one that is the most up to date. On the
 // leader only. It returns when the other one has been told to; whether it wins its election is seen by who leads.
 func (m *Membership) Transfer(ctx context.Context, id string) error {
-	m.joining.Lock()
-	defer m.joining.Unlock()
+	if err := m.beginChange(ctx); err != nil {
+		return err
+	}
+	defer m.endChange()
 	r, c, err := m.leading()
 	if err != nil {
 		return err
@@ -160,9 +176,11 @@ func (m *Membership) alive(c *configuration, without string) (n int) {
 	return n
 }
 
+// isAlive reports whether a node answers raft, which that it says hello does not tell: a leader that counts on it for a
+// majority steps down when it does not.
 func (m *Membership) isAlive(id string) bool {
 	k, ok := m.peers.get(id)
-	return ok && k.admitted && m.o.Now().Sub(k.heard) < m.o.Contact
+	return ok && k.admitted && m.o.Now().Sub(k.answered) < m.o.Contact
 }
 
 func (c *configuration) names() string {

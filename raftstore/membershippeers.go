@@ -33,6 +33,7 @@ type peer struct {
 	version  string    // of its program
 	last     uint64    // the end of its log, as last told
 	heard    time.Time // when it last answered an append, or said hello
+	answered time.Time // when it last answered an append
 }
 
 // peers are the other nodes as this one knows them, in DIR/cluster/peers.json. Losing the file costs the means to
@@ -149,7 +150,7 @@ func (p *peers) observe(id string, a Acknowledgement, now time.Time) {
 	if k == nil || !k.admitted {
 		return
 	}
-	k.last, k.heard = a.LastLog, now
+	k.last, k.heard, k.answered = a.LastLog, now, now
 	if floor := min(a.Match, a.Committed, a.LastLog); floor > k.Floor {
 		k.Floor, p.dirty = floor, true
 	}
