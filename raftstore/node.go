@@ -208,7 +208,7 @@ func (n *Node) check() error {
 	switch {
 	case first > applied+1:
 		return fmt.Errorf("raftstore: the log begins at %d and the state ends at %d: entries are missing. Remove this node from the cluster, empty its directory and let it join again", first, applied)
-	case ok && applied < snapshot.Index && last < snapshot.Index:
+	case ok && applied < min(snapshot.Index, snapshot.Applied) && last < snapshot.Index: // the last entries may have no command
 		return fmt.Errorf("raftstore: the newest snapshot is of index %d, log and state end at %d and %d: they are older. Remove this node from the cluster, empty its directory and let it join again", snapshot.Index, last, applied)
 	case applied > max(last, snapshot.Index, snapshot.Applied):
 		return fmt.Errorf("raftstore: the state ends at %d and the log at %d: the log has lost what was acknowledged. Remove this node from the cluster, empty its directory and let it join again", applied, last)
