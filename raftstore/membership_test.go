@@ -233,7 +233,7 @@ func TestOldCopiesAreRefused(t *testing.T) {
 				b.die()
 				if rng := seedOf(t); rng%2 == 0 { // the one that knows may have been started again, too
 					a.die()
-					a = n.live(fsA, "n1", "a1").member("c", 1, 20)
+					n.live(fsA, "n1", "a1").member("c", 1, 20)
 				}
 				disk := c.make(t, older, fs)
 				b = n.live(disk, "n2", "a2", joining("", "a1")).member("c", 1, c.last)

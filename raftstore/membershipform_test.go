@@ -1,11 +1,14 @@
 package raftstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -164,13 +167,22 @@ func TestTheCoordinatorsDirectoryIsLost(t *testing.T) {
 // more than one cluster, and in the end there is one.
 func TestNeverTwoClusters(t *testing.T) {
 	seed := seedOf(t)
-	for run := range uint64(60) {
+	for run := range uint64(storms(t)) {
 		if !t.Run(fmt.Sprint(run), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { foundInStorm(t, rand.New(rand.NewPCG(seed, run))) })
 		}) {
 			return
 		}
 	}
+}
+
+// storms is how many are tried: few in make test, HAREPOST_CRASH_N of them if that is more.
+func storms(t *testing.T) int {
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("HAREPOST_CRASH_N"), "0"))
+	if err != nil {
+		t.Fatalf("HAREPOST_CRASH_N: %v", err)
+	}
+	return max(n, 15)
 }
 
 type stormy struct {

@@ -117,7 +117,8 @@ func (h *household) leadsAlone() {
 // The same done on several nodes makes them one cluster, and another thing another one.
 func TestNodesThatAreRecoveredTogetherAreOneCluster(t *testing.T) {
 	two := []Server{{ID: "n1", Address: "b1"}, {ID: "n3", Address: "b3"}}
-	if recoveredID("c", 1, two) != recoveredID("c", 1, two) {
+	again := []Server{{ID: "n1", Address: "b1"}, {ID: "n3", Address: "b3"}}
+	if recoveredID("c", 1, two) != recoveredID("c", 1, again) {
 		t.Error("the same is not the same")
 	}
 	for _, other := range []string{recoveredID("d", 1, two), recoveredID("c", 2, two), recoveredID("c", 1, two[:1])} {
