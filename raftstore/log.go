@@ -2,7 +2,6 @@ package raftstore
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/harepost/harepost/engine"
@@ -85,7 +84,7 @@ func (l replicatedLog) MayDispatch() bool { return l.Certain() }
 // durable: a snapshot lets raft drop the rest.
 func (l replicatedLog) Release(low uint64) error {
 	l.store.Hold(low)
-	if l.store.SizeBytes() >= l.opts.LogBytes {
+	if l.store.SizeBytes() >= max(l.opts.LogBytes, l.snapshotAt.Load()) {
 		l.snapshotSoon()
 	}
 	return nil
@@ -119,13 +118,14 @@ func (l replicatedLog) Close() error {
 	if err := n.snapshots.Close(); err != nil {
 		n.cfg.Logger.Warn("raftstore: close the snapshots", "error", err)
 	}
-	stopped := n.raft.Shutdown()
-	if n.store.Err() != nil {
-		err := n.store.Close() // or raft would wait for a store that is lost
-		return errors.Join(err, stopped.Error(), n.ended())
+	stopped := make(chan error, 1)
+	go func() { stopped <- n.raft.Shutdown().Error() }()
+	var err error
+	select {
+	case err = <-stopped:
+	case <-n.store.failed: // raft waits for a store that is lost, until that is closed
+		_ = n.store.Close()
+		err = <-stopped
 	}
-	if err := stopped.Error(); err != nil {
-		return fmt.Errorf("raftstore: %w", err)
-	}
-	return errors.Join(n.ended(), n.store.Close())
+	return errors.Join(err, n.ended(), n.store.Close())
 }

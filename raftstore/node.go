@@ -105,9 +105,11 @@ type Node struct {
 	quorum     atomic.Int64  // nanoseconds from begun to the latest moment at which a quorum followed this leader
 	steppingBy atomic.Bool   // a transfer is under way: nothing is certain any more
 	snapshot   chan struct{} // asks for one; room for one
+	snapshotAt atomic.Int64  // how long the log must be for the next
 	changes    changes       // of the leader and of reign
 
 	stop    chan struct{}
+	gone    chan struct{} // closed when raft has ended
 	running sync.WaitGroup
 }
 
@@ -120,6 +122,7 @@ func NewNode(c Config) *Node {
 		cfg:      c,
 		snapshot: make(chan struct{}, 1),
 		stop:     make(chan struct{}),
+		gone:     make(chan struct{}),
 		begun:    time.Now(),
 		metrics:  newNodeMetrics(),
 	}
@@ -136,6 +139,7 @@ func (n *Node) Prepare(fs vfs.FS, dir string) (restore string, err error) {
 	n.snapshots, err = OpenSnapshots(SnapshotOptions{
 		FS: fs, Dir: fs.PathJoin(dir, ClusterDir, snapshotDir),
 		BytesPerSecond: n.cfg.SnapshotBytesPerSecond, Logger: n.cfg.Logger,
+		Failed: func(err error) { n.opts.Machine.Failed(err) }, // nothing fails for good before the log is open
 	})
 	if err != nil {
 		return "", err
@@ -205,11 +209,15 @@ func (n *Node) check() error {
 	}
 	applied := n.opts.Applied
 	snapshot, _, ok := n.snapshots.Newest()
+	covered := applied // an entry up to there is not needed any more
+	if ok && applied >= snapshot.Applied {
+		covered = max(applied, snapshot.Index) // what is between are raft's own entries
+	}
 	switch {
-	case first > applied+1:
+	case ok && applied < snapshot.Applied && (first > applied+1 || last < snapshot.Applied):
+		return fmt.Errorf("raftstore: the newest snapshot is of a state that ended at %d, log and state end at %d and %d: they are older. Remove this node from the cluster, empty its directory and let it join again", snapshot.Applied, last, applied)
+	case first > covered+1:
 		return fmt.Errorf("raftstore: the log begins at %d and the state ends at %d: entries are missing. Remove this node from the cluster, empty its directory and let it join again", first, applied)
-	case ok && applied < min(snapshot.Index, snapshot.Applied) && last < snapshot.Index: // the last entries may have no command
-		return fmt.Errorf("raftstore: the newest snapshot is of index %d, log and state end at %d and %d: they are older. Remove this node from the cluster, empty its directory and let it join again", snapshot.Index, last, applied)
 	case applied > max(last, snapshot.Index, snapshot.Applied):
 		return fmt.Errorf("raftstore: the state ends at %d and the log at %d: the log has lost what was acknowledged. Remove this node from the cluster, empty its directory and let it join again", applied, last)
 	}
@@ -235,12 +243,13 @@ func (n *Node) start() error {
 			return fmt.Errorf("raftstore: bootstrap: %w", err)
 		}
 	}
-	r, err := raft.NewRaft(c, &fsm{n: n, machine: n.opts.Machine}, n.store, n.store, n.snapshots, t)
+	r, err := raft.NewRaft(c, &fsm{n: n, machine: n.opts.Machine}, n.store, stableStore{n.store}, n.snapshots, t)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raftstore: %w", err), t.Close())
 	}
 	n.raft = r
 	n.batcher.apply = func(data []byte) raft.Future { return r.Apply(data, 0) }
+	n.batcher.outcome = n.wait
 	n.batcher.start()
 	n.running.Go(n.rule)
 	n.running.Go(n.watchLeader)
@@ -378,7 +387,7 @@ func (n *Node) servers() []raft.Server {
 // beginReign makes the engine lead, when it has all that was committed before.
 func (n *Node) beginReign() {
 	term := n.raft.CurrentTerm()
-	if err := n.raft.Barrier(0).Error(); err != nil {
+	if err := n.wait(n.raft.Barrier(0)); err != nil {
 		n.cfg.Logger.Warn("raftstore: elected, and not leader any more", "term", term, "error", err)
 		return
 	}
@@ -431,7 +440,7 @@ func (n *Node) Transfer(ctx context.Context, id raft.ServerID, address raft.Serv
 		f = n.raft.LeadershipTransferToServer(id, address)
 	}
 	done := make(chan error, 1)
-	go func() { done <- f.Error() }()
+	go func() { done <- n.wait(f) }()
 	select {
 	case err := <-done:
 		if err != nil {
@@ -519,12 +528,8 @@ func (n *Node) takeSnapshots() {
 		if _, err := n.Snapshot(); err != nil && !errors.Is(err, raft.ErrRaftShutdown) {
 			n.cfg.Logger.Warn("raftstore: a snapshot failed; the log grows until one succeeds", "error", err)
 		}
+		// What followers or young deliveries need stays. Each snapshot flushes the state,
+		// after which this is asked again: without a bound there would be no end to it.
+		n.snapshotAt.Store(n.store.SizeBytes() + n.opts.LogBytes/8)
 	}
-}
-
-// ended waits for the node's goroutines, after raft has ended.
-func (n *Node) ended() error {
-	n.running.Wait()
-	n.batcher.wait()
-	return nil
 }
