@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -111,14 +112,20 @@ type noting struct {
 	raft.Transport
 	contacts *contacts
 	admit    func(id string) error
+	summons  *summons
+	votesAt  time.Time // from then on votes are given
 	in       chan raft.RPC
 	closed   chan struct{}
 	once     sync.Once
 	running  sync.WaitGroup
 }
 
-func newNoting(t raft.Transport, c *contacts, m Members) *noting {
+// newNoting is for a node that starts now. The lease is what a leader may rest on the
+// word of a follower: this node may have given its own a moment ago, before it was
+// stopped, and remembers nothing of it.
+func newNoting(t raft.Transport, c *contacts, m Members, lease time.Duration) *noting {
 	n := &noting{
+		votesAt: c.now().Add(lease), summons: &summons{now: c.now},
 		Transport: t, contacts: c, in: make(chan raft.RPC), closed: make(chan struct{}),
 		admit: func(string) error { return nil },
 	}
@@ -162,7 +169,16 @@ func refuse(rpc *raft.RPC, err error) {
 	rpc.Respond(nil, err)
 }
 
+// errNoVote answers a candidate that comes too early. It asks again after a while.
+var errNoVote = errors.New("raftstore: this node has just started, and may have told a leader before that it follows")
+
 func (t *noting) admitted(rpc *raft.RPC) error {
+	switch rpc.Command.(type) {
+	case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest:
+		if t.contacts.now().Before(t.votesAt) {
+			return errNoVote
+		}
+	}
 	if c, ok := rpc.Command.(raft.WithRPCHeader); ok {
 		return t.admit(string(c.GetRPCHeader().ID))
 	}
@@ -209,6 +225,14 @@ func (t *noting) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, ar
 		return err
 	}
 	return t.Transport.InstallSnapshot(id, target, args, resp, data)
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *noting) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	if err := t.admit(string(id)); err != nil {
+		return err
+	}
+	return t.summons.send(func() error { return t.Transport.TimeoutNow(id, target, args, resp) })
 }
 
 // RequestVote implements raft.Transport.

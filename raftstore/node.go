@@ -103,7 +103,7 @@ type Node struct {
 	reign      atomic.Uint64 // term of the reign that the engine knows of; 0: none
 	begun      time.Time     // for lease
 	quorum     atomic.Int64  // nanoseconds from begun to the latest moment at which a quorum followed this leader
-	steppingBy atomic.Bool   // a transfer is under way: nothing is certain any more
+	summons    summons       // of others, to lead in this node's place
 	snapshot   chan struct{} // asks for one; room for one
 	snapshotAt atomic.Int64  // how long the log must be for the next
 	changes    changes       // of the leader and of reign
@@ -125,6 +125,7 @@ func NewNode(c Config) *Node {
 		gone:     make(chan struct{}),
 		begun:    time.Now(),
 		metrics:  newNodeMetrics(),
+		summons:  summons{now: time.Now, election: 2 * c.ElectionTimeout},
 	}
 	n.contacts = &contacts{now: time.Now, peers: make(map[raft.ServerID]contact)}
 	if c.Members != nil {
@@ -235,7 +236,8 @@ func (n *Node) start() error {
 	if err := n.meet(); err != nil {
 		return err
 	}
-	t := newNoting(n.cfg.Transport, n.contacts, n.cfg.Members)
+	t := newNoting(n.cfg.Transport, n.contacts, n.cfg.Members, n.leaseTime())
+	t.summons = &n.summons
 	c := n.raftConfig()
 	if len(n.cfg.Bootstrap) > 0 {
 		err := raft.BootstrapCluster(c, n.store, n.store, n.snapshots, t, raft.Configuration{Servers: n.cfg.Bootstrap})
@@ -336,7 +338,7 @@ func (n *Node) Leads() bool { return n.reign.Load() != 0 }
 // that was cut off, or paused, is not certain, though it may not know of another.
 func (n *Node) Certain() bool {
 	term := n.reign.Load()
-	if term == 0 || n.steppingBy.Load() || n.raft.State() != raft.Leader {
+	if term == 0 || n.summons.open() || n.raft.State() != raft.Leader {
 		return false
 	}
 	now := time.Since(n.begun)
@@ -394,7 +396,6 @@ func (n *Node) beginReign() {
 	if n.raft.State() != raft.Leader || n.raft.CurrentTerm() != term {
 		return // LeaderCh says so
 	}
-	n.steppingBy.Store(false)
 	n.quorum.Store(-int64(n.leaseTime()))
 	n.batcher.begin(term)
 	n.reign.Store(term)
@@ -423,36 +424,6 @@ func (n *Node) endReign() {
 		n.cfg.Logger.Warn("raftstore: follow", "error", err)
 	}
 	n.cfg.Logger.Info("this node does not lead any more", "node", n.cfg.ID, "term", term)
-}
-
-// Transfer has another node lead: the one with the id, or, if that is empty, the one
-// that raft thinks best. From here on nothing is certain on this node: the other may be
-// elected before this one hears of it.
-func (n *Node) Transfer(ctx context.Context, id raft.ServerID, address raft.ServerAddress) error {
-	if !n.Leads() {
-		return engine.ErrNotLeader
-	}
-	n.steppingBy.Store(true)
-	var f raft.Future
-	if id == "" {
-		f = n.raft.LeadershipTransfer()
-	} else {
-		f = n.raft.LeadershipTransferToServer(id, address)
-	}
-	done := make(chan error, 1)
-	go func() { done <- n.wait(f) }()
-	select {
-	case err := <-done:
-		if err != nil {
-			// It may have been told to begin an election: after the longest that takes
-			// this node either follows or is certain again.
-			time.AfterFunc(2*n.cfg.ElectionTimeout, func() { n.steppingBy.Store(false) })
-			return fmt.Errorf("raftstore: transfer: %w", err)
-		}
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Snapshot takes a snapshot now, which lets the log be cut, and returns its index.
