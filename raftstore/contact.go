@@ -15,7 +15,7 @@ import (
 // an election timeout from then on, which began after the message was sent.
 type contacts struct {
 	now      func() time.Time                           // monotonic
-	observed func(id string, lastLog, committed uint64) // nil: nobody wants to know
+	observed func(id string, a Acknowledgement) // nil: nobody wants to know
 
 	mu    sync.Mutex
 	peers map[raft.ServerID]contact
@@ -40,8 +40,8 @@ func (c *contacts) answered(id raft.ServerID, req *raft.AppendEntriesRequest, se
 	if !resp.Success {
 		agrees = 0
 	}
-	if c.observed != nil && agrees > 0 {
-		c.observed(string(id), agrees, req.LeaderCommitIndex)
+	if c.observed != nil {
+		c.observed(string(id), Acknowledgement{LastLog: resp.LastLog, Match: agrees, Committed: req.LeaderCommitIndex})
 	}
 	now := c.now()
 	c.mu.Lock()

@@ -60,7 +60,7 @@ func (r *Rebase) run(ctx context.Context) (Rebased, error) {
 	if err := r.Snapshots.Publish(end.Index, end.Term, r.Configuration, 1, durable); err != nil {
 		return end, err
 	}
-	if err := r.Store.Reset(end.Index + 1); err != nil {
+	if err := r.Store.Replace(end.Index, end.Term); err != nil {
 		return end, err
 	}
 	r.Store.Hold(end.Index + 1)

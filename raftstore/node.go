@@ -70,7 +70,7 @@ type Members interface {
 	Opened(last func() (index, term uint64))
 	Configured(index uint64, c raft.Configuration)
 	Admit(id string) error
-	Observe(id string, last, committed uint64)
+	Observe(id string, a Acknowledgement)
 	Greet(ctx context.Context) error
 }
 

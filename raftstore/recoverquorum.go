@@ -231,7 +231,7 @@ func (f *offline) Prepare(fs vfs.FS, dir string) (restore string, err error) {
 		return "", err
 	}
 	store.Start()
-	return data, errors.Join(store.Reset(newest.Index+1), store.Close())
+	return data, errors.Join(store.Replace(newest.Index, newest.Term), store.Close())
 }
 
 // OpenLog implements engine.Replica.

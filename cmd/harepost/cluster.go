@@ -6,4 +6,6 @@ type clusterCmd struct {
 	Transfer clusterTransferCmd `cmd:"" help:"Have another node lead."`
 	Snapshot clusterSnapshotCmd `cmd:"" help:"Shorten the log of the node that is asked."`
 	Certs    clusterCertsCmd    `cmd:"" help:"Make a CA and the certificates by which the nodes of a cluster know each other."`
+
+	clusterOfflineCmds `embed:""`
 }

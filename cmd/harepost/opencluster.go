@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -23,10 +22,15 @@ import (
 // when the node belongs to a cluster, or ctx ends.
 func openCluster(ctx context.Context, p *program) (_ *clusterNode, err error) {
 	cfg := &p.cfg
-	if err := checkSingle(cfg.DataDir); err != nil {
+	used, err := isUsed(cfg)
+	if err != nil {
 		return nil, err
 	}
 	identity, err := raftstore.OpenIdentity(vfs.Default, cfg.DataDir, cfg.NodeID)
+	if err == nil && used && identity.ClusterID() == "" && !identity.Converting() {
+		p.log.Info("the data of a single node becomes that of the first node of a new cluster", "dir", cfg.DataDir)
+		err = identity.BeginConversion()
+	}
 	if err != nil {
 		return nil, exitWith(exitExpelled, err)
 	}
@@ -41,16 +45,17 @@ func openCluster(ctx context.Context, p *program) (_ *clusterNode, err error) {
 	return &o.clusterNode, nil
 }
 
-// checkSingle refuses the directory of a server that has run alone.
-func checkSingle(dir string) error {
-	_, err := os.Lstat(filepath.Join(dir, clusterDir))
-	if err == nil {
-		return nil
+// isUsed reports whether a server has run on the directory. If it has run alone, that
+// the directory is to become a cluster's has to be said.
+func isUsed(cfg *config) (bool, error) {
+	if used, _ := filepath.Glob(filepath.Join(cfg.DataDir, walDir, "*.wal")); len(used) == 0 {
+		return false, nil
 	}
-	if used, _ := filepath.Glob(filepath.Join(dir, walDir, "*.wal")); len(used) == 0 {
-		return nil
+	in, err := raftstore.InCluster(vfs.Default, cfg.DataDir)
+	if err == nil && !in && cfg.BootstrapExpect != 1 {
+		return false, usagef("--data-dir: %s was made by a server that runs alone. To make it the first node of a new cluster, which the others then join with empty directories, give --bootstrap-expect 1; else give --node-id an empty directory", cfg.DataDir)
 	}
-	return fmt.Errorf("--data-dir: %s was made by a server that runs alone: give --node-id an empty one", dir)
+	return true, err
 }
 
 // listenCluster opens the node's port.
@@ -114,8 +119,12 @@ func (o *openedCluster) open(ctx context.Context) (err error) {
 			Stream: o.layer, MaxPool: 3, MaxRPCsInFlight: 2, Timeout: raftTimeout, Logger: hclog.NewNullLogger(),
 		}),
 		ElectionTimeout: cfg.ElectionTimeout,
-		Members:         observer{o.members},
-		Begin: func(_ context.Context, _ engine.Machine, s *raftstore.Store, snapshots *raftstore.SnapshotStore) error {
+		Members:         o.members,
+		Single:          o.identity.Converting(),
+		Begin: func(ctx context.Context, m engine.Machine, s *raftstore.Store, snapshots *raftstore.SnapshotStore) error {
+			if err := raftstore.ConvertSingle(ctx, o.identity, m, s, snapshots, address); err != nil {
+				return err
+			}
 			return o.identity.Found(s, s, snapshots)
 		},
 		Logger: log,
@@ -133,14 +142,6 @@ func (o *openedCluster) open(ctx context.Context) (err error) {
 	}
 	o.clusterNode.close = o.close
 	return nil
-}
-
-// observer is a Membership as a Node has it.
-type observer struct{ *raftstore.Membership }
-
-// Observe implements raftstore.Members.
-func (o observer) Observe(id string, last, committed uint64) {
-	o.Membership.Observe(id, raftstore.Acknowledgement{LastLog: last, Committed: committed})
 }
 
 // hear answers a request of another node.
