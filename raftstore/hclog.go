@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // raftLogger has raft log into l. What it calls debug is of no use to an operator, and
@@ -58,7 +60,25 @@ func (s *slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) 
 			args = append(args[:len(args):len(args)], "omitted", omitted)
 		}
 	}
-	s.log.Log(context.Background(), l, "raft: "+msg, args...)
+	s.log.Log(context.Background(), l, "raft: "+msg, readable(args)...)
+}
+
+// readable makes what raft hands to its logger what a person reads.
+func readable(args []any) []any {
+	args = slices.Clone(args)
+	for i, arg := range args {
+		switch v := arg.(type) {
+		case hclog.Format:
+			if text, ok := v[0].(string); ok {
+				args[i] = fmt.Sprintf(text, v[1:]...)
+			}
+		case raft.Server:
+			args[i] = fmt.Sprintf("%s at %s", v.ID, v.Address)
+		case fmt.Stringer:
+			args[i] = v.String()
+		}
+	}
+	return args
 }
 
 // now reports whether a message is to be logged now, and how many like it were not.

@@ -227,7 +227,7 @@ func (d *clusterDoor) role(st *raftstore.Status) string {
 // Status implements api.Cluster.
 func (d *clusterDoor) Status() api.ClusterStatus {
 	st := d.log.Status()
-	s := api.ClusterStatus{Standing: d.standing(&st), ClusterID: d.cluster(), Last: st.LastIndex, SnapshotIndex: st.Snapshot.Index}
+	s := api.ClusterStatus{Standing: d.standing(&st), ClusterID: d.cluster(), Last: st.LastIndex, SnapshotIndex: st.Snapshot.Index, SnapshotAt: st.Snapshot.Created}
 	for i := range st.Peers {
 		s.Members = append(s.Members, d.member(&st, &st.Peers[i]))
 	}
