@@ -14,7 +14,7 @@ import (
 // lease rests on: a follower that has answered a leader's message grants no vote for
 // an election timeout from then on, which began after the message was sent.
 type contacts struct {
-	now      func() time.Time                           // monotonic
+	now      func() time.Time                   // monotonic
 	observed func(id string, a Acknowledgement) // nil: nobody wants to know
 
 	mu    sync.Mutex
