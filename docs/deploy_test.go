@@ -32,13 +32,14 @@ type metricsPage struct {
 	values map[string]map[string]bool
 }
 
-// readMetrics is what a new server with everything on shows under /metrics. All
-// series of ours are there from the start.
+// readMetrics is what a new server with everything on shows under /metrics, the only
+// node of a cluster. All series of ours are there from the start.
 func readMetrics(t *testing.T) metricsPage {
 	t.Helper()
 	r := newReader(t)
 	certificate(t, r.dir)
-	r.open("metrics", block{text: "harepost serve --dev --data-dir ./data --tls-cert cert.pem --tls-key key.pem"})
+	r.open("metrics", block{text: "harepost serve --dev --data-dir ./data --tls-cert cert.pem --tls-key key.pem " +
+		"--node-id n1 --cluster-addr 127.0.0.1:0 --bootstrap-expect 1"})
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	resp, err := client.Get("https://127.0.0.1:" + r.ports["8080"] + "/metrics")
 	if err != nil {
@@ -165,6 +166,9 @@ var elsewhere = map[string]bool{
 
 	// Of lanes in which something is pending; see TestMetricsOfLanes of package engine.
 	"harepost_lane_pending": true, "harepost_lane_in_flight": true, "harepost_lane_oldest_due_age_seconds": true,
+
+	// Of other nodes; see TestClusterMetrics of cmd/harepost.
+	"harepost_cluster_peer_lag_entries": true, "harepost_cluster_peer_reachable": true,
 }
 
 // TestMetricsExist looks for every metric that alerts, dashboard and documents
