@@ -229,6 +229,30 @@ func TestReadAcrossReignsIsDropped(t *testing.T) {
 	s.do("GET", "/v1/deliveries", key, "").refused(503, "may not lead any more")
 }
 
+// When leadership goes on to another node, a read waits for that and is answered by
+// it.
+func TestReadIsAnsweredByTheNextLeader(t *testing.T) {
+	c := leading()
+	s := startServer(t, Options{Dev: true, Cluster: c, NodeID: "n1", LeaderPatience: time.Minute}, nil)
+	key := s.account()
+	c.change(func() { c.doubtful = true })
+	done := make(chan *answer, 1)
+	go func() { done <- s.do("GET", "/v1/signing-secret", key, "") }()
+	eventually(t, "it waits", func() bool { return s.proxy.waiting.Load() == 1 })
+	c.change(func() {
+		c.standing, c.reign = following("n2").standing, 0
+		c.reply = func(_ context.Context, _ *fasthttp.Request, resp *fasthttp.Response) error {
+			resp.SetStatusCode(401)
+			resp.Header.SetContentType("application/json")
+			resp.Header.Set("X-Request-Id", "x")
+			resp.Header.Set("WWW-Authenticate", `Bearer realm="harepost"`)
+			resp.SetBodyString(`{"error":"revoked"}`)
+			return nil
+		}
+	})
+	(<-done).refused(401, "revoked")
+}
+
 func TestConsistencyParameter(t *testing.T) {
 	c := leading()
 	s := startNode(t, c)

@@ -166,8 +166,18 @@ func (s *Server) answerByLeader(c *call, here func() error) error {
 		leader, self, changed := cluster.Leader()
 		if reign := cluster.Reign(); reign != 0 {
 			err := here()
-			if !errors.Is(err, engine.ErrNotLeader) { // else nothing was done
-				return s.unlessStale(c, reign, err)
+			switch {
+			case errors.Is(err, engine.ErrNotLeader): // nothing was done
+			case s.vouches(c, reign, err):
+				return err
+			default: // what was read is not answered; who leads next may be asked soon
+				c.http.Response.Header.Del(fasthttp.HeaderCacheControl)
+				if s.proxy.await(s.ctx, changed, until.Sub(s.now())) != nil {
+					s.proxy.uncertain.Inc()
+					return errUncertain
+				}
+				asked = ""
+				continue
 			}
 		} else if leader != "" && !self && leader != asked && !c.handedOn {
 			answered, err := s.proxy.ask(s.ctx, leader, c.http)
@@ -188,18 +198,11 @@ func (s *Server) answerByLeader(c *call, here func() error) error {
 	}
 }
 
-// unlessStale is err, how a handler has ended that began in that reign, unless
-// another node may have led meanwhile and known better.
-func (s *Server) unlessStale(c *call, reign uint64, err error) error {
-	if !c.reads && !s.isRefusal(err) {
-		return err
-	}
-	if s.o.Cluster.Certain() && s.o.Cluster.Reign() == reign {
-		return err
-	}
-	s.proxy.uncertain.Inc()
-	c.http.Response.Header.Del(fasthttp.HeaderCacheControl) // of what is not answered
-	return errUncertain
+// vouches reports whether what a handler has answered that began in that reign is as
+// of now: no other node may have led meanwhile and known better. What has changed
+// something is so anyway.
+func (s *Server) vouches(c *call, reign uint64, err error) bool {
+	return !c.reads && !s.isRefusal(err) || s.o.Cluster.Certain() && s.o.Cluster.Reign() == reign
 }
 
 // isRefusal tells errors that may depend on what the state holds, as an unknown key.

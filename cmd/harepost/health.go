@@ -68,11 +68,23 @@ func readiness(answer []byte) string {
 	var ready struct {
 		AcceptingSends *bool  `json:"accepting_sends"` // nil: of a server from before there was one
 		Detail         string `json:"detail"`
+		Node           struct {
+			ID     string `json:"node_id"` // empty: it runs alone
+			Role   string
+			Leader string `json:"leader_id"`
+		}
 	}
-	if json.Unmarshal(answer, &ready) == nil && ready.AcceptingSends != nil && !*ready.AcceptingSends {
-		return "ready, but takes no sends: " + printable(ready.Detail)
+	text := "ready"
+	if json.Unmarshal(answer, &ready) != nil {
+		return text
 	}
-	return "ready"
+	if n := ready.Node; n.ID != "" {
+		text += printable(fmt.Sprintf(": node %s, %s, leader %s", n.ID, n.Role, n.Leader))
+	}
+	if ready.AcceptingSends != nil && !*ready.AcceptingSends {
+		text += ", but takes no sends: " + printable(ready.Detail)
+	}
+	return text
 }
 
 // http is how the server is reached.

@@ -105,6 +105,9 @@ func (p *program) announceCluster() {
 	st := p.cluster.door.Standing()
 	p.log.Info("node of a cluster", "node", st.Node, "role", st.Role, "leader", st.Leader, "term", st.Term,
 		"cluster_address", p.cfg.advertised(), "see", "harepost cluster status --url "+p.url())
+	if p.cfg.Dev {
+		p.log.Info("sign-up is open on every node, and no account is made at the start", "try", "harepost accounts create NAME --url "+p.url())
+	}
 	for _, text := range p.cfg.clusterWarnings(p.cfg.joinToken) {
 		p.log.Warn(text)
 	}

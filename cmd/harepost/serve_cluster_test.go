@@ -105,3 +105,17 @@ func TestClusterMetrics(t *testing.T) {
 		t.Errorf("a node is behind itself:\n%s", b.String())
 	}
 }
+
+func TestHealthSaysWhereANodeStands(t *testing.T) {
+	f := func(want, answer string) {
+		t.Helper()
+		if got := readiness([]byte(answer)); got != want {
+			t.Errorf("%s: %q, want %q", answer, got, want)
+		}
+	}
+	f("ready", `{"status":"ready","accepting_sends":true}`)
+	f("ready, but takes no sends: full", `{"status":"ready","accepting_sends":false,"detail":"full"}`)
+	f("ready: node n2, follower, leader n1", `{"status":"ready","accepting_sends":true,"node":{"node_id":"n2","role":"follower","leader_id":"n1"}}`)
+	f("ready: node n1, leader, leader n1, but takes no sends: full", `{"accepting_sends":false,"detail":"full","node":{"node_id":"n1","role":"leader","leader_id":"n1"}}`)
+	f("ready", `{`)
+}
