@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -26,6 +27,8 @@ type fakeCluster struct {
 	asked    []string // ids
 	reply    func(ctx context.Context, req *fasthttp.Request, resp *fasthttp.Response) error
 	certain  func() // called by Certain, if set
+
+	transferring func() // called by Transfer, if set
 }
 
 // leading is a cluster in which the node n1 leads.
@@ -116,7 +119,15 @@ func (f *fakeCluster) Remove(_ context.Context, id string, force bool) error {
 	return nil
 }
 
-func (f *fakeCluster) Transfer(ctx context.Context, id string) error { return f.Remove(ctx, id, false) }
+func (f *fakeCluster) Transfer(ctx context.Context, id string) error {
+	f.mu.Lock()
+	transferring := f.transferring
+	f.mu.Unlock()
+	if transferring != nil {
+		transferring()
+	}
+	return f.Remove(ctx, id, false)
+}
 
 func (f *fakeCluster) Snapshot(context.Context) (uint64, error) {
 	if f.Standing().Role == RoleStopped {
@@ -484,4 +495,58 @@ func TestEngineFindsOutThatItDoesNotLead(t *testing.T) {
 	if resp.StatusCode() != 503 || string(resp.Header.Peek(headerNotLeading)) != "true" || c.timesAsked() != 0 {
 		t.Errorf("%d %s, asked %d times", resp.StatusCode(), resp.Body(), c.timesAsked())
 	}
+}
+
+// Leadership goes on when the requests under way are answered; those that come
+// meanwhile wait, and go to the next leader.
+func TestHandOver(t *testing.T) {
+	c := leading()
+	s := startServer(t, Options{Dev: true, Cluster: c, NodeID: "n1", LeaderPatience: time.Minute}, nil)
+	c.change(func() {
+		c.transferring = func() {
+			if n := s.proxy.running.Load(); n != 1 { // the transfer itself
+				t.Errorf("%d requests are under way", n)
+			}
+			c.change(func() { c.standing, c.reign = following("n2").standing, 0 })
+		}
+		c.reply = func(_ context.Context, _ *fasthttp.Request, resp *fasthttp.Response) error {
+			resp.SetStatusCode(404)
+			resp.Header.SetContentType("application/json")
+			resp.Header.Set("X-Request-Id", "x")
+			resp.SetBodyString(`{"error":"not found"}`)
+			return nil
+		}
+	})
+	s.proxy.settle = time.Minute
+	if !s.proxy.enter() { // a request that is under way
+		t.Fatal("none may enter")
+	}
+	transferred, asked := make(chan *answer, 1), make(chan *answer, 1)
+	go func() { transferred <- s.do("POST", "/v1/cluster/transfer", adminToken, "") }()
+	eventually(t, "it is handed over", func() bool { return s.proxy.handingOver.Load() != nil })
+	go func() { asked <- s.do("GET", "/v1/jobs/job_x", "hp_live_x", "") }()
+	eventually(t, "the new one waits", func() bool { return s.proxy.waiting.Load() == 1 })
+	if n := c.timesAsked(); n != 0 {
+		t.Errorf("asked %d times", n)
+	}
+	s.proxy.running.Add(-1)
+	if a := (<-transferred).want(200); a["leader_id"] != "n2" {
+		t.Errorf("%v", a)
+	}
+	(<-asked).refused(404)
+	if n := c.timesAsked(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+// One that fails leaves everything as it was.
+func TestHandOverThatFails(t *testing.T) {
+	c := leading()
+	s := startNode(t, c)
+	s.do("POST", "/v1/cluster/transfer", adminToken, `{"node_id":"needed"}`).refused(409)
+	s.account()
+	if err := s.HandOver(t.Context(), "gone"); !errors.Is(err, ErrNoNode) {
+		t.Error(err)
+	}
+	s.account()
 }

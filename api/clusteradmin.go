@@ -57,7 +57,7 @@ func (s *Server) transferCluster(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := s.o.Cluster.Transfer(s.ctx, to); err != nil {
+	if err := s.handOver(s.ctx, to, 1); err != nil { // one: this request
 		return err
 	}
 	st := s.o.Cluster.Standing()

@@ -91,8 +91,12 @@ type proxy struct {
 	cluster  Cluster
 	patience time.Duration // for a leader to be known
 	timeout  time.Duration // for its answer
+	settle   time.Duration // for requests under way, before leadership goes on
 	most     int64         // that wait for a leader
 	waiting  atomic.Int64
+
+	running     atomic.Int64                  // handlers at work because this node leads
+	handingOver atomic.Pointer[chan struct{}] // nil: it does not; closed when that is over
 
 	answered, notSent, unknown, noLeader, full, uncertain *metrics.Counter
 }
@@ -102,7 +106,7 @@ func newProxy(o *Options, set *metrics.Set) *proxy {
 		return set.NewCounter(`harepost_api_proxied_requests_total{outcome="` + name + `"}`)
 	}
 	p := &proxy{
-		cluster: o.Cluster, patience: o.LeaderPatience, timeout: o.ProxyTimeout, most: int64(o.LeaderWaiters),
+		cluster: o.Cluster, patience: o.LeaderPatience, timeout: o.ProxyTimeout, settle: settleTime, most: int64(o.LeaderWaiters),
 		answered: outcome("answered"), notSent: outcome("not_sent"), unknown: outcome("unknown"),
 		noLeader: outcome("no_leader"), full: outcome("overloaded"),
 		uncertain: set.NewCounter("harepost_api_uncertain_answers_total"),
@@ -164,8 +168,9 @@ func (s *Server) answerByLeader(c *call, here func() error) error {
 	asked := "" // who was asked in vain, since something changed
 	for {
 		leader, self, changed := cluster.Leader()
-		if reign := cluster.Reign(); reign != 0 {
+		if reign := cluster.Reign(); reign != 0 && s.proxy.enter() {
 			err := here()
+			s.proxy.running.Add(-1)
 			switch {
 			case errors.Is(err, engine.ErrNotLeader): // nothing was done
 			case s.vouches(c, reign, err):
@@ -237,6 +242,45 @@ func (p *proxy) ask(ctx context.Context, leader string, client *fasthttp.Request
 	return true, nil
 }
 
+// enter counts a handler in that is to work because this node leads, unless it is
+// handing that over.
+func (p *proxy) enter() bool {
+	p.running.Add(1) // first: who hands over looks at it afterwards
+	if p.handingOver.Load() == nil {
+		return true
+	}
+	p.running.Add(-1)
+	return false
+}
+
+// settleTime is how long requests under way may take before leadership goes on.
+const settleTime = 500 * time.Millisecond
+
+// HandOver has another node lead: that with the id, or with an empty one the one that
+// is furthest. New requests wait meanwhile, and those under way are answered first:
+// what is in raft's hands when its leader changes has an unknown outcome.
+func (s *Server) HandOver(ctx context.Context, id string) error { return s.handOver(ctx, id, 0) }
+
+// handOver is HandOver by so many of the requests under way themselves.
+func (s *Server) handOver(ctx context.Context, id string, own int64) error {
+	over := make(chan struct{})
+	if !s.proxy.handingOver.CompareAndSwap(nil, &over) {
+		return &problem{status: fasthttp.StatusConflict, message: "refused: leadership is being handed over already"}
+	}
+	defer close(over)
+	defer s.proxy.handingOver.Store(nil)
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for until := s.now().Add(s.proxy.settle); s.proxy.running.Load() > own && s.now().Before(until); {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return s.o.Cluster.Transfer(ctx, id)
+}
+
 // await waits until something has changed about who leads.
 func (p *proxy) await(ctx context.Context, changed <-chan struct{}, most time.Duration) error {
 	defer p.waiting.Add(-1)
@@ -246,8 +290,14 @@ func (p *proxy) await(ctx context.Context, changed <-chan struct{}, most time.Du
 	}
 	over := time.NewTimer(most)
 	defer over.Stop()
+	var handedOver <-chan struct{} // never, if it does not hand over
+	if h := p.handingOver.Load(); h != nil {
+		handedOver = *h
+	}
 	select {
 	case <-changed:
+		return nil
+	case <-handedOver:
 		return nil
 	case <-over.C:
 		p.noLeader.Inc()

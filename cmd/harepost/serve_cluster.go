@@ -75,7 +75,7 @@ func (p *program) handOver() {
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), transferTime)
 	defer cancel()
-	if err := p.cluster.door.Transfer(ctx, ""); err != nil {
+	if err := p.api.HandOver(ctx, ""); err != nil {
 		p.log.Warn("no other node takes over, the others elect one when this one is gone", "error", err)
 		return
 	}
