@@ -145,33 +145,33 @@ type watch struct {
 
 const watchEvery = 100 * time.Millisecond
 
-// run looks until ctx is done.
+// run looks until ctx is done. Each node is asked on its own, so that one that does
+// not answer holds nobody up.
 func (w *watch) run(ctx context.Context) {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			w.look(ctx)
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// look asks all nodes at once. One that does not answer holds nobody up.
-func (w *watch) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 5*watchEvery)
-	defer cancel()
 	var asking sync.WaitGroup
+	defer asking.Wait()
 	for _, n := range w.nodes {
 		asking.Go(func() {
-			if s, err := w.admin.standing(ctx, n); err == nil && s.Role == roleLeader {
-				w.leads(n, s.Term)
+			tick := time.NewTicker(watchEvery)
+			defer tick.Stop()
+			for {
+				select {
+				case <-tick.C:
+					w.look(ctx, n)
+				case <-ctx.Done():
+					return
+				}
 			}
 		})
 	}
-	asking.Wait()
+}
+
+func (w *watch) look(ctx context.Context, n *node) {
+	ctx, cancel := context.WithTimeout(ctx, 5*watchEvery)
+	defer cancel()
+	if s, err := w.admin.standing(ctx, n); err == nil && s.Role == roleLeader {
+		w.leads(n, s.Term)
+	}
 }
 
 // leads notes that a node says that it leads. An earlier leader may say so, too,

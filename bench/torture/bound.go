@@ -41,7 +41,7 @@ func (l *ledger) expose(now time.Duration, node int) {
 		l.recent = slices.Delete(l.recent, 0, old)
 	}
 	l.recent = append(l.recent, arrival{now, int8(node)})
-	if w := l.window; w != nil && node != nobody && l.leads != nobody && node != l.leads && now > l.elected+lateAfter {
+	if w := l.window; w != nil && node != nobody && w.led[node] && node != l.leads && now > l.elected+lateAfter {
 		w.late++
 	}
 }
@@ -56,7 +56,7 @@ func (l *ledger) repeat(number int, before try, now time.Duration) {
 	w := l.window
 	switch {
 	case w == nil && now-l.elected > explains:
-		l.fault("send %d, attempt %d: arrived at %.3f s and again at %.3f s, between events", number, before.attempt, before.at.Seconds(), now.Seconds())
+		l.suspects = append(l.suspects, suspect{number, before, now})
 	case w == nil:
 	case before.at < w.began && before.over != 0 && before.over+grace < w.proof:
 		w.repeats++
@@ -66,13 +66,49 @@ func (l *ledger) repeat(number int, before try, now time.Duration) {
 	}
 }
 
+// A suspect is an attempt that was repeated between events. A change of leadership
+// that nobody made explains it, of which it may be the first sign.
+type suspect struct {
+	number int
+	before try
+	again  time.Duration
+}
+
+// seenWithin is how soon the watch sees a change of leadership, on a machine that
+// is busy.
+const seenWithin = 5 * time.Second
+
+// acquit drops the suspects that a change of leadership explains if it is seen now.
+// Those that are older than within are faults: none explains them.
+func (l *ledger) acquit(within time.Duration, elected bool) {
+	now := l.now()
+	l.suspects = slices.DeleteFunc(l.suspects, func(s suspect) bool {
+		late := now-s.again > within
+		if late {
+			l.fault("send %d, attempt %d: arrived at %.3f s and again at %.3f s, between events", s.number, s.before.attempt, s.before.at.Seconds(), s.again.Seconds())
+		}
+		return late || elected
+	})
+}
+
 // lead notes that a node was seen to lead in another term than before.
 func (l *ledger) lead(node int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.acquit(seenWithin, true)
+	if w := l.window; w != nil {
+		w.elected++
+		w.leads(l.leads)
+	} else {
+		l.unmade++
+	}
 	l.elected, l.leads = l.now(), node
-	if l.window != nil {
-		l.window.elected++
+}
+
+// leads notes who led in the event or before it, and may have attempts without a record.
+func (w *window) leads(node int) {
+	if node != nobody {
+		w.led[node] = true
 	}
 }
 
@@ -82,6 +118,7 @@ func (l *ledger) open() {
 	defer l.mu.Unlock()
 	now := l.now()
 	l.window = &window{began: now, first: l.n, proof: l.proven, under: l.under, acked: now, arrived: now, counts: l.counts}
+	l.window.leads(l.leads)
 }
 
 // close ends the window, if there is one, and returns it with what is known now.
@@ -95,7 +132,7 @@ func (l *ledger) close() window {
 	l.window = nil
 	if w.elected > 0 {
 		for _, a := range l.recent {
-			if a.at > w.proof-grace && a.at <= l.elected {
+			if a.at > w.proof-grace && a.at <= l.elected && (a.node == nobody || w.led[a.node]) {
 				w.exposed++
 			}
 		}

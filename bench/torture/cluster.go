@@ -57,6 +57,11 @@ func openCluster(ctx context.Context, o *Options, resolver func(host string) (ad
 		if n.disk, err = openDisk(ctx, o, filepath.Join(o.Dir, n.id)); err != nil {
 			return nil, err
 		}
+		if o.LogDir != "" {
+			if n.logs.file, err = os.Create(filepath.Join(o.LogDir, n.id+".log")); err != nil {
+				return nil, err
+			}
+		}
 		c.nodes = append(c.nodes, n)
 	}
 	return c, c.prepare(ctx, o, dns)
@@ -156,7 +161,14 @@ func (c *cluster) open(ctx context.Context, names *nameServer) error {
 		Key string `json:"api_key"`
 	}
 	url := c.nodes[0].url
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	err := c.admin.until(ctx, func() error {
+		for _, n := range c.nodes {
+			if n.gone() {
+				cancel(fmt.Errorf("%s has ended: %s", n.id, n.how()))
+			}
+		}
 		return c.admin.call(ctx, http.MethodPost, url+"/v1/accounts", adminToken, map[string]any{"name": "victim"}, &account)
 	})
 	if err != nil {
@@ -216,6 +228,9 @@ func agreed(all []standing, exact bool) error {
 func (c *cluster) close() {
 	for _, n := range c.nodes {
 		n.kill()
+		if n.logs.file != nil {
+			n.logs.file.Close()
+		}
 	}
 	c.admin.client.CloseIdleConnections()
 	c.net.close()

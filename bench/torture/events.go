@@ -237,11 +237,9 @@ func (r *run) partialCut(ctx context.Context, e *Event) error {
 	return r.cut(ctx, e, fmt.Sprintf("%s, which leads, and %s", leader.id, one.id), []link{{leader, one}, {one, leader}})
 }
 
-// How many sends are large where a disk is to notice.
-const (
-	largeSends  = 400
-	diskTrouble = 15 * time.Second
-)
+// diskTrouble is how long a disk is in trouble at most, while large sends have it
+// notice.
+const diskTrouble = 15 * time.Second
 
 // fullDisk leaves a node next to no space, and sends what does not fit.
 func (r *run) fullDisk(ctx context.Context, e *Event) error {
@@ -252,9 +250,9 @@ func (r *run) fullDisk(ctx context.Context, e *Event) error {
 		return err
 	}
 	r.harmed()
-	r.load.large.Store(largeSends)
+	r.load.large.Store(true)
 	err := r.endsWithin(ctx, n, r.draw(2*time.Second, diskTrouble))
-	r.load.large.Store(0)
+	r.load.large.Store(false)
 	if err != nil {
 		return err
 	}
@@ -298,9 +296,9 @@ func (r *run) failingDisk(ctx context.Context, e *Event) error {
 		return err
 	}
 	r.harmed()
-	r.load.large.Store(largeSends)
+	r.load.large.Store(true)
 	err := r.endsWithin(ctx, n, diskTrouble)
-	r.load.large.Store(0)
+	r.load.large.Store(false)
 	if err != nil {
 		return err
 	}

@@ -18,11 +18,13 @@ type ledger struct {
 	n      int // sends so far
 	under  int // attempts that the receiver has not answered yet
 
-	window  *window   // of the event that is going on, nil between two
-	recent  []arrival // in order, as far back as a bound may reach
-	elected time.Duration
-	leads   int
-	proven  time.Duration // the last proof between events, see bound.go
+	window   *window   // of the event that is going on, nil between two
+	recent   []arrival // in order, as far back as a bound may reach
+	elected  time.Duration
+	unmade   int // changes of leadership between events
+	suspects []suspect
+	leads    int
+	proven   time.Duration // the last proof between events, see bound.go
 
 	counts  Counts
 	broken  []string                 // what else must not be, in words
@@ -102,7 +104,8 @@ type window struct {
 	exposed  int
 	late     int
 	elected  int
-	counts   Counts // as it began
+	led      [mostNodes]bool // who led, but for who does now
+	counts   Counts          // as it began
 }
 
 func openLedger() *ledger { return &ledger{opened: time.Now(), leads: nobody} }
@@ -337,8 +340,10 @@ func (l *ledger) sums() Counts {
 	return l.counts
 }
 
-func (l *ledger) faultsSoFar() (n int, examples []string) {
+// faulty is everything else that must not be, in number and in words, at the end.
+func (l *ledger) faulty() (n int, examples []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.acquit(0, false)
 	return l.faults, l.broken
 }

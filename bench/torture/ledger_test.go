@@ -26,9 +26,11 @@ func TestLedgerSeesWhatMustNotBe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := openLedger()
+				l.lead(0)
 				time.Sleep(time.Minute)
 				story(l)
-				_, faults := l.faultsSoFar()
+				time.Sleep(time.Millisecond)
+				_, faults := l.faulty()
 				_, _, examples := l.balance()
 				got := strings.Join(append(faults, examples...), "\n")
 				if (fault == "") != (got == "") || !strings.Contains(got, fault) {
@@ -98,6 +100,20 @@ func TestLedgerSeesWhatMustNotBe(t *testing.T) {
 		l.lead(1)
 		time.Sleep(time.Second)
 		arriveOne(l, number, "a", 1, 1)
+	})
+	f("repeated before the change of leadership is seen", "", func(l *ledger) {
+		number := sendOne(l, "a")
+		arriveOne(l, number, "a", 1, 0)
+		arriveOne(l, number, "a", 1, 1)
+		time.Sleep(seenWithin)
+		l.lead(1)
+	})
+	f("repeated long before a change of leadership", "between events", func(l *ledger) {
+		number := sendOne(l, "a")
+		arriveOne(l, number, "a", 1, 0)
+		arriveOne(l, number, "a", 1, 1)
+		time.Sleep(seenWithin + time.Millisecond)
+		l.lead(1)
 	})
 	f("repeated although on record", "on record by", func(l *ledger) {
 		number := sendOne(l, "a")

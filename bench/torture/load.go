@@ -30,7 +30,7 @@ type load struct {
 	rate   int
 
 	turn   atomic.Int64
-	large  atomic.Int64 // so many of the next sends are large
+	large  atomic.Bool // every largeEvery-th send is large
 	rests  atomic.Bool
 	ending chan struct{} // closed: what is not known is given up
 	ended  sync.WaitGroup
@@ -46,6 +46,7 @@ const (
 	sendPatience = 3 * time.Second
 	retryAfter   = 50 * time.Millisecond
 	largeBytes   = 256 << 10
+	largeEvery   = 8
 	mostStrange  = 20
 )
 
@@ -162,7 +163,7 @@ func (l *load) recheck(number int, body []byte) {
 
 func (l *load) request(number int, keyed bool) []byte {
 	body := bodyOf(number)
-	if l.large.Load() > 0 && l.large.Add(-1) >= 0 {
+	if l.large.Load() && number%largeEvery == 0 {
 		body = largeBody(number)
 	}
 	fields := map[string]any{

@@ -40,7 +40,7 @@ func (n *node) start(flags ...string) error {
 	cmd := exec.Command(n.binary, append(append([]string{"serve"}, n.flags...), flags...)...)
 	cmd.Env = environment()
 	cmd.Stdout, cmd.Stderr = &n.logs, &n.logs
-	fmt.Fprintf(&n.logs, "--- life %d of %s\n", n.lives.Add(1), n.id)
+	fmt.Fprintf(&n.logs, "--- life %d of %s, %s\n", n.lives.Add(1), n.id, time.Now().UTC().Format(time.RFC3339Nano))
 	if err := n.net.start(n.index, cmd); err != nil {
 		return fmt.Errorf("torture: start %s: %w", n.id, err)
 	}
@@ -132,8 +132,11 @@ func (n *node) wake() error {
 // keptLogBytes is how much is kept of what a node has logged last.
 const keptLogBytes = 256 << 10
 
-// A keptLog is the end of what was written to it.
+// A keptLog is the end of what was written to it; all of it is in the file, if
+// there is one.
 type keptLog struct {
+	file *os.File
+
 	mu  sync.Mutex
 	buf []byte
 }
@@ -141,6 +144,11 @@ type keptLog struct {
 func (k *keptLog) Write(p []byte) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.file != nil {
+		if _, err := k.file.Write(p); err != nil {
+			return 0, err
+		}
+	}
 	k.buf = append(k.buf, p...)
 	if over := len(k.buf) - keptLogBytes; over > keptLogBytes {
 		k.buf = append(k.buf[:0], k.buf[over:]...)

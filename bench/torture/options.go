@@ -36,6 +36,9 @@ type Options struct {
 	// Isolated says that this process was started with [Isolate].
 	Isolated bool
 
+	// LogDir, if set, gets all that the nodes log, a file for each.
+	LogDir string
+
 	Progress io.Writer // is told of each event, in a line
 }
 

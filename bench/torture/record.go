@@ -25,6 +25,7 @@ type Record struct {
 	Lost       int `json:"lost"`       // acknowledged and never received
 	Unexpected int `json:"unexpected"` // refused and received
 	Quiet      int `json:"quiet_points"`
+	Unmade     int `json:"elections_between_events"` // on a busy machine, of no event
 
 	// Strange is answers to sends that a client has no use for, and how often.
 	Strange map[string]int `json:"strange_answers,omitempty"`
@@ -85,8 +86,8 @@ func (r *Record) Write(w io.Writer) error {
 	fmt.Fprintf(w, "%d nodes, seed %d, %d events in %s: %d sent, %d acknowledged, %d refused, %d of unknown outcome; %d requests, %d of them repeated; %d acknowledged ones were asked again\n",
 		r.Nodes, r.Seed, len(r.Events), (time.Duration(r.TookMS) * time.Millisecond).Round(time.Second),
 		r.Counts.Sent, r.Counts.Acknowledged, r.Counts.Refused, r.Counts.Unknown, r.Counts.Asked, r.Counts.Retried, r.Counts.Rechecked)
-	fmt.Fprintf(w, "lost %d, unexpected %d, repeated %d, broken promises %d; compared at %d quiet points\n\n",
-		r.Lost, r.Unexpected, r.Counts.Repeated, len(r.Broken), r.Quiet)
+	fmt.Fprintf(w, "lost %d, unexpected %d, repeated %d, broken promises %d; compared at %d quiet points; %d changes of leadership between events\n\n",
+		r.Lost, r.Unexpected, r.Counts.Repeated, len(r.Broken), r.Quiet, r.Unmade)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "event\tcount\taccepted after p50\tmax\tgap max\tdelivered after p50\tmax\tgap max\twell after max\trepeated max\tof\trepeated all\tof\tlate max\t")
 	for _, k := range kinds {

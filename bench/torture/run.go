@@ -297,7 +297,8 @@ func (r *run) finish() {
 	if r.load != nil {
 		r.record.Strange = r.load.strange
 	}
-	faults, more := r.ledger.faultsSoFar()
+	faults, more := r.ledger.faulty()
+	r.record.Unmade = max(r.ledger.unmade-1, 0) // one is the first
 	if lost+unexpected > 0 {
 		r.broke("%d acknowledged sends were lost, %d that were refused arrived", lost, unexpected)
 	}

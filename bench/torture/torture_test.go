@@ -86,6 +86,7 @@ func torment(t *testing.T, binary string, isolated bool, nodes int) {
 		Seed:     number(t, "HAREPOST_TORTURE_SEED", uint64(rand.Uint32())),
 		Rate:     int(number(t, "HAREPOST_TORTURE_RATE", 0)),
 		Events:   int(number(t, "HAREPOST_TORTURE_N", 0)),
+		LogDir:   os.Getenv("HAREPOST_TORTURE_LOGS"), // a directory that is there
 		Progress: t.Output(),
 	}
 	for _, k := range strings.Split(os.Getenv(kindsVariable), ",") {
