@@ -2,7 +2,6 @@ package raftstore
 
 import (
 	"io"
-	"sync/atomic"
 
 	"github.com/VictoriaMetrics/metrics"
 )
@@ -13,7 +12,6 @@ type nodeMetrics struct {
 	commit   *metrics.PrometheusHistogram
 	snapshot *metrics.PrometheusHistogram
 	reigns   *metrics.Counter
-	sent     atomic.Int64
 }
 
 var (

@@ -35,7 +35,7 @@ func TestSummonsVoidTheLease(t *testing.T) {
 			if !s.open() {
 				t.Errorf("answered with %v: not open any more before %s", c.err, c.open)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			sending = make(chan struct{})
 		}
 		if s.open() {
@@ -88,7 +88,7 @@ func TestNoVoteRightAfterAStart(t *testing.T) {
 				t.Errorf("entries %s after the start: %v", wait, err)
 			}
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		for _, v := range votes {
 			if err := ask(v); err != nil {
 				t.Errorf("%T after a lease: %v", v, err)
