@@ -481,6 +481,26 @@ func TestInternalQueue(t *testing.T) {
 	}
 }
 
+// Hundreds of calls at once, as when a node comes to lead, make their connections a
+// few at a time: none is pushed out of the handshakes that the other side bears.
+func TestInternalHerd(t *testing.T) {
+	secured(t, func(t *testing.T, dir string) {
+		layer := listenAs(t, dir, "n1", func(s *StreamOptions) { s.Handshakes = 2 * dialsAtOnce })
+		server := ServeInternal(layer.HTTPListener(), func(*fasthttp.RequestCtx) {}, InternalServerOptions{Logger: slog.New(slog.DiscardHandler)})
+		t.Cleanup(func() { layer.Close(); server.Shutdown(context.Background()) })
+		c := clientOf(t, dir, "n2", InternalClientOptions{})
+		var wg sync.WaitGroup
+		for range 200 {
+			wg.Go(func() {
+				if _, _, err := ask(t.Context(), c, layer.Addr().String(), "x"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
 // TestInternalIdle closes connections that nobody uses.
 func TestInternalIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -89,6 +89,7 @@ type InternalClient struct {
 // callers or idle connections.
 type addressPool struct {
 	slots   chan struct{} // one per caller that may have a connection
+	dials   chan struct{} // one per caller that makes one
 	callers int           // inside Do, with a slot or waiting for one
 	idle    []idleConn    // the last is the newest
 }
@@ -215,7 +216,7 @@ func (c *InternalClient) pool(address string) (*addressPool, error) {
 		if len(c.pools) >= c.o.Addresses {
 			return nil, fmt.Errorf("there are connections to %d other addresses", len(c.pools))
 		}
-		p = &addressPool{slots: make(chan struct{}, c.o.AddressConns)}
+		p = &addressPool{slots: make(chan struct{}, c.o.AddressConns), dials: make(chan struct{}, dialsAtOnce)}
 		c.pools[address] = p
 	}
 	if p.callers >= c.o.AddressConns+c.o.AddressWaiters {
@@ -240,22 +241,42 @@ func (c *InternalClient) abandon(address string, p *addressPool) {
 	}
 }
 
+// dialsAtOnce bounds the connections to one address that are being made. Where a
+// node comes to lead, all that waits for a leader goes to it at once: hundreds of
+// handshakes would take the processors, on both sides, that its heartbeats need to
+// remain leader, and push raft's own connections out of those that a node lets
+// shake hands.
+const dialsAtOnce = 8
+
 // conn returns an idle connection that can carry a request, or a new one.
 func (c *InternalClient) conn(ctx context.Context, address string, p *addressPool) (conn *peerConn, reused bool, err error) {
-	for {
-		conn := c.take(p)
-		if conn == nil {
-			break
-		}
-		if conn.fresh() {
-			return conn, true, nil
-		}
-		conn.Close()
+	if conn := c.idle(p); conn != nil {
+		return conn, true, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.o.ConnectTimeout)
 	defer cancel()
+	select {
+	case p.dials <- struct{}{}:
+		defer func() { <-p.dials }()
+	case <-ctx.Done():
+		return nil, false, fmt.Errorf("%d connections are being made: %w", dialsAtOnce, context.Cause(ctx))
+	}
+	if conn := c.idle(p); conn != nil { // which has become so meanwhile
+		return conn, true, nil
+	}
 	conn, err = c.layer.dialHTTP(ctx, address)
 	return conn, false, err
+}
+
+// idle returns an idle connection that can carry a request; nil: there is none.
+func (c *InternalClient) idle(p *addressPool) *peerConn {
+	for {
+		conn := c.take(p)
+		if conn == nil || conn.fresh() {
+			return conn
+		}
+		conn.Close()
+	}
 }
 
 // take removes the newest idle connection.
