@@ -235,7 +235,7 @@ func (e *Engine) take(p Proposal) {
 
 // receipt is what the applier has answered about a delivery.
 func (t *ticket) receipt() (Receipt, error) {
-	if err := t.unknown(); err != nil {
+	if err := t.uncommitted(); err != nil {
 		return Receipt{}, err
 	}
 	if t.ignored {

@@ -17,9 +17,8 @@ type ticket struct {
 	// ignored is written before done: the command changed nothing, because the
 	// account had been deleted meanwhile.
 	ignored bool
-	// lost is written before done: whether the command is committed, and ever will
-	// be, is unknown.
-	lost atomic.Bool
+	// fate is written before done: a ticketFate.
+	fate atomic.Int32
 	// changed is how many deliveries a control command changed; set before done.
 	changed int
 
@@ -29,13 +28,22 @@ type ticket struct {
 	waited bool
 }
 
+// A ticketFate is what has become of a ticket's command.
+type ticketFate int32
+
+const (
+	ticketCommitted ticketFate = iota
+	ticketLost                 // whether it is committed, or ever will be, is unknown
+	ticketRefused              // it is not, nor will it be
+)
+
 func newTicket() *ticket { return &ticket{done: make(chan struct{}, 1)} }
 
 // attempted is what the dispatcher remembers of an attempt until its record is
 // applied.
 type attempted struct {
-	term    uint64 // of the reign in which it was made
-	cmd     []byte // the command, which nothing refers to once it is applied
+	by      *dispatcher // of the reign in which it was made
+	cmd     []byte      // the command, which nothing refers to once it is applied
 	lane    state.Lane
 	id      DeliveryID
 	outcome Outcome

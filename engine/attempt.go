@@ -124,8 +124,9 @@ func (e *Engine) open(w *attempting, stored []byte) (box seal.Delivery, body []b
 // is lost in a crash, the attempt is made once more. When the log has failed
 // or is closed, that is what will happen. The next of an ordering key waits until
 // the record is applied: it is not held back for company then.
-func (e *Engine) record(term uint64, done *attempted) {
-	done.term = term
+func (e *Engine) record(d *dispatcher, done *attempted) {
+	done.by = d
+	term := d.term
 	if done.ordered && done.status.Final() && e.log.Append(term, done.cmd, done) == nil {
 		return
 	}

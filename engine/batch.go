@@ -242,7 +242,7 @@ func (t *ticket) free() {
 // clear makes the ticket one of nothing. Nobody else has it.
 func (t *ticket) clear() {
 	t.young, t.ignored = nil, false
-	t.lost.Store(false)
+	t.fate.Store(int32(ticketCommitted))
 }
 
 // wait waits until a send of a batch is durable. The ticket is used up.

@@ -177,7 +177,7 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 			retries += d.controlled(effect, now)
 		}
 		a, ok := cookie.(*attempted)
-		if !ok || a.term != d.term {
+		if !ok || a.by != d {
 			continue
 		}
 		d.sched.Recorded(laneKey(a.lane), scheduler.ID(a.id))
@@ -334,7 +334,7 @@ func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch, now time.Time)
 		d.kick(1) // another attempt may be ready: let another worker take it
 		d.mu.Unlock()
 		if done != nil {
-			d.engine.record(d.term, done)
+			d.engine.record(d, done)
 		}
 		done = d.engine.attempt(&w.attempting, next, now)
 		d.mu.Lock()
@@ -349,7 +349,7 @@ func (d *dispatcher) attempts(w *worker, next scheduler.Dispatch, now time.Time)
 	}
 	if done != nil {
 		d.mu.Unlock()
-		d.engine.record(d.term, done)
+		d.engine.record(d, done)
 		d.mu.Lock()
 	}
 }

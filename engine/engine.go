@@ -402,7 +402,7 @@ func (e *Engine) proposeControl(ctx context.Context, term uint64, cmd []byte) (c
 	}
 	select {
 	case <-t.done:
-		return t.changed, t.unknown()
+		return t.changed, t.uncommitted()
 	case <-e.failed:
 		return 0, fmt.Errorf("%w: %w", ErrUnknown, e.failure)
 	case <-ctx.Done():

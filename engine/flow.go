@@ -190,7 +190,7 @@ func (e *Engine) proposeAll(ctx context.Context, term uint64, cmds [][]byte) err
 	for _, p := range proposals {
 		select {
 		case <-p.Cookie.(*ticket).done:
-			if err := p.Cookie.(*ticket).unknown(); err != nil {
+			if err := p.Cookie.(*ticket).uncommitted(); err != nil {
 				return err
 			}
 		case <-e.failed:

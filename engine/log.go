@@ -36,7 +36,7 @@ type Log interface {
 
 	// Append queues a command and returns at once. The command must not change
 	// until it was committed and applied. cookie comes back with the commit, or
-	// with Machine.Lost. The error is ErrOverloaded when the queue is full, and
+	// with Machine.Lost or Refused. The error is ErrOverloaded when the queue is full, and
 	// nothing was kept then.
 	Append(term uint64, cmd []byte, cookie any) error
 
@@ -77,7 +77,8 @@ type Log interface {
 }
 
 // A Machine is what a log drives: the engine's state, and its role. Its methods
-// are called one at a time but for Lead, Follow, Lost, Failed, Flush and Checkpoint.
+// are called one at a time but for Lead, Follow, Lost, Refused, Failed, Flush and
+// Checkpoint.
 type Machine interface {
 	// Commit takes durable commands, in the log's order, several of which may share
 	// an index and then come in one call. It may block, which is how a state that
@@ -97,6 +98,10 @@ type Machine interface {
 	// Lost hands cookies back of commands whose outcome is unknown and that will
 	// not be told: whoever waits for them gets ErrUnknown.
 	Lost(cookies []any)
+
+	// Refused hands cookies back of commands that are in no log, nor will be:
+	// whoever waits for them gets ErrNotLeader. The reign is over, or about to be.
+	Refused(cookies []any)
 
 	// Failed says that the log has failed for good. The process should end.
 	Failed(error)

@@ -60,11 +60,17 @@ func (m machine) Lead(term uint64) error {
 func (m machine) Follow() error { return m.turn(m.endReign) }
 
 // Lost implements Machine.
-func (m machine) Lost(cookies []any) {
+func (m machine) Lost(cookies []any) { m.giveBack(cookies, ticketLost) }
+
+// Refused implements Machine.
+func (m machine) Refused(cookies []any) { m.giveBack(cookies, ticketRefused) }
+
+// giveBack tells who waits for commands what is known of them.
+func (m machine) giveBack(cookies []any, fate ticketFate) {
 	for _, cookie := range cookies {
 		switch c := cookie.(type) {
 		case *ticket:
-			c.lost.Store(true)
+			c.fate.Store(int32(fate))
 			select {
 			case c.done <- struct{}{}:
 			default: // the engine has failed, and said so

@@ -80,10 +80,14 @@ func (d *dispatcher) unfinished() int {
 // leads reports whether this node accepts and delivers.
 func (e *Engine) leads() bool { return e.reign.Load() != 0 }
 
-// unknown is ErrUnknown if what the ticket is of was lost.
-func (t *ticket) unknown() error {
-	if t.lost.Load() {
+// uncommitted is ErrUnknown if what the ticket is of was lost, ErrNotLeader if it was
+// refused, and nil if it is committed.
+func (t *ticket) uncommitted() error {
+	switch ticketFate(t.fate.Load()) {
+	case ticketLost:
 		return fmt.Errorf("%w: this node does not lead any more; try again, with an idempotency key if it must not be done twice", ErrUnknown)
+	case ticketRefused:
+		return ErrNotLeader
 	}
 	return nil
 }

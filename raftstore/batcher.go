@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ type batcher struct {
 	apply      func(data []byte) raft.Future // raft.Apply
 	outcome    func(raft.Future) error       // waits for it
 	lost       func(cookies []any)           // engine.Machine's
+	refused    func(cookies []any)           // engine.Machine's
 	proposer   uint64
 	entryBytes int   // about the most in one entry
 	queueBytes int64 // bound of bytes
@@ -25,9 +27,11 @@ type batcher struct {
 
 	mu      sync.Mutex
 	work    sync.Cond // wakes run
+	landed  sync.Cond // wakes hold
 	room    sync.Cond // wakes AppendLater
 	term    uint64    // of the reign; 0: this node does not lead
 	closing bool
+	held    bool // nothing is given to raft
 	queue   []engine.Proposal
 	urgent  bool // somebody waits for what is in queue
 	due     bool // what nobody waits for has waited
@@ -66,7 +70,7 @@ func newBatcher(proposer uint64, entryBytes int, queueBytes int64) *batcher {
 		proposer: proposer, entryBytes: entryBytes, queueBytes: queueBytes, later: holdBack, outcome: raft.Future.Error,
 		flights: make(map[uint64]*flight),
 	}
-	b.work.L, b.room.L = &b.mu, &b.mu
+	b.work.L, b.room.L, b.landed.L = &b.mu, &b.mu, &b.mu
 	b.timer = time.AfterFunc(time.Hour, b.isDue)
 	b.timer.Stop()
 	return b
@@ -88,13 +92,51 @@ func (b *batcher) begin(term uint64) {
 	b.term = term
 }
 
-// end lets none in any more. What is queued is lost; what is with raft raft tells of.
+// end lets none in any more. What is queued is refused; what is with raft raft tells of.
 func (b *batcher) end() {
 	b.mu.Lock()
 	b.term = 0
+	b.landed.Broadcast()
 	cookies := b.dropLocked()
 	b.mu.Unlock()
-	b.lost(cookies)
+	b.refused(cookies)
+}
+
+// hold gives raft nothing until release, and returns when raft has told of all that it
+// was given. It reports false, and holds nothing, if that takes longer than patience, or
+// the reign ends.
+func (b *batcher) hold(patience time.Duration) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held = true
+	term, over := b.term, false
+	timer := time.AfterFunc(patience, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		over = true
+		b.landed.Broadcast()
+	})
+	defer timer.Stop()
+	for len(b.flights) > 0 && !over && b.term == term && !b.closing {
+		b.landed.Wait()
+	}
+	if len(b.flights) > 0 || b.term != term || b.closing {
+		b.releaseLocked()
+		return false
+	}
+	return true
+}
+
+// release ends hold.
+func (b *batcher) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.releaseLocked()
+}
+
+func (b *batcher) releaseLocked() {
+	b.held = false
+	b.work.Signal()
 }
 
 func (b *batcher) dropLocked() []any {
@@ -174,7 +216,7 @@ func (b *batcher) run() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for {
-		for len(b.queue) == 0 || !b.urgent && !b.due && !b.closing || len(b.flights) >= mostFlights {
+		for len(b.queue) == 0 || !b.urgent && !b.due && !b.closing || b.held && !b.closing || len(b.flights) >= mostFlights {
 			if b.closing && len(b.queue) == 0 {
 				return
 			}
@@ -227,10 +269,16 @@ const lengthBytes = 5
 
 // watch waits for an entry's end. That of one that was applied was claimed before.
 func (b *batcher) watch(number uint64, future raft.Future) {
-	if b.outcome(future) == nil {
+	err := b.outcome(future)
+	if err == nil {
 		return
 	}
-	if f := b.claim(number); f != nil {
+	f := b.claim(number)
+	switch {
+	case f == nil:
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		b.refused(f.cookies) // raft says so of what it has not put into its log
+	default:
 		b.lost(f.cookies)
 	}
 }
@@ -247,6 +295,7 @@ func (b *batcher) claim(number uint64) *flight {
 	b.bytes -= f.bytes
 	b.work.Signal()
 	b.room.Broadcast()
+	b.landed.Broadcast()
 	return f
 }
 
@@ -273,6 +322,7 @@ func (b *batcher) close(patience time.Duration) {
 	b.urgent = true
 	b.work.Broadcast()
 	b.room.Broadcast()
+	b.landed.Broadcast()
 	b.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
@@ -287,7 +337,7 @@ func (b *batcher) close(patience time.Duration) {
 		b.mu.Lock()
 		cookies := b.dropLocked()
 		b.mu.Unlock()
-		b.lost(cookies)
+		b.refused(cookies)
 	}
 }
 

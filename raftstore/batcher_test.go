@@ -25,6 +25,7 @@ type fakeRaft struct {
 	entries [][]byte
 	futures []aFuture
 	lost    []any
+	refused []any
 }
 
 func newTestBatcher(entryBytes int, queueBytes int64) (*batcher, *fakeRaft) {
@@ -41,6 +42,11 @@ func newTestBatcher(entryBytes int, queueBytes int64) (*batcher, *fakeRaft) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.lost = append(r.lost, cookies...)
+	}
+	b.refused = func(cookies []any) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.refused = append(r.refused, cookies...)
 	}
 	b.start()
 	return b, r
@@ -162,7 +168,7 @@ func TestABatchIsVoidInAnotherTerm(t *testing.T) {
 	}
 }
 
-// At the end of a reign what is queued is lost at once, what is with raft when raft
+// At the end of a reign what is queued is refused at once, what is with raft when raft
 // says so, each once; commands of an earlier reign are refused, waiting ones too.
 func TestTheEndOfAReign(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -192,20 +198,21 @@ func TestTheEndOfAReign(t *testing.T) {
 		if err := <-waiting; !errors.Is(err, engine.ErrNotLeader) {
 			t.Errorf("who waited for room: %v", err)
 		}
-		if !slices.Equal(r.lost, []any{"queued"}) {
-			t.Errorf("lost %v", r.lost)
+		if !slices.Equal(r.refused, []any{"queued"}) || len(r.lost) > 0 {
+			t.Errorf("refused %v, lost %v", r.refused, r.lost)
 		}
 		b.begin(2)
 		if err := b.append(1, proposals(command.KindAccept, "late")); !errors.Is(err, engine.ErrNotLeader) {
 			t.Errorf("of an earlier reign: %v", err)
 		}
-		r.apply(t, b, 0, 1) // raft may apply what was thought lost
-		for _, f := range r.futures[1:] {
+		r.apply(t, b, 0, 1)               // raft may apply what was thought lost
+		r.futures[1] <- raft.ErrNotLeader // it is not in raft's log
+		for _, f := range r.futures[2:] {
 			f <- raft.ErrLeadershipLost
 		}
 		synctest.Wait()
-		if len(r.lost) != mostFlights {
-			t.Errorf("lost %v", r.lost)
+		if len(r.lost) != mostFlights-2 || len(r.refused) != 2 {
+			t.Errorf("lost %v, refused %v", r.lost, r.refused)
 		}
 		if b.bytes != 0 || len(b.flights) != 0 {
 			t.Errorf("%d bytes and %d entries left", b.bytes, len(b.flights))
@@ -268,8 +275,52 @@ func TestCloseOfABatcherIsBounded(t *testing.T) {
 			f <- raft.ErrRaftShutdown
 		}
 		b.wait()
-		if len(r.lost) != mostFlights+1 {
-			t.Errorf("%d lost of %d", len(r.lost), mostFlights+1)
+		if len(r.lost) != mostFlights || len(r.refused) != 1 {
+			t.Errorf("%d lost of %d, %d refused", len(r.lost), mostFlights, len(r.refused))
 		}
+	})
+}
+
+// While a batcher is held it takes commands and gives raft none, and it is held when
+// raft has told of all that it had before.
+func TestABatcherIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, r := newTestBatcher(1<<20, 1<<20)
+		b.begin(1)
+		queue := func(text string) {
+			t.Helper()
+			if err := b.append(1, proposals(command.KindAccept, text)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		queue("a")
+		if b.hold(time.Second) {
+			t.Error("it is held with an entry on its way")
+		}
+		queue("b") // for it was let go
+		held := make(chan bool)
+		go func() { held <- b.hold(time.Second) }()
+		synctest.Wait()
+		queue("c")
+		r.apply(t, b, 0, 1)
+		r.apply(t, b, 1, 1)
+		if !<-held || len(r.entries) != 2 {
+			t.Errorf("it is not held, or has given raft %d entries", len(r.entries))
+		}
+		b.release()
+		synctest.Wait()
+		if len(r.entries) != 3 {
+			t.Errorf("%d entries after it was let go", len(r.entries))
+		}
+		go func() { held <- b.hold(time.Second) }()
+		synctest.Wait()
+		b.end()
+		if <-held {
+			t.Error("it is held for a reign that is over")
+		}
+		r.futures[2] <- raft.ErrLeadershipLost
+		b.close(time.Second)
+		b.wait()
 	})
 }

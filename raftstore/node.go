@@ -100,10 +100,12 @@ type Node struct {
 	metrics   *nodeMetrics
 	mostBytes int
 
-	reign      atomic.Uint64 // term of the reign that the engine knows of; 0: none
+	reign      atomic.Uint64 // term of the reign that the engine knows of, or is told of now; 0: none
+	begunReign atomic.Uint64 // the same, once the engine has all that was committed before it
 	begun      time.Time     // for lease
 	quorum     atomic.Int64  // nanoseconds from begun to the latest moment at which a quorum followed this leader
 	summons    summons       // of others, to lead in this node's place
+	transfers  sync.Mutex    // one at a time
 	snapshot   chan struct{} // asks for one; room for one
 	snapshotAt atomic.Int64  // how long the log must be for the next
 	changes    changes       // of the leader and of reign
@@ -191,7 +193,7 @@ func (n *Node) OpenLog(o engine.LogOptions) (engine.Log, error) {
 	store.Hold(o.Low)
 	n.mostBytes = store.MaxEntryBytes() - 1<<10
 	n.batcher = newBatcher(rand.Uint64(), n.cfg.EntryBytes, o.QueueBytes)
-	n.batcher.lost = o.Machine.Lost
+	n.batcher.lost, n.batcher.refused = o.Machine.Lost, o.Machine.Refused
 	n.snapshots.SetCheckpoint(o.Machine.Checkpoint)
 	n.snapshots.SetLog(store)
 	return replicatedLog{n}, nil
@@ -295,6 +297,9 @@ func (n *Node) configuredBySnapshot() {
 	}
 }
 
+// firstEntry is the configuration that a cluster begins with.
+const firstEntry = 1
+
 const (
 	// appendEntries is how many entries a message to a follower has at most, which may
 	// be EntryBytes each.
@@ -332,7 +337,7 @@ func (n *Node) raftConfig() *raft.Config {
 func (n *Node) leaseTime() time.Duration { return n.cfg.ElectionTimeout / 2 }
 
 // Leads reports whether the engine of this node accepts and delivers.
-func (n *Node) Leads() bool { return n.reign.Load() != 0 }
+func (n *Node) Leads() bool { return n.begunReign.Load() != 0 }
 
 // Certain reports whether this node leads and no other can at this moment. A leader
 // that was cut off, or paused, is not certain, though it may not know of another.
@@ -362,19 +367,28 @@ func (n *Node) rule() {
 	for {
 		select {
 		case leader := <-n.raft.LeaderCh():
+			if leader && n.reigns() {
+				continue // it was elected again, and beginReign saw that before it was told
+			}
 			n.endReign()
 			if leader {
 				n.beginReign()
 			}
 		case <-look.C:
 			n.contacts.keep(n.servers())
-			if n.Leads() && n.reign.Load() != n.raft.CurrentTerm() {
+			if n.reign.Load() != 0 && !n.reigns() {
 				n.endReign() // LeaderCh is about to say so
 			}
 		case <-n.stop:
 			return
 		}
 	}
+}
+
+// reigns reports whether the reign that the engine knows of is that of raft now. A
+// leader of a term that stopped to lead does not lead in that term again.
+func (n *Node) reigns() bool {
+	return n.raft.State() == raft.Leader && n.raft.CurrentTerm() == n.reign.Load()
 }
 
 // servers is the newest configuration that this node knows of.
@@ -401,6 +415,9 @@ func (n *Node) beginReign() {
 	n.reign.Store(term)
 	n.metrics.reigns.Inc()
 	err := n.opts.Machine.Lead(term)
+	if err == nil {
+		n.begunReign.Store(term) // before, the state may lack what another node has answered
+	}
 	n.changes.tell()
 	switch {
 	case err == nil:
@@ -414,6 +431,7 @@ func (n *Node) beginReign() {
 
 // endReign makes the engine follow.
 func (n *Node) endReign() {
+	n.begunReign.Store(0)
 	term := n.reign.Swap(0)
 	if term == 0 {
 		return

@@ -52,8 +52,9 @@ func (n *Node) Status() Status {
 	return s
 }
 
-// Term is that of the reign of this node's engine, 0 while it follows.
-func (n *Node) Term() uint64 { return n.reign.Load() }
+// Term is that of the reign of this node's engine, 0 while it follows and while it is
+// about to lead.
+func (n *Node) Term() uint64 { return n.begunReign.Load() }
 
 // Leader is the node that leads as far as this one knows, empty if it knows none, and a
 // channel that is closed when that or Term changes.
@@ -111,5 +112,5 @@ func (n *Node) Consensus() Consensus {
 	if n.raft == nil {
 		return nil
 	}
-	return n.raft
+	return handingOver{n.raft, n}
 }

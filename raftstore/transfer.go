@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -55,29 +56,100 @@ func (s *summons) open() bool {
 	return s.under > 0 || s.now().Before(s.until)
 }
 
+// landingTime is for how long a transfer waits for what raft was given before.
+const landingTime = time.Second
+
 // Transfer has another node lead: the one with the id, or, if that is empty, the one
-// that raft thinks best. It returns when that one has been told, at the latest with ctx;
-// it goes on then. From when the other is told no attempt begins here, and if it does not
-// come to lead, not for some time after.
+// that raft thinks best. It returns when this node does not lead any more, or still
+// does: what comes meanwhile waits, and is refused in the first case. When ctx ends
+// the transfer goes on.
 func (n *Node) Transfer(ctx context.Context, id raft.ServerID, address raft.ServerAddress) error {
+	done := make(chan error, 1)
+	go func() { done <- n.transfer(id, address) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (n *Node) transfer(id raft.ServerID, address raft.ServerAddress) error {
+	n.transfers.Lock()
+	defer n.transfers.Unlock()
+	term := n.reign.Load()
 	if !n.Leads() {
 		return engine.ErrNotLeader
 	}
+	// raft refuses what it is given during a transfer. The record of an attempt
+	// must not be among it: if this node goes on to lead, nobody makes it again.
+	if !n.batcher.hold(landingTime) {
+		return errors.New("raftstore: transfer: entries are on their way for too long; try again")
+	}
+	defer n.batcher.release()
 	var f raft.Future
 	if id == "" {
 		f = n.raft.LeadershipTransfer()
 	} else {
 		f = n.raft.LeadershipTransferToServer(id, address)
 	}
-	done := make(chan error, 1)
-	go func() { done <- n.wait(f) }()
-	select {
-	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("raftstore: transfer: %w", err)
-		}
+	err := n.wait(f)
+	if err == nil {
+		n.awaitEnd(term)
 		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	}
+	n.awaitEntries()
+	return fmt.Errorf("raftstore: transfer: %w", err)
+}
+
+// awaitEnd waits until the reign of a term is over, which raft has said.
+func (n *Node) awaitEnd(term uint64) {
+	for n.reign.Load() == term {
+		changed := n.changes.next()
+		if n.reign.Load() != term {
+			return
+		}
+		select {
+		case <-changed:
+		case <-n.stop:
+			return
+		}
 	}
 }
+
+// awaitEntries waits until raft takes entries again after a transfer that has failed: it
+// says so a moment before.
+func (n *Node) awaitEntries() {
+	pause := time.NewTicker(transferLook)
+	defer pause.Stop()
+	for errors.Is(n.wait(n.raft.Barrier(0)), raft.ErrLeadershipTransferInProgress) {
+		select {
+		case <-pause.C:
+		case <-n.stop:
+			return
+		}
+	}
+}
+
+const transferLook = 5 * time.Millisecond
+
+// handingOver is raft as the node's Membership has it: a transfer is the node's.
+type handingOver struct {
+	*raft.Raft
+	n *Node
+}
+
+// LeadershipTransfer implements Consensus.
+func (h handingOver) LeadershipTransfer() raft.Future { return h.LeadershipTransferToServer("", "") }
+
+// LeadershipTransferToServer implements Consensus.
+func (h handingOver) LeadershipTransferToServer(id raft.ServerID, address raft.ServerAddress) raft.Future {
+	f := make(transferring, 1)
+	go func() { f <- h.n.transfer(id, address) }()
+	return f
+}
+
+// transferring is a transfer's error, to be asked for once.
+type transferring chan error
+
+func (f transferring) Error() error { return <-f }

@@ -1,0 +1,61 @@
+package raftstore
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/raft"
+
+	"github.com/harepost/harepost/engine"
+	"github.com/harepost/harepost/transport"
+)
+
+type member struct {
+	id    string
+	fs    vfs.FS
+	trans *raft.InmemTransport
+	node  *Node
+	eng   *engine.Engine
+
+	replica func(*Node) engine.Replica // nil: the node itself
+}
+
+func openMember(t *testing.T, m *member, boot []raft.Server, logBytes int64) {
+	t.Helper()
+	level := slog.LevelWarn
+	if testing.Verbose() {
+		level = slog.LevelInfo
+	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", m.id)
+	tr, err := transport.New(transport.Options{EgressAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tr.Close)
+	m.node = NewNode(Config{ID: raft.ServerID(m.id), Transport: m.trans, Bootstrap: boot, Logger: logger, ElectionTimeout: 300 * time.Millisecond})
+	var replica engine.Replica = m.node
+	if m.replica != nil {
+		replica = m.replica(m.node)
+	}
+	m.eng, err = engine.Open("data", engine.Options{FS: m.fs, Transport: tr, DevLoopback: true, Logger: logger, Replica: replica, LogBytes: logBytes,
+		LogSegmentBytes: 256 << 10,
+		Failed:          func(err error) { t.Errorf("%s failed: %v", m.id, err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func leaderOf(ms []*member) *member {
+	for {
+		for _, m := range ms {
+			if m.eng != nil && m.node.Certain() && m.eng.Ready() == nil {
+				return m
+			}
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
