@@ -22,8 +22,9 @@ import (
 type ledger struct {
 	life atomic.Int32
 
-	mu    sync.Mutex
-	marks map[string]*markedSend
+	mu       sync.Mutex
+	marks    map[string]*markedSend
+	unsteady map[int32]bool // lives in which attempts may be repeated, at a moment that is not known
 }
 
 // A markedSend is one send, as both ends saw it.
@@ -51,7 +52,20 @@ type arrival struct {
 	at      time.Time
 }
 
-func newLedger() *ledger { return &ledger{marks: map[string]*markedSend{}} }
+func newLedger() *ledger {
+	return &ledger{marks: map[string]*markedSend{}, unsteady: map[int32]bool{}}
+}
+
+// unsteadily does something during which attempts may be repeated that were made
+// before, or meanwhile. It is a life of its own.
+func (l *ledger) unsteadily(do func()) {
+	life := l.life.Add(1)
+	l.mu.Lock()
+	l.unsteady[life] = true
+	l.mu.Unlock()
+	do()
+	l.life.Add(1)
+}
 
 // send notes that a mark is on its way.
 func (l *ledger) send(mark string) {
@@ -176,7 +190,7 @@ func (l *ledger) add() balance {
 	b := balance{sent: len(l.marks), repeats: map[int32]int{}}
 	proof := map[int32]time.Time{} // the last acknowledged send's beginning, by life
 	for _, m := range l.marks {
-		if m.outcome == sendAcknowledged && m.began.After(proof[m.life]) {
+		if m.outcome == sendAcknowledged && m.began.After(proof[m.life]) && !l.unsteady[m.life] {
 			proof[m.life] = m.began
 		}
 	}
@@ -198,12 +212,12 @@ func (l *ledger) add() balance {
 				b.unknownKept++
 			}
 		}
-		b.addArrivals(mark, m, proof)
+		b.addArrivals(mark, m, proof, l.unsteady)
 	}
 	return b
 }
 
-func (b *balance) addArrivals(mark string, m *markedSend, proof map[int32]time.Time) {
+func (b *balance) addArrivals(mark string, m *markedSend, proof map[int32]time.Time, unsteady map[int32]bool) {
 	last := map[int]arrival{}
 	for _, a := range m.arrivals {
 		if a.id != m.arrivals[0].id || m.id != "" && a.id != m.id {
@@ -216,7 +230,7 @@ func (b *balance) addArrivals(mark string, m *markedSend, proof map[int32]time.T
 		}
 		b.repeats[before.life]++
 		what := fmt.Sprintf("%s attempt %d in lives %d and %d", mark, a.attempt, before.life, a.life)
-		if before.life == a.life {
+		if before.life == a.life && !unsteady[a.life] {
 			b.steady = append(b.steady, what)
 		}
 		if proof[before.life].After(before.at.Add(syncGrace)) {

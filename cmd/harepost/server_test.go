@@ -30,7 +30,9 @@ type serverProcess struct {
 	cmd    *exec.Cmd
 	stdout syncBuffer
 	stderr syncBuffer
-	ended  chan struct{} // closed when the process is gone
+
+	serving chan string   // its URL, once
+	ended   chan struct{} // closed when the process is gone
 }
 
 // startServer starts `harepost serve` with args and returns when it serves.
@@ -63,7 +65,18 @@ func serveArgs(t testing.TB, args []string) []string {
 // server.
 func startServerCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
 	t.Helper()
-	s := &serverProcess{t: t, cmd: cmd, ended: make(chan struct{}), DataDir: flagValue(cmd.Args, "--data-dir")}
+	s := launchServer(t, cmd)
+	s.awaitServing()
+	return s
+}
+
+// launchServer is startServerCommand for who waits for it with awaitServing, as where
+// several servers wait for each other.
+func launchServer(t testing.TB, cmd *exec.Cmd) *serverProcess {
+	t.Helper()
+	s := &serverProcess{
+		t: t, cmd: cmd, serving: make(chan string, 1), ended: make(chan struct{}), DataDir: flagValue(cmd.Args, "--data-dir"),
+	}
 	s.cmd.Env = cleanEnvironment()
 	s.cmd.Stdout = &s.stdout
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -76,32 +89,35 @@ func startServerCommand(t testing.TB, cmd *exec.Cmd) *serverProcess {
 	}
 	s.PID = s.cmd.Process.Pid
 	t.Cleanup(s.kill9)
-
-	serving := make(chan string, 1)
 	go func() {
-		s.readLogs(bufio.NewReader(logs), serving)
+		s.readLogs(bufio.NewReader(logs))
 		s.cmd.Wait() // its error is the exit status, which status() reads
 		close(s.ended)
 	}()
-	select {
-	case s.URL = <-serving:
-	case <-s.ended:
-		t.Fatalf("%q ended with status %d before it served:\n%s", cmd.Args, s.status(), s.stderr.String())
-	case <-time.After(processPatience):
-		t.Fatalf("%q does not serve after %s:\n%s", cmd.Args, processPatience, s.stderr.String())
-	}
 	return s
 }
 
+// awaitServing returns when the server serves, and fails the test when it ends before.
+func (s *serverProcess) awaitServing() {
+	s.t.Helper()
+	select {
+	case s.URL = <-s.serving:
+	case <-s.ended:
+		s.t.Fatalf("%q ended with status %d before it served:\n%s", s.cmd.Args, s.status(), s.stderr.String())
+	case <-time.After(processPatience):
+		s.t.Fatalf("%q does not serve after %s:\n%s", s.cmd.Args, processPatience, s.stderr.String())
+	}
+}
+
 // readLogs keeps the logs and sends the URL that the "serving" line names.
-func (s *serverProcess) readLogs(r *bufio.Reader, serving chan<- string) {
+func (s *serverProcess) readLogs(r *bufio.Reader) {
 	for {
 		line, err := r.ReadBytes('\n')
 		s.stderr.Write(line)
 		var entry struct{ Msg, URL string }
 		if json.Unmarshal(line, &entry) == nil && entry.Msg == "serving" {
 			select {
-			case serving <- entry.URL:
+			case s.serving <- entry.URL:
 			default:
 			}
 		}
