@@ -324,3 +324,39 @@ func TestABatcherIsHeld(t *testing.T) {
 		b.wait()
 	})
 }
+
+// A pipeline whose reader has gone takes what raft sends until raft notices.
+func TestAPipelineWithoutAReaderDoesNotBlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &answering{done: make(chan raft.AppendFuture, 2)}
+		p := &pipeline{
+			AppendPipeline: inner, contacts: &contacts{now: time.Now, peers: make(map[raft.ServerID]contact)},
+			out: make(chan raft.AppendFuture, mostAnswers), closed: make(chan struct{}),
+		}
+		p.running.Go(p.pass)
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			for range 100 {
+				_, _ = p.AppendEntries(&raft.AppendEntriesRequest{}, &raft.AppendEntriesResponse{})
+			}
+		}()
+		<-sent // or the bubble is deadlocked
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// answering is a pipeline that answers, and blocks when nobody takes its answers.
+type answering struct{ done chan raft.AppendFuture }
+
+func (a *answering) AppendEntries(r *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	f := &simFuture{start: time.Now(), request: r, response: resp, done: make(chan struct{})}
+	close(f.done)
+	a.done <- f
+	return f, nil
+}
+
+func (a *answering) Consumer() <-chan raft.AppendFuture { return a.done }
+func (a *answering) Close() error                       { return nil }

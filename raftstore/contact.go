@@ -260,10 +260,16 @@ func (t *noting) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddre
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{AppendPipeline: inner, id: id, contacts: t.contacts, out: make(chan raft.AppendFuture), closed: make(chan struct{})}
+	p := &pipeline{AppendPipeline: inner, id: id, contacts: t.contacts, out: make(chan raft.AppendFuture, mostAnswers), closed: make(chan struct{})}
 	p.running.Go(p.pass)
 	return p, nil
 }
+
+// mostAnswers is how many answers wait for raft at most. They are never that many while
+// raft takes them. But when it has taken one that ends the pipeline, it may go on to send
+// for a few rounds, each of which is the last with even chances, and blocked there it would
+// neither replicate to that peer any more nor end.
+const mostAnswers = 256
 
 // A pipeline passes answers on and notes them.
 type pipeline struct {
