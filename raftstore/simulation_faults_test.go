@@ -45,6 +45,7 @@ var faults = []fault{
 	{"snapshot", 2, 0, (*nemesis).snapshot},
 	{"receivers away", 2, 60 * time.Second, (*nemesis).receiversAway},
 	{"clock", 2, 30 * time.Second, (*nemesis).clock},
+	{"usurper", 2, 3 * time.Second, (*nemesis).usurper},
 	{"crash while a snapshot is sent", 2, time.Second, (*nemesis).crashInstall},
 }
 
@@ -298,6 +299,34 @@ func (m *nemesis) clock() func() {
 		return nil
 	}
 	return func() { n.skew.Store(0) }
+}
+
+// usurper has one follower, cut off from the leader, ask for the vote of the other, which
+// forgets again and again that it follows the leader.
+func (m *nemesis) usurper() func() {
+	l := m.w.leader()
+	if l == nil {
+		return nil
+	}
+	var others []*simNode
+	for _, n := range m.w.nodes {
+		if n != l.node {
+			others = append(others, n)
+		}
+	}
+	a, b := l.node.address(), others[0].address()
+	both := func(do func(*simLink)) {
+		m.w.net.change(a, b, do)
+		m.w.net.change(b, a, do)
+	}
+	both(cut)
+	m.wait(2 * m.w.profile.electionTimeout)
+	for range 10 {
+		m.wait(m.chance.between(50*time.Millisecond, 300*time.Millisecond))
+		others[1].down(100, "to forget whom it follows")
+		others[1].rise()
+	}
+	return func() { both(mend) }
 }
 
 // crashInstall waits for a snapshot to be sent, and cuts the power of one end of it.

@@ -123,7 +123,9 @@ func (w *world) settle() {
 			}
 			pending += len(page.Deliveries)
 			if len(page.Deliveries) > 0 && time.Now().After(end) {
-				w.fail("after %s without a fault a delivery is pending: %+v", patience, page.Deliveries[0])
+				var page2 strings.Builder
+				l.engine.WriteMetrics(&page2)
+				w.fail("after %s without a fault a delivery is pending: %+v\n%s", patience, page.Deliveries[0], page2.String())
 				return
 			}
 		}

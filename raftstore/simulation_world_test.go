@@ -252,8 +252,14 @@ func (w *world) watchMessage(l *life, cmd any) {
 	if ok && known.id != l.node.id {
 		w.fail("%s and %s lead in term %d", known.id, l.name, r.Term)
 	}
-	if !ok {
-		w.trace("%s is the leader of term %d", l.name, r.Term)
+	if ok {
+		return
+	}
+	w.trace("%s is the leader of term %d", l.name, r.Term)
+	for _, n := range w.nodes {
+		if o := n.life.Load(); o != nil && o != l && o.up.Load() && o.raft.Certain() {
+			w.isCertain(o, o.raft.reign.Load())
+		}
 	}
 }
 
@@ -266,7 +272,7 @@ func (w *world) isCertain(l *life, term uint64) {
 	newest := w.newest
 	other := w.leaders[newest]
 	w.mu.Unlock()
-	if newest > term && other.since.Before(time.Now()) {
+	if newest > term && !other.since.After(time.Now()) {
 		w.fail("%s is certain of its reign in term %d, since %s ago %s leads in term %d",
 			l.name, term, time.Since(other.since), other.id, newest)
 	}
