@@ -45,6 +45,7 @@ var faults = []fault{
 	{"snapshot", 2, 0, (*nemesis).snapshot},
 	{"receivers away", 2, 60 * time.Second, (*nemesis).receiversAway},
 	{"clock", 2, 30 * time.Second, (*nemesis).clock},
+	{"lost disk", 1, 0, (*nemesis).loseDisk},
 	{"usurper", 2, 3 * time.Second, (*nemesis).usurper},
 	{"crash while a snapshot is sent", 2, time.Second, (*nemesis).crashInstall},
 }
@@ -363,6 +364,11 @@ func (m *nemesis) heal() {
 	for _, l := range w.net.links {
 		if l.cuts != 0 || l.loss > 1e-9 {
 			w.fail("the net is not mended: %+v", *l)
+		}
+	}
+	for _, n := range w.nodes {
+		if n.left.Load() && !m.takeBack(n) {
+			w.fail("%s is not taken back", n.id)
 		}
 	}
 	w.receivers.down.Store(false)

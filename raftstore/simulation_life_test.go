@@ -19,6 +19,7 @@ type simNode struct {
 	w      *world
 	id     raft.ServerID
 	skew   atomic.Int64 // nanoseconds that its clock is ahead
+	left   atomic.Bool  // it may not be a voter now
 	starts int
 
 	turn chan struct{} // held by who starts, stops or crashes it

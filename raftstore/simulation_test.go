@@ -145,8 +145,8 @@ func (w *world) verify() string {
 		}
 	}
 	duplicates := w.verifyLedger()
-	return fmt.Sprintf("%d sent, %d acknowledged, 0 lost, %d received more than once, %d attempts, %d reigns, %d starts, %d snapshots sent, %d installed, %d restored, %d operations checked, %d outcomes lost",
-		len(w.ledger.sends), len(w.ledger.acked), duplicates, w.attempts.Load(), w.reigns.Load(), w.starts(), w.snapshots.Load(), w.installed.Load(), w.restored.Load(), operations, w.lost.Load())
+	return fmt.Sprintf("%d sent, %d acknowledged, 0 lost, %d received more than once, %d attempts, %d reigns, %d starts, %d snapshots sent, %d installed, %d restored, %d operations checked, %d outcomes lost, faults %v",
+		len(w.ledger.sends), len(w.ledger.acked), duplicates, w.attempts.Load(), w.reigns.Load(), w.starts(), w.snapshots.Load(), w.installed.Load(), w.restored.Load(), operations, w.lost.Load(), w.faults)
 }
 
 func (w *world) starts() (n int) {
