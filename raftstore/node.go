@@ -297,9 +297,6 @@ func (n *Node) configuredBySnapshot() {
 	}
 }
 
-// firstEntry is the configuration that a cluster begins with.
-const firstEntry = 1
-
 const (
 	// appendEntries is how many entries a message to a follower has at most, which may
 	// be EntryBytes each.

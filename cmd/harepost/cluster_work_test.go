@@ -182,7 +182,7 @@ func TestAnyNodeAnswersForAll(t *testing.T) {
 			if lines := strings.Count(text, "\n"); lines > 60 {
 				t.Errorf("%s logged %d lines:\n%s", n.id, lines, text)
 			}
-			if strings.Contains(text, `"level":"ERROR"`) || strings.Contains(text, c.key) || strings.Contains(text, clusterToken) {
+			if strings.Contains(text, `"level":"ERROR"`) || strings.Contains(text, c.key) || strings.Contains(text, worldJoinToken) {
 				t.Errorf("%s:\n%s", n.id, text)
 			}
 		}

@@ -33,12 +33,12 @@ type clusterMember struct {
 	watching bool           // false while it is down or stopped on purpose
 }
 
-const clusterToken = "those-who-know-may-come-in"
+const worldJoinToken = "those-who-know-may-come-in"
 
 // newTestCluster makes a cluster that is not started. Flags are for all nodes.
 func newTestCluster(t testing.TB, nodes int, flags ...string) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, flags: append([]string{"--dev", "--admin-token", worldAdminToken, "--join-token", clusterToken}, flags...)}
+	c := &testCluster{t: t, flags: append([]string{"--dev", "--admin-token", worldAdminToken, "--join-token", worldJoinToken}, flags...)}
 	for i := range nodes {
 		c.add(fmt.Sprint("n", i+1), "--bootstrap-expect", fmt.Sprint(nodes))
 	}
