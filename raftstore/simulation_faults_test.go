@@ -13,10 +13,11 @@ func newMem() *vfs.MemFS { return vfs.NewCrashableMem() }
 
 // nemesis makes things go wrong, one after the other and several at a time.
 type nemesis struct {
-	w      *world
-	chance *chance
-	stop   chan struct{}
-	under  sync.WaitGroup // faults that are not over
+	w       *world
+	chance  *chance
+	stop    chan struct{}
+	strikes sync.WaitGroup // run
+	under   sync.WaitGroup // faults that are not over
 }
 
 // A fault is begun, and ended by what it returns, which is nil if it has no length.
@@ -349,6 +350,7 @@ func (m *nemesis) crashInstall() func() {
 func (m *nemesis) heal() {
 	w := m.w
 	close(m.stop)
+	m.strikes.Wait()
 	m.under.Wait()
 	w.healed.Store(true)
 	for _, n := range w.nodes {

@@ -40,6 +40,8 @@ type life struct {
 	engine    *engine.Engine
 	admin     chan struct{} // taken by who changes something under one of the engine's locks
 
+	closed bool // in peace; whoever has the node's turn
+
 	up    atomic.Bool   // it was opened
 	dead  atomic.Bool   // it has no power: nothing it says or writes reaches anybody
 	died  chan struct{} // closed when it is dead
@@ -138,7 +140,7 @@ func (n *simNode) cut(l *life, percent int, why string) {
 	n.mem = n.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: n.w.chance.child()})
 	n.life.Store(nil)
 	l.transport.Close()
-	if l.engine != nil {
+	if l.engine != nil && !l.closed {
 		n.w.running.Go(func() { _ = l.engine.Close() }) // of a timeline that is over
 	}
 }
@@ -179,7 +181,7 @@ func (n *simNode) leave() {
 	if err := l.engine.Close(); err != nil && !l.disk.hit.Load() {
 		n.w.fail("%s: close: %v", l.name, err)
 	}
-	l.engine = nil
+	l.closed = true
 	n.cut(l, 100, "it was asked to")
 }
 

@@ -72,11 +72,9 @@ func simulate(t *testing.T, seed uint64, length time.Duration) string {
 		clients.Go(c.run)
 	}
 	m := &nemesis{w: w, chance: newChance(seed, 2), stop: make(chan struct{})}
-	var faulty sync.WaitGroup
-	faulty.Go(m.run)
+	m.strikes.Go(m.run)
 	time.Sleep(length)
 	m.heal()
-	faulty.Wait()
 	w.awaitLeader(15 * time.Second)
 	before := w.accepted.Load()
 	time.Sleep(20 * time.Second)
