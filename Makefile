@@ -27,13 +27,13 @@ RACE :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: demo-cluster dead-letters retention openapi-client api-docs help demo build test race lint fuzz crash model bench profile microbench microbench-smoke benchstat vuln clean no-race format vet staticcheck signs cluster-torture
+.PHONY: demo-cluster dead-letters retention openapi-client api-docs help demo build test race lint fuzz crash torture model bench profile microbench microbench-smoke benchstat vuln clean no-race format vet staticcheck signs cluster-torture
 
 help: ## list the targets
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: PKG=./wal  TESTFLAGS='-run Torn -v'  FUZZTIME=30s"
-	@echo "           N=30 (crash)  N=200 (cluster-torture)  N=1000000 (retention)  STEPS=1000000 (model)  COUNT=5 (race)  COUNT=10 (microbench)"
+	@echo "           N=30 (crash, torture)  N=200 (cluster-torture)  N=1000000 (retention)  STEPS=1000000 (model)  COUNT=5 (race)  COUNT=10 (microbench)"
 	@echo "           BENCH=Apply (microbench)  OLD=before.txt NEW=out/bench.txt (benchstat)  BENCHFLAGS='--rounds 5 --html out/report.html'"
 
 demo: build ## everything on one screen: server, receiver, deliveries, retries, dead letters
@@ -91,6 +91,9 @@ cluster-torture: ## three nodes under load through N=200 kills, pauses, cuts and
 	@mkdir -p out
 	HAREPOST_TORTURE_N=$(call GIVEN,N,200) HAREPOST_TORTURE_JSON=$(CURDIR)/out/cluster-torture.json \
 		go test -count=1 -timeout 0 -v -run TestClusterLosesNothing $(TESTFLAGS) ./bench/torture
+
+torture: ## N=30 seeds of three nodes in simulated time, an hour each (a night: N=2000), HAREPOST_SEED=... repeats one
+	HAREPOST_SIMULATION_N=$(N) GOGC=400 go test -count=1 -timeout 0 -v -run TestClusterSimulation $(TESTFLAGS) ./raftstore
 
 model: ## the scheduler and its wheel against their models, STEPS=1000000
 	HAREPOST_SCHEDULER_STEPS=$(STEPS) HAREPOST_WHEEL_STEPS=$(STEPS) go test -count=1 -timeout 0 -v -run 'AtLength' $(TESTFLAGS) ./scheduler/...

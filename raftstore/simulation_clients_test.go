@@ -12,10 +12,6 @@ import (
 	"github.com/harepost/harepost/engine"
 )
 
-func contextOf(m *nemesis, d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), d)
-}
-
 // ledger is what clients were told.
 type ledger struct {
 	w *world

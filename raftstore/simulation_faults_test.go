@@ -264,14 +264,12 @@ func (m *nemesis) transfer() func() {
 	if l == nil {
 		return nil
 	}
-	ctx, cancel := contextOf(m, 5*time.Second)
-	defer cancel()
 	id, address := raft.ServerID(""), raft.ServerAddress("")
 	if m.chance.happens(.5) {
 		n := m.node()
 		id, address = n.id, n.address()
 	}
-	m.w.trace("%s hands over to %q: %v", l.name, id, l.raft.Transfer(ctx, id, address))
+	m.w.trace("%s hands over to %q: %v", l.name, id, l.transfer(id, address))
 	return nil
 }
 

@@ -39,6 +39,7 @@ type life struct {
 	raft      *Node
 	engine    *engine.Engine
 	admin     chan struct{} // taken by who changes something under one of the engine's locks
+	handing   chan struct{} // taken by who hands over, which has a lock, too
 
 	closed bool // in peace; whoever has the node's turn
 
@@ -82,7 +83,7 @@ func (l *life) reignName() string { return fmt.Sprint(l.name, " in term ", l.raf
 func (n *simNode) start() {
 	n.starts++
 	w := n.w
-	l := &life{w: w, node: n, name: fmt.Sprintf("%s/%d", n.id, n.starts), died: make(chan struct{}), admin: make(chan struct{}, 1)}
+	l := &life{w: w, node: n, name: fmt.Sprintf("%s/%d", n.id, n.starts), died: make(chan struct{}), admin: make(chan struct{}, 1), handing: make(chan struct{}, 1)}
 	l.disk = newSimDisk(l, n.mem)
 	l.transport = w.net.join(l, n.address())
 	c := Config{
@@ -127,6 +128,17 @@ func (n *simNode) failed(l *life, err error) {
 	n.turn <- struct{}{}
 	defer func() { <-n.turn }()
 	n.cut(l, 100, fmt.Sprint("failed: ", err))
+}
+
+// transfer has another node lead.
+func (l *life) transfer(id raft.ServerID, address raft.ServerAddress) error {
+	select {
+	case l.handing <- struct{}{}:
+	case <-l.died:
+		return errGone
+	}
+	defer func() { <-l.handing }()
+	return l.raft.Transfer(context.Background(), id, address)
 }
 
 // cut ends a life as a power cut does, of which the disk has what was synced and a part
@@ -176,7 +188,7 @@ func (n *simNode) leave() {
 	defer cancel()
 	if l.raft.Leads() {
 		_ = l.engine.Quiesce(ctx)
-		_ = l.raft.Transfer(ctx, "", "")
+		_ = l.transfer("", "")
 	}
 	if err := l.engine.Close(); err != nil && !l.disk.hit.Load() {
 		n.w.fail("%s: close: %v", l.name, err)

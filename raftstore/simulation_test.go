@@ -19,10 +19,10 @@ import (
 	"github.com/harepost/harepost/engine/state"
 )
 
-// The quick size of the simulation, and what HAREPOST_TORTURE_N seeds play instead.
+// The quick size of the simulation, and what HAREPOST_SIMULATION_N seeds play instead.
 const (
-	quickSeeds  = 10
-	quickTime   = 3 * time.Minute
+	quickSeeds  = 8
+	quickTime   = 90 * time.Second
 	tortureTime = time.Hour
 )
 
@@ -31,10 +31,10 @@ const (
 // equal in the end. make torture plays more seeds, and longer.
 func TestClusterSimulation(t *testing.T) {
 	first, seeds, length := rand.Uint64(), quickSeeds, quickTime
-	if n, err := strconv.Atoi(os.Getenv("HAREPOST_TORTURE_N")); err == nil && n > 0 {
+	if n, err := strconv.Atoi(os.Getenv("HAREPOST_SIMULATION_N")); err == nil && n > 0 {
 		seeds, length = n, tortureTime
 	}
-	if d, err := time.ParseDuration(os.Getenv("HAREPOST_TORTURE_TIME")); err == nil {
+	if d, err := time.ParseDuration(os.Getenv("HAREPOST_SIMULATION_TIME")); err == nil {
 		length = d
 	}
 	if s, err := strconv.ParseUint(os.Getenv("HAREPOST_SEED"), 10, 64); err == nil {
