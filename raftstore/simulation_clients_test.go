@@ -29,6 +29,7 @@ type simSend struct {
 	label   string
 	account engine.AccountID
 	kind    int
+	due     time.Time // zero: at once
 
 	id       engine.DeliveryID // once it is acknowledged
 	acked    bool
@@ -66,6 +67,13 @@ func (l *ledger) wasReplayed(mark string) bool {
 	defer l.mu.Unlock()
 	s := l.sends[mark]
 	return s != nil && s.replayed
+}
+
+// due is when a send is to be attempted first.
+func (l *ledger) due(mark string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sends[mark].due
 }
 
 // any is one of the newest that were acknowledged, as it was; ok is false if there is none.
@@ -170,6 +178,9 @@ func (c *client) send(keyed bool) {
 	if keyed {
 		s.key, tries = s.mark, 1+c.chance.intN(30)
 	}
+	if c.chance.happens(.1) {
+		s.due = time.Now().Add(c.chance.around(20 * time.Second)).Truncate(time.Millisecond)
+	}
 	c.w.ledger.add(s)
 	port := firstPort + s.kind
 	req := &engine.Send{
@@ -180,9 +191,7 @@ func (c *client) send(keyed bool) {
 	if s.kind == dead || s.kind == hangs {
 		req.Policy.MaxAttempts = 2
 	}
-	if c.chance.happens(.1) {
-		req.NotBefore = time.Now().Add(c.chance.around(20 * time.Second))
-	}
+	req.NotBefore = s.due
 	if c.chance.happens(.1) {
 		req.OrderingKey, req.SkipFailed = fmt.Sprint("o", c.chance.intN(5)), true
 	}

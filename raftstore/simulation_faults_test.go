@@ -293,12 +293,12 @@ func (m *nemesis) receiversAway() func() {
 func (m *nemesis) clock() func() {
 	n, most := m.node(), m.w.profile.clockError
 	wrong := m.chance.between(-most, most+1)
-	n.skew.Store(int64(wrong))
+	n.setClock(wrong)
 	m.w.trace("the clock of %s is wrong by %s", n.id, wrong)
 	if m.chance.happens(.5) {
 		return nil
 	}
-	return func() { n.skew.Store(0) }
+	return func() { n.setClock(0) }
 }
 
 // usurper has one follower, cut off from the leader, ask for the vote of the other, which
@@ -334,7 +334,11 @@ func (m *nemesis) crashInstall() func() {
 	before := m.w.snapshots.Load()
 	for range 600 {
 		if m.w.snapshots.Load() != before {
-			m.wait(m.chance.between(0, 50*time.Millisecond))
+			most := 50 * time.Millisecond
+			if m.chance.happens(.5) {
+				most = 2 * time.Second
+			}
+			m.wait(m.chance.between(0, most))
 			return m.powerCut()
 		}
 		if !m.wait(50 * time.Millisecond) {
@@ -352,7 +356,7 @@ func (m *nemesis) heal() {
 	m.under.Wait()
 	w.healed.Store(true)
 	for _, n := range w.nodes {
-		n.skew.Store(0)
+		n.setClock(0)
 		if l := n.life.Load(); l != nil {
 			l.disk.slow.Store(0)
 			if l.disk.broken.Load() != 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/harepost/harepost/engine"
+	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/state"
 )
 
@@ -19,6 +21,7 @@ type simNode struct {
 	w      *world
 	id     raft.ServerID
 	skew   atomic.Int64 // nanoseconds that its clock is ahead
+	set    atomic.Int64 // when it was set last, Unix nanoseconds
 	left   atomic.Bool  // it may not be a voter now
 	starts int
 
@@ -28,6 +31,12 @@ type simNode struct {
 }
 
 func (n *simNode) address() raft.ServerAddress { return raft.ServerAddress(n.id) + ".sim" }
+
+// setClock has the node's clock be wrong.
+func (n *simNode) setClock(ahead time.Duration) {
+	n.set.Store(time.Now().UnixNano())
+	n.skew.Store(int64(ahead))
+}
 
 // A life of a node is what a process is: an engine from its start to its end.
 type life struct {
@@ -49,7 +58,38 @@ type life struct {
 	held  atomic.Pointer[chan struct{}]
 	leads atomic.Uint64 // term for which Lead has returned
 
-	attempting atomic.Int64
+	mu   sync.Mutex
+	open map[string]string // attempts that have begun and are not on record: marks by id
+}
+
+// begins notes an attempt.
+func (l *life) begins(id, mark string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == nil {
+		l.open = make(map[string]string)
+	}
+	l.open[id] = mark
+}
+
+// isRecorded notes the end of one that is on record.
+func (l *life) isRecorded(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.open, id)
+}
+
+// forgets is the end of a reign: what is not on record will be attempted again.
+func (l *life) forgets() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	for _, mark := range l.open {
+		l.w.repeats[mark]++
+		l.w.repeatable++
+	}
+	clear(l.open)
 }
 
 // whileHeld waits while the node is paused.
@@ -152,6 +192,7 @@ func (n *simNode) cut(l *life, percent int, why string) {
 	n.mem = n.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: n.w.chance.child()})
 	n.life.Store(nil)
 	l.transport.Close()
+	l.forgets()
 	if l.engine != nil && !l.closed {
 		n.w.running.Go(func() { _ = l.engine.Close() }) // of a timeline that is over
 	}
@@ -228,8 +269,22 @@ func (m simMachine) Lead(term uint64) error {
 func (m simMachine) Follow() error {
 	m.life.leads.Store(0)
 	err := m.Machine.Follow()
+	m.life.forgets()
 	m.life.w.trace("%s follows", m.life.name)
 	return err
+}
+
+func (m simMachine) Commit(batch []engine.Committed) {
+	for i := range batch {
+		kind, r, err := command.Parse(batch[i].Cmd)
+		if err != nil || kind != command.KindAttempt {
+			continue
+		}
+		if c, err := command.ReadAttempt(&r); err == nil {
+			m.life.isRecorded(c.ID.String())
+		}
+	}
+	m.Machine.Commit(batch)
 }
 
 func (m simMachine) Restore(dir string) error {

@@ -79,11 +79,12 @@ func (e simEgress) Do(r *outbound.Request, res *outbound.Result) {
 	l, w := e.life, e.life.w
 	reign := l.reignName()
 	*res = outbound.Result{Started: time.Now(), RemoteIP: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
-	l.attempting.Add(1)
-	defer func() {
-		l.attempting.Add(-1)
-		res.Latency = time.Since(res.Started)
-	}()
+	defer func() { res.Latency = time.Since(res.Started) }()
+	mark, _, _ := strings.Cut(string(r.Body), ".")
+	l.begins(r.DeliveryID, mark)
+	if due := w.ledger.due(mark); time.Since(time.Unix(0, l.node.set.Load())) > time.Second && l.now().Before(due.Add(-20*time.Millisecond)) {
+		w.fail("%s is attempted by %s at %s by its clock, and not to be before %s", mark, reign, l.now(), due)
+	}
 	w.attempts.Add(1)
 	l.whileHeld()
 	if l.dead.Load() {

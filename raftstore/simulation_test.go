@@ -56,7 +56,7 @@ const simClients = 6
 
 // simulate plays one seed, and says what happened in it.
 func simulate(t *testing.T, seed uint64, length time.Duration) string {
-	w := newWorld(t, seed)
+	w := newWorld(t, seed, length)
 	defer w.tell()
 	w.trace("%+v", w.profile)
 	var starting sync.WaitGroup
@@ -143,8 +143,8 @@ func (w *world) verify() string {
 		}
 	}
 	duplicates := w.verifyLedger()
-	return fmt.Sprintf("%d sent, %d acknowledged, 0 lost, %d received more than once, %d attempts, %d reigns, %d starts, %d snapshots sent, %d installed, %d restored, %d operations checked, %d outcomes lost, faults %v",
-		len(w.ledger.sends), len(w.ledger.acked), duplicates, w.attempts.Load(), w.reigns.Load(), w.starts(), w.snapshots.Load(), w.installed.Load(), w.restored.Load(), operations, w.lost.Load(), w.faults)
+	return fmt.Sprintf("%d sent, %d acknowledged, 0 lost, %d received more than once of %d that could be, %d attempts, %d reigns, %d starts, %d snapshots sent, %d installed, %d restored, %d operations checked, %d outcomes lost, faults %v",
+		len(w.ledger.sends), len(w.ledger.acked), duplicates, w.repeatable, w.attempts.Load(), w.reigns.Load(), w.starts(), w.snapshots.Load(), w.installed.Load(), w.restored.Load(), operations, w.lost.Load(), w.faults)
 }
 
 func (w *world) starts() (n int) {
@@ -161,14 +161,23 @@ func (w *world) verifyLedger() (duplicates int) {
 		w.fail("there is no leader in the end")
 		return 0
 	}
+	for _, n := range w.nodes {
+		if l := n.life.Load(); l != nil {
+			l.forgets() // those that began as the reign before had ended
+		}
+	}
 	for mark, got := range w.receivers.got {
 		s := w.ledger.sends[mark]
 		if s == nil || !s.tried {
 			w.fail("%s was received %d times, and never accepted", mark, got.times)
 			continue
 		}
-		if !s.replayed {
-			duplicates += max(0, got.good-1)
+		if s.replayed || got.good == 0 {
+			continue
+		}
+		duplicates += got.good - 1
+		if got.good-1 > w.repeats[mark] {
+			w.fail("%s was delivered %d times, and %d attempts were not on record when a reign ended", mark, got.good, w.repeats[mark])
 		}
 	}
 	ids := make(map[engine.DeliveryID]string)

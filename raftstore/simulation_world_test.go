@@ -27,6 +27,7 @@ import (
 type world struct {
 	t       testing.TB
 	seed    uint64
+	length  time.Duration // with faults
 	chance  *chance
 	profile profile
 	began   time.Time
@@ -38,11 +39,13 @@ type world struct {
 
 	running sync.WaitGroup // everything that ends when the nodes have
 
-	mu       sync.Mutex
-	leaders  map[uint64]leadership // by term
-	newest   uint64                // of their terms
-	events   []string              // the newest of them, told when the world fails
-	failures int
+	mu         sync.Mutex
+	leaders    map[uint64]leadership // by term
+	newest     uint64                // of their terms
+	events     []string              // the newest of them, told when the world fails
+	failures   int
+	repeats    map[string]int // by mark: attempts that were not on record when their reign ended
+	repeatable int
 
 	attempts, reigns, lost, restored, snapshots, installed, accepted atomic.Int64
 	healed                                                           atomic.Bool
@@ -145,10 +148,10 @@ func (c *chance) child() *rand.Rand {
 	return rand.New(rand.NewPCG(c.rng.Uint64(), 0))
 }
 
-func newWorld(t testing.TB, seed uint64) *world {
+func newWorld(t testing.TB, seed uint64, length time.Duration) *world {
 	w := &world{
-		t: t, seed: seed, chance: newChance(seed, 1), began: time.Now(),
-		leaders: make(map[uint64]leadership), faults: make(map[string]int),
+		t: t, seed: seed, length: length, chance: newChance(seed, 1), began: time.Now(),
+		leaders: make(map[uint64]leadership), repeats: make(map[string]int), faults: make(map[string]int),
 	}
 	w.profile = newProfile(w.chance)
 	w.net = newSimNet(w)
@@ -202,6 +205,7 @@ func (w *world) tell() {
 	for _, line := range w.events {
 		w.t.Log(line)
 	}
+	w.t.Logf("repeat with HAREPOST_SEED=%d HAREPOST_SIMULATION_TIME=%s", w.seed, w.length)
 }
 
 // logger has what a node logs among the events.
