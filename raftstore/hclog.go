@@ -45,13 +45,19 @@ var slogLevels = map[hclog.Level]slog.Level{
 	hclog.Error: slog.LevelError,
 }
 
+// tireless is what a node without a majority says for as long as it has none.
+var tireless = map[string]bool{
+	"entering candidate state":                               true,
+	"pre-vote campaign failed, waiting for election timeout": true,
+}
+
 // Accept implements hclog.SinkAdapter.
 func (s *slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	l, ok := slogLevels[level]
 	if !ok {
 		return
 	}
-	if l > slog.LevelInfo {
+	if l > slog.LevelInfo || tireless[msg] {
 		omitted, ok := s.now(msg, args)
 		if !ok {
 			return

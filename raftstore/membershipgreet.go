@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -24,7 +27,9 @@ type heard struct {
 func (m *Membership) say(ctx context.Context, address string) (r heard) {
 	r.address = address
 	mine := m.hello()
-	if r.err = m.call(ctx, address, pathHello, mine, &r.answer); r.err != nil {
+	r.err = m.call(ctx, address, pathHello, mine, &r.answer)
+	m.tellSilence(ctx, address, r.err)
+	if r.err != nil {
 		return r
 	}
 	h := &r.answer.Hello
@@ -153,17 +158,43 @@ func (m *Membership) verdict(r *heard) error {
 	return nil
 }
 
-// warn logs what is between this node and another one, once until it is something else.
-func (m *Membership) warn(what string, r *heard, why string) {
-	id := r.answer.Hello.NodeID
+// tellSilence logs why a node cannot be talked to, once until it can, or it is for something else. That one is not
+// there, or slow, is not told: whoever leads tells of it.
+func (m *Membership) tellSilence(ctx context.Context, address string, err error) {
+	var timeout net.Error
+	switch {
+	case err == nil:
+		m.mu.Lock()
+		delete(m.warned, address)
+		m.mu.Unlock()
+		return
+	case ctx.Err() != nil, errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET),
+		errors.As(err, &timeout) && timeout.Timeout():
+		return
+	}
+	if m.news(address, err.Error()) {
+		m.o.Logger.Warn("another node cannot be talked to", "address", address, "error", err)
+	}
+}
+
+// news reports whether something was not the last that was logged of a node.
+func (m *Membership) news(of, what string) bool {
 	m.mu.Lock()
-	again := m.warned[id] == what+why
+	defer m.mu.Unlock()
+	if m.warned[of] == what {
+		return false
+	}
 	if len(m.warned) >= peersKept {
 		clear(m.warned)
 	}
-	m.warned[id] = what + why
-	m.mu.Unlock()
-	if !again {
+	m.warned[of] = what
+	return true
+}
+
+// warn logs what is between this node and another one, once until it is something else.
+func (m *Membership) warn(what string, r *heard, why string) {
+	id := r.answer.Hello.NodeID
+	if m.news(id, what+why) {
 		m.o.Logger.Warn(what, "node", id, "address", r.address, "why", why)
 	}
 }

@@ -134,7 +134,7 @@ func TestAnyNodeAnswersForAll(t *testing.T) {
 		}
 	})
 	t.Run("metrics", func(t *testing.T) {
-		line := regexp.MustCompile(`^(#.*|[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-z_]+="([^"\\]|\\.)*",?)+\})? (NaN|[+-]Inf|[-+0-9.eE]+))$`)
+		line := regexp.MustCompile(`^(#.*|[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_]+="([^"\\]|\\.)*"(, ?)?)+\})? (NaN|[+-]Inf|[-+0-9.eE]+))$`)
 		for _, n := range c.nodes {
 			status, text := n.request(http.MethodGet, "/metrics", "", "")
 			if status != http.StatusOK {
