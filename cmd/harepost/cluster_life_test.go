@@ -20,6 +20,7 @@ var clusterEvents = []func(s *clusterSiege){
 // A cluster under load loses nothing of what it has acknowledged, whatever happens to
 // its nodes.
 func TestAClusterUnderLoadLosesNothing(t *testing.T) {
+	t.Parallel()
 	random := crashSeed(t)
 	s := startClusterSiege(t)
 	s.load(16, 20*time.Millisecond)
