@@ -162,7 +162,7 @@ func (c *client) life() *life { return c.w.nodes[c.node].life.Load() }
 
 // other has the client ask another node, after a while.
 func (c *client) other() {
-	time.Sleep(c.chance.between(10*time.Millisecond, 300*time.Millisecond))
+	sleep(c.chance.between(10*time.Millisecond, 300*time.Millisecond))
 	c.node = c.chance.intN(len(c.w.nodes))
 }
 

@@ -41,7 +41,7 @@ func (d *simDisk) before(op errorfs.Op) error {
 		case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo, errorfs.OpFileWriteAt:
 			d.life.whileHeld()
 			if slow := time.Duration(d.slow.Load()); slow > 0 {
-				time.Sleep(d.life.w.chance.between(0, slow))
+				sleep(d.life.w.chance.between(0, slow))
 			}
 		}
 	}

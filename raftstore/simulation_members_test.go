@@ -49,7 +49,7 @@ func (m *nemesis) takeBack(n *simNode) bool {
 		}
 		return add(r)
 	})
-	for end := time.Now().Add(time.Minute); ok && !m.caughtUp(n); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ok && !m.caughtUp(n); sleep(100 * time.Millisecond) {
 		ok = time.Now().Before(end)
 	}
 	ok = ok && m.changeMembers(func(r *raft.Raft) raft.Future { return r.AddVoter(n.id, n.address(), 0, 0) })
@@ -67,7 +67,7 @@ func (m *nemesis) caughtUp(n *simNode) bool {
 
 // changeMembers has a leader change the configuration, whichever leads within a minute.
 func (m *nemesis) changeMembers(change func(*raft.Raft) raft.Future) bool {
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(300 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); sleep(300 * time.Millisecond) {
 		if l := m.w.leader(); l != nil {
 			err := l.raft.wait(change(l.raft.raft))
 			if err == nil {

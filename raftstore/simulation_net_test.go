@@ -72,7 +72,7 @@ func (n *simNet) travel(from *simTransport, to raft.ServerAddress) bool {
 	delay := n.w.chance.between(l.least, l.most)
 	n.mu.Unlock()
 	from.life.whileHeld()
-	time.Sleep(delay)
+	sleep(delay)
 	if peer := n.at(to); peer != nil {
 		peer.life.whileHeld() // it lies in the receiver's buffers
 	}
@@ -295,7 +295,7 @@ func (t *simTransport) stream(a raft.ServerAddress, data io.Reader, to io.Writer
 		n, err := data.Read(part)
 		if n > 0 {
 			if !t.net.travel(t, a) {
-				time.Sleep(t.timeout)
+				sleep(t.timeout)
 				return errLost
 			}
 			if t.isClosed() {

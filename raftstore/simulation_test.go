@@ -291,3 +291,6 @@ func (w *world) endNode(n *simNode) {
 		w.fail("%s: %v", l.name, err)
 	}
 }
+
+// sleep lets simulated time go by: all of the simulation is in a bubble of synctest's.
+func sleep(d time.Duration) { time.Sleep(d) }

@@ -297,7 +297,7 @@ func (w *world) leader() (leader *life) {
 
 // awaitLeader waits until there is a leader that is certain.
 func (w *world) awaitLeader(within time.Duration) *life {
-	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(within); time.Now().Before(end); sleep(20 * time.Millisecond) {
 		if l := w.leader(); l != nil && l.raft.Certain() {
 			return l
 		}

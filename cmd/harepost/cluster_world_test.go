@@ -225,9 +225,6 @@ func (c *testCluster) level() {
 	}
 }
 
-// nodesUp is how many nodes are not down or frozen on purpose.
-func (c *testCluster) nodesUp() int { return len(c.others(nil)) }
-
 // logs are those of every node's newest process, for a test that has failed.
 func (c *testCluster) logs() string {
 	var b bytes.Buffer
