@@ -31,6 +31,8 @@ type clusterMember struct {
 	own      []string       // flags of this node alone
 	server   *serverProcess // the newest
 	watching bool           // false while it is down or stopped on purpose
+
+	command func(args ...string) *exec.Cmd // nil: the program itself
 }
 
 const worldJoinToken = "those-who-know-may-come-in"
@@ -109,7 +111,13 @@ func (n *clusterMember) args() []string {
 
 func (n *clusterMember) launch() {
 	n.c.t.Helper()
-	n.server = launchServer(n.c.t, exec.Command(harepostBinary(n.c.t), n.args()...))
+	var cmd *exec.Cmd
+	if n.command != nil {
+		cmd = n.command(n.args()...)
+	} else {
+		cmd = exec.Command(harepostBinary(n.c.t), n.args()...)
+	}
+	n.server = launchServer(n.c.t, cmd)
 }
 
 func (n *clusterMember) await() {

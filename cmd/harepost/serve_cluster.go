@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -80,6 +81,56 @@ func (p *program) handOver() {
 		return
 	}
 	p.log.Info("another node leads now")
+}
+
+// How often a node that leads looks whether its disk is full, and how long it waits
+// until it hands over again: another one's may be full too.
+const (
+	yieldLook  = time.Second
+	yieldPause = 30 * time.Second
+)
+
+// yieldWhenFull has another node lead whenever this one does and its disk is full: it
+// would refuse every send, while others have room. stay ends that, and may be called
+// again.
+func (p *program) yieldWhenFull() (stay func()) {
+	if p.cluster == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		look := time.NewTicker(yieldLook)
+		defer look.Stop()
+		var last time.Time
+		for {
+			select {
+			case now := <-look.C:
+				if p.fullLeader() && now.Sub(last) >= yieldPause {
+					p.yield(ctx)
+					last = now
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() { cancel(); looking.Wait() }
+}
+
+// fullLeader reports whether this node leads and has no room for sends.
+func (p *program) fullLeader() bool {
+	return p.cluster.door.Reign() != 0 && errors.Is(p.engine.Ready(), engine.ErrOverloaded)
+}
+
+func (p *program) yield(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, transferTime)
+	defer cancel()
+	if err := p.api.HandOver(ctx, ""); err != nil {
+		p.log.Warn("this node's disk is full, and no other node takes over", "error", err)
+		return
+	}
+	p.log.Warn("another node leads now, since this one's disk is full: give it room")
 }
 
 // handOverTime is what handOver takes at most.

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A node whose disk is full holds nobody up: where it leads another one takes over, or
+// it ends; sends go on, nothing that was acknowledged is lost, and with room again it is
+// a node as before.
+func TestAFullDiskOfOneNodeHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	disk := newSmallDisk(t, 96)
+	c := newTestCluster(t, 3)
+	small := c.nodes[0]
+	small.dir = filepath.Join(disk.dir, "n1")
+	small.command = func(args ...string) *exec.Cmd { return disk.command(harepostBinary(t), args...) }
+	c.up()
+	defer func() {
+		if t.Failed() {
+			t.Log(c.logs())
+		}
+	}()
+	leads := c.leader()
+	made := leads.at(worldAdminToken).call(t, "POST", "/v1/accounts", `{"name":"a"}`).want(http.StatusCreated)
+	c.key = made["api_key"].(string)
+	if leads != small {
+		if status, text := leads.request(http.MethodPost, "/v1/cluster/transfer", worldAdminToken, `{"node_id":"n1"}`); status != http.StatusOK {
+			t.Fatalf("%d %s", status, text)
+		}
+		if c.leader() != small {
+			t.Fatal("n1 does not lead")
+		}
+	}
+	var ids []string
+	refusals := map[string]int{}
+	client := newAPIClient(t)
+	client.Timeout = 5 * time.Second
+	noise := make([]byte, 300<<10)
+	longest, since := time.Duration(0), time.Now()
+	for deadline := time.Now().Add(processPatience); len(ids) < 400; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d sends were accepted, then none: %v", len(ids), refusals)
+		}
+		if _, err := rand.Read(noise); err != nil {
+			t.Fatal(err)
+		}
+		body := sendBody("http://127.0.0.1:1024/", `"delay_ms":3600000,"body":"`+base64.StdEncoding.EncodeToString(noise)+`"`)
+		w := &world{t: t, server: c.nodes[1+len(ids)%2].server, client: client}
+		r, err := w.try(t, "POST", "/v1/send", c.key, body)
+		switch {
+		case err != nil:
+			refusals[err.Error()]++
+		case r.status == http.StatusAccepted:
+			ids = append(ids, idOf(t, string(r.body)))
+			longest, since = max(longest, time.Since(since)), time.Now()
+		default:
+			refusals[fmt.Sprintf("%d %.200s", r.status, r.body)]++
+		}
+	}
+	t.Logf("%d of 400 KiB accepted; refused: %v; the longest pause was %s", len(ids), refusals, longest)
+	if small.gone() {
+		t.Logf("n1 has ended with status %d", small.server.status())
+		small.watching = false
+	} else if text := small.server.stderr.String(); !strings.Contains(text, "full") && !strings.Contains(text, "no space") {
+		t.Errorf("n1 says nothing of its disk:\n%s", text)
+	}
+	if c.others(small)[0].c.leader() == small {
+		t.Error("the node with the full disk leads")
+	}
+	disk.grow(2048)
+	if small.gone() {
+		small.start()
+	}
+	c.level()
+	for _, id := range ids {
+		if status, text := small.request(http.MethodGet, "/v1/deliveries/"+id+"?consistency=stale", c.key, ""); status != http.StatusOK {
+			t.Fatalf("%s was acknowledged, n1: %d %s", id, status, text)
+		}
+	}
+}
