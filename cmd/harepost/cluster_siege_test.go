@@ -149,6 +149,7 @@ func (s *clusterSiege) refusal(text string) {
 // event brings something about, which is over when a node leads of which all know.
 func (s *clusterSiege) event(what string, do func()) {
 	s.t.Helper()
+	s.killed++ // or whatever it was
 	s.events = append(s.events, what)
 	s.ledger.unsteadily(func() {
 		do()

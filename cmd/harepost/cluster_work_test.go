@@ -19,7 +19,7 @@ import (
 
 // at is a client of one node of a cluster, with the key of an account.
 func (n *clusterMember) at(key string) *tenant {
-	w := &world{t: n.c.t, server: n.server, client: newAPIClient(n.c.t)}
+	w := &world{t: n.c.t, server: n.server, client: patiently(newAPIClient(n.c.t))}
 	return &tenant{w: w, key: key}
 }
 
@@ -205,6 +205,7 @@ func TestAFrozenLeaderSaysNothingThatIsOutOfDate(t *testing.T) {
 	for round := range crashRuns(t, 1) {
 		old := c.leader()
 		client := old.at(c.key)
+		client.w.client = newAPIClient(t)
 		// What is due while the leader is frozen: it is the other's to attempt.
 		var due []string
 		for range 20 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A testCluster is several processes on this machine that are one cluster.
@@ -230,6 +232,38 @@ func (c *testCluster) level() {
 			v, ok := n.view()
 			return ok && v.Applied >= want.Commit, fmt.Sprintf("%d of %d", v.Applied, want.Commit)
 		})
+	}
+}
+
+// patiently makes a client try again what was answered with a 503 that says that nothing
+// was done: on a busy machine a leader may be taken for dead at any moment.
+func patiently(client *http.Client) *http.Client {
+	client.Transport = patientTransport{client.Transport}
+	return client
+}
+
+type patientTransport struct{ wires http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (p patientTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	for begun := time.Now(); ; {
+		resp, err := p.wires.RoundTrip(req)
+		if err != nil || resp.StatusCode != http.StatusServiceUnavailable || time.Since(begun) > processPatience {
+			return resp, err
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		resp.Body = io.NopCloser(bytes.NewReader(text))
+		if err != nil || !bytes.Contains(text, []byte("nothing was done")) && req.Method != http.MethodGet {
+			return resp, err
+		}
+		if req.GetBody != nil {
+			again := req.Clone(req.Context())
+			if again.Body, err = req.GetBody(); err != nil {
+				return resp, err
+			}
+			req = again
+		}
 	}
 }
 

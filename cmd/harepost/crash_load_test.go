@@ -319,7 +319,7 @@ func (s *siege) drain() {
 func (s *siege) audit() balance {
 	s.t.Helper()
 	tries := map[string]int{} // attempts on record, by id
-	client := newAPIClient(s.t)
+	client := patiently(newAPIClient(s.t))
 	w := &world{t: s.t, server: s.server, client: client}
 	reader := &tenant{w: w, key: s.key}
 	for query := (url.Values{"limit": {"100"}}); ; {
