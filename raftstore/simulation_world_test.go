@@ -154,6 +154,10 @@ func newWorld(t testing.TB, seed uint64, length time.Duration) *world {
 		leaders: make(map[uint64]leadership), repeats: make(map[string]int), faults: make(map[string]int),
 	}
 	w.profile = newProfile(w.chance)
+	if length < 10*time.Minute { // or little would happen
+		w.profile.pauseBetweenFaults = min(w.profile.pauseBetweenFaults, 4*time.Second)
+		w.profile.think = min(w.profile.think, 4*time.Second)
+	}
 	w.net = newSimNet(w)
 	w.receivers = &receivers{w: w, got: make(map[string]*reception)}
 	w.ledger = newLedger(w)
