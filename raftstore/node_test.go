@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"cmp"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -21,7 +22,8 @@ type member struct {
 	node  *Node
 	eng   *engine.Engine
 
-	replica func(*Node) engine.Replica // nil: the node itself
+	replica  func(*Node) engine.Replica // nil: the node itself
+	election time.Duration              // its timeout; 0: 300 ms
 }
 
 func openMember(t *testing.T, m *member, boot []raft.Server, logBytes int64) {
@@ -36,7 +38,7 @@ func openMember(t *testing.T, m *member, boot []raft.Server, logBytes int64) {
 		t.Fatal(err)
 	}
 	t.Cleanup(tr.Close)
-	m.node = NewNode(Config{ID: raft.ServerID(m.id), Transport: m.trans, Bootstrap: boot, Logger: logger, ElectionTimeout: 300 * time.Millisecond})
+	m.node = NewNode(Config{ID: raft.ServerID(m.id), Transport: m.trans, Bootstrap: boot, Logger: logger, ElectionTimeout: cmp.Or(m.election, 300*time.Millisecond)})
 	var replica engine.Replica = m.node
 	if m.replica != nil {
 		replica = m.replica(m.node)
