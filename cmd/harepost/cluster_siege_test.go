@@ -18,6 +18,7 @@ type clusterSiege struct {
 	*siege // the ledger, the targets and what rest does; its server is set for an audit
 	c      *testCluster
 	events []string
+	term   uint64 // after the last of them
 
 	mu       sync.Mutex
 	refusals map[string]int // answers that were neither a 202 nor unknown, by what they said
@@ -151,11 +152,29 @@ func (s *clusterSiege) event(what string, do func()) {
 	s.t.Helper()
 	s.killed++ // or whatever it was
 	s.events = append(s.events, what)
+	s.lookAtTerm()
 	s.ledger.unsteadily(func() {
 		do()
 		s.resumed()
-		s.c.leader()
+		s.term = s.termNow()
 	})
+}
+
+func (s *clusterSiege) termNow() uint64 {
+	v, _ := s.c.leader().view()
+	return v.Term
+}
+
+// lookAtTerm notes where the leader has changed although nothing was done: on a busy
+// machine it may be taken for dead.
+func (s *clusterSiege) lookAtTerm() {
+	s.t.Helper()
+	if now := s.termNow(); s.term != 0 && now != s.term {
+		s.t.Logf("term %d after term %d, of itself, after %q", now, s.term, s.events)
+		s.ledger.mu.Lock()
+		s.ledger.unsteady[s.ledger.life.Load()] = true
+		s.ledger.mu.Unlock()
+	}
 }
 
 // resumed notes how long it takes until a send is acknowledged.
@@ -184,6 +203,7 @@ func (s *clusterSiege) acknowledgedAfter() time.Duration {
 func (s *clusterSiege) end() {
 	s.t.Helper()
 	s.rest()
+	s.lookAtTerm()
 	s.server = s.c.leader().server
 	s.drain()
 	b := s.audit()
