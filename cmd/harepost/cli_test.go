@@ -92,7 +92,7 @@ func TestHelpEndsWithStatusZero(t *testing.T) {
 func TestEveryFlagHasItsVariable(t *testing.T) {
 	shared := map[string]bool{
 		"HAREPOST_URL": true, "HAREPOST_TIMEOUT": true, "HAREPOST_JSON": true, "HAREPOST_CA_FILE": true,
-		"HAREPOST_API_KEY": true, "HAREPOST_ADMIN_TOKEN": true, "HAREPOST_DATA_DIR": true, "HAREPOST_ACCOUNT_ID": true,
+		"HAREPOST_API_KEY": true, "HAREPOST_ADMIN_TOKEN": true, "HAREPOST_DATA_DIR": true, "HAREPOST_NODE_ID": true, "HAREPOST_ENCRYPTION_KEY_FILE": true, "HAREPOST_ACCOUNT_ID": true,
 	}
 	owner := make(map[string]string)
 	var c cli

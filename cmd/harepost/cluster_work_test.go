@@ -319,7 +319,7 @@ func TestOrderAndJobsGoOnUnderAnotherLeader(t *testing.T) {
 			}
 		})
 	}
-	begun := c.leader().at(c.key).call(t, "POST", "/v1/dead-letters/replay", `{"filter":{},"rate_per_second":200}`).want(http.StatusAccepted)
+	begun := c.leader().at(c.key).call(t, "POST", "/v1/dead-letters/replay", fmt.Sprintf(`{"filter":{"target":%q},"rate_per_second":200}`, dead.url)).want(http.StatusAccepted)
 	job := begun["job_id"].(string)
 	for i := range crashRuns(t, 2) {
 		<-time.After(between(random, 300*time.Millisecond, 900*time.Millisecond)) // the moment is the experiment

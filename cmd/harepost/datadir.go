@@ -81,8 +81,8 @@ func checkDataDir(dir string) error {
 // other nodes acknowledge meanwhile would be missing here, and what this server
 // accepts there.
 func checkAlone(dir, nodeID string) error {
-	if _, err := os.Lstat(filepath.Join(dir, clusterDir)); nodeID != "" || errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if _, err := os.Lstat(filepath.Join(dir, clusterDir)); nodeID != "" || err != nil {
+		return nil // what else is wrong with it others say
 	}
 	return fmt.Errorf("--data-dir: %s belongs to a node of a cluster: give --node-id and --cluster-addr, or make a single server's of it with `harepost cluster detach`", dir)
 }
