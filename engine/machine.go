@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/errors/oserror"
 
 	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/wal"
 )
 
 // machine is the engine as its log drives it.
@@ -182,7 +183,7 @@ func (e *Engine) offerState(dir string) error {
 	if err := fs.Rename(dir, fs.PathJoin(e.dir, newStateDir)); err != nil {
 		return err
 	}
-	return errors.Join(syncDir(fs, e.dir), syncDir(fs, fs.PathDir(dir)))
+	return errors.Join(wal.SyncDir(fs, e.dir), wal.SyncDir(fs, fs.PathDir(dir)))
 }
 
 // adoptState finishes what offerState began, if it did. The state is closed.
@@ -200,7 +201,7 @@ func (e *Engine) adoptState() error {
 			return err
 		}
 	}
-	if err := errors.Join(fs.Rename(fresh, now), syncDir(fs, e.dir)); err != nil {
+	if err := errors.Join(fs.Rename(fresh, now), wal.SyncDir(fs, e.dir)); err != nil {
 		return err
 	}
 	return fs.RemoveAll(old)

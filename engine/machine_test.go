@@ -19,6 +19,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/wal"
 )
 
 // machineSeeds runs fn with random seeds, or with the one of HAREPOST_SEED.
@@ -421,7 +422,7 @@ func TestACrashWhileAStateIsTakenOver(t *testing.T) {
 			}
 			copied(t, n1, disk, fs)
 			for _, dir := range []string{received, "data/cluster", "data", ""} {
-				if err := syncDir(fs, dir); err != nil {
+				if err := wal.SyncDir(fs, dir); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // beginReign makes this node the one that accepts and delivers. The applier calls
@@ -90,15 +88,4 @@ func (t *ticket) uncommitted() error {
 		return ErrNotLeader
 	}
 	return nil
-}
-
-func syncDir(fs vfs.FS, dir string) error {
-	f, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync directory %s: %w", dir, err)
-	}
-	return f.Close()
 }

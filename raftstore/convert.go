@@ -147,7 +147,7 @@ func Detach(fs vfs.FS, dir, walDir, stateDir string, force bool) error {
 	if err := fs.Rename(fs.PathJoin(dir, ClusterDir), detached); err != nil {
 		return fmt.Errorf("raftstore: detach: %w", err)
 	}
-	if err := syncDir(fs, dir); err != nil {
+	if err := wal.SyncDir(fs, dir); err != nil {
 		return fmt.Errorf("raftstore: detach: %w", err)
 	}
 	return fs.RemoveAll(detached)

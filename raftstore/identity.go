@@ -11,6 +11,8 @@ import (
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
+
+	"github.com/harepost/harepost/wal"
 )
 
 const (
@@ -165,7 +167,7 @@ func makeClusterDir(fs vfs.FS, dir string) error {
 		if d == "" {
 			d = "."
 		}
-		if err := syncDir(fs, d); err != nil {
+		if err := wal.SyncDir(fs, d); err != nil {
 			return fmt.Errorf("raftstore: sync %s: %w", d, err)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/harepost/harepost/wal"
 )
 
 // The small files in DIR/cluster are JSON that a person can read, with a version and a checksum:
@@ -117,5 +119,5 @@ func replaceFile(fs vfs.FS, path string, text []byte) error {
 	if err := fs.Rename(unfinished, path); err != nil {
 		return err
 	}
-	return syncDir(fs, fs.PathDir(path))
+	return wal.SyncDir(fs, fs.PathDir(path))
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/harepost/harepost/wal"
 )
 
 // formAll has all nodes form at once, and returns when all have, or fails.
@@ -226,7 +228,7 @@ func foundInStorm(t *testing.T, rng *rand.Rand) {
 	for i := range count {
 		disk := vfs.NewCrashableMem()
 		noError(t, disk.MkdirAll("data", 0o755))
-		noError(t, syncDir(disk, "."))
+		noError(t, wal.SyncDir(disk, "."))
 		begin(i, disk)
 	}
 	clusters := map[string]bool{}

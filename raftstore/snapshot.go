@@ -14,6 +14,8 @@ import (
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
+
+	"github.com/harepost/harepost/wal"
 )
 
 // SnapshotOptions of a SnapshotStore. The zero value of a field means its default.
@@ -124,7 +126,7 @@ func (s *SnapshotStore) load() error {
 	}
 	// Neither it nor what it is in may vanish with a power cut.
 	parent := fs.PathDir(s.opts.Dir)
-	if err := errors.Join(syncDir(fs, parent), syncDir(fs, fs.PathDir(parent))); err != nil {
+	if err := errors.Join(wal.SyncDir(fs, parent), wal.SyncDir(fs, fs.PathDir(parent))); err != nil {
 		return err
 	}
 	names, err := fs.List(s.opts.Dir)
@@ -309,9 +311,9 @@ func (s *SnapshotStore) publish(m *SnapshotMeta, id snapshotID) error {
 	if err := fs.Rename(s.path(incomingPrefix+m.ID), dir); err != nil {
 		return err
 	}
-	if err := syncDir(fs, s.opts.Dir); err != nil {
+	if err := wal.SyncDir(fs, s.opts.Dir); err != nil {
 		// raft will be told that there is none, and a start must not find it.
-		if undo := errors.Join(fs.RemoveAll(dir), syncDir(fs, s.opts.Dir)); undo != nil {
+		if undo := errors.Join(fs.RemoveAll(dir), wal.SyncDir(fs, s.opts.Dir)); undo != nil {
 			s.opts.Failed(fmt.Errorf("raftstore: take back snapshot %s: %w", m.ID, errors.Join(err, undo)))
 		}
 		return err
@@ -378,15 +380,4 @@ func (s *SnapshotStore) tidy() {
 			s.mu.Unlock()
 		}
 	}
-}
-
-func syncDir(fs vfs.FS, dir string) error {
-	f, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("sync directory %s: %w", dir, err)
-	}
-	return nil
 }

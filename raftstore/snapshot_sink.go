@@ -14,6 +14,7 @@ import (
 
 	"github.com/harepost/harepost/engine/backup"
 	"github.com/harepost/harepost/engine/state"
+	"github.com/harepost/harepost/wal"
 )
 
 // A SnapshotSink is a snapshot that is being made: of what another node sends, which
@@ -190,7 +191,7 @@ func (k *SnapshotSink) finish() error {
 	if err := writeFile(s.opts.FS, k.path(snapshotMetaName), b); err != nil {
 		return err
 	}
-	if err := syncDir(s.opts.FS, k.path()); err != nil {
+	if err := wal.SyncDir(s.opts.FS, k.path()); err != nil {
 		return err
 	}
 	if err := s.publish(&k.meta, k.id); err != nil {
@@ -228,7 +229,7 @@ func (k *SnapshotSink) check() error {
 	}
 	k.meta.Applied, k.meta.Bytes = applied, k.written
 	// Pebble may have made a file, as it was opened.
-	return syncDir(k.store.opts.FS, k.path(snapshotDataName))
+	return wal.SyncDir(k.store.opts.FS, k.path(snapshotDataName))
 }
 
 // peekState opens a state to see that it can be, and tells what it holds and needs.

@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/harepost/harepost/engine/backup"
+	"github.com/harepost/harepost/wal"
 )
 
 // What one node sends another has whole: the state as it was when it was sent, under
@@ -381,7 +382,7 @@ func crashable(t *testing.T) *vfs.MemFS {
 	t.Helper()
 	fs := vfs.NewCrashableMem()
 	noError(t, fs.MkdirAll("data", 0o755))
-	noError(t, syncDir(fs, ""))
+	noError(t, wal.SyncDir(fs, ""))
 	return fs
 }
 

@@ -19,7 +19,7 @@ type directory struct {
 func (d directory) path(name string) string { return d.fs.PathJoin(d.dir, name) }
 
 // sync makes creations, renames and removals in the directory durable.
-func (d directory) sync() error { return syncDir(d.fs, d.dir) }
+func (d directory) sync() error { return SyncDir(d.fs, d.dir) }
 
 // parent is the directory around it.
 func (d directory) parent() string {
@@ -29,7 +29,8 @@ func (d directory) parent() string {
 	return "."
 }
 
-func syncDir(fs vfs.FS, dir string) error {
+// SyncDir makes creations, renames and removals in a directory durable.
+func SyncDir(fs vfs.FS, dir string) error {
 	f, err := fs.OpenDir(dir)
 	if err != nil {
 		return fmt.Errorf("open directory %s: %w", dir, err)

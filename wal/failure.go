@@ -72,7 +72,7 @@ func writeNote(d directory, text string) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return syncDir(d.fs, d.parent())
+	return SyncDir(d.fs, d.parent())
 }
 
 // readNote gives the note of an earlier failure, "" if there is none.
@@ -93,5 +93,5 @@ func removeNote(d directory) error {
 	if err := d.fs.Remove(d.failedPath()); err != nil {
 		return err
 	}
-	return syncDir(d.fs, d.parent())
+	return SyncDir(d.fs, d.parent())
 }

@@ -232,7 +232,7 @@ func (m image) disk(t testing.TB) *vfs.MemFS {
 		}
 	}
 	for _, dir := range []string{testDir, "data", "/"} {
-		if err := syncDir(fs, dir); err != nil {
+		if err := SyncDir(fs, dir); err != nil {
 			t.Fatal(err)
 		}
 	}
