@@ -3,13 +3,9 @@ package raftstore
 import (
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
-	"os"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/harepost/harepost/internal/tcp"
 )
@@ -32,7 +28,7 @@ func newPeerConn(l *StreamLayer, c *net.TCPConn) (*peerConn, error) {
 		return nil, err
 	}
 	s := &socket{Conn: read}
-	s.receive = func(fd uintptr) { s.n, s.errno = receiveNow(fd, s.into, s.peek) }
+	s.receive = func(fd uintptr) { s.n, s.errno = tcp.ReceiveNow(fd, s.into, s.peek) }
 	return &peerConn{Conn: s, socket: s, layer: l}, nil
 }
 
@@ -107,7 +103,7 @@ func (p *peerConn) fresh() bool {
 	var b [1]byte
 	_, err := p.tls.Read(b[:])
 	p.socket.noWait = false
-	return errors.Is(err, errWouldBlock)
+	return errors.Is(err, tcp.ErrWouldBlock)
 }
 
 // farewell bounds what closing a connection takes where its buffer is full.
@@ -120,7 +116,7 @@ type socket struct {
 	*tcp.Conn
 	closing atomic.Bool  // write deadlines are at most a farewell away
 	sent    atomic.Int64 // bytes handed to the kernel
-	noWait  bool         // Read returns errWouldBlock instead of waiting; the reader's
+	noWait  bool         // Read returns tcp.ErrWouldBlock instead of waiting; the reader's
 	back    []byte       // what first took, for Read to give again; the reader's
 
 	// The arguments and results of receive. They belong to the reader.
@@ -174,7 +170,7 @@ func (s *socket) SetWriteDeadline(t time.Time) error {
 func (s *socket) quiet() bool {
 	var b [1]byte
 	_, err := s.now(b[:], true)
-	return err == errWouldBlock
+	return err == tcp.ErrWouldBlock
 }
 
 func (s *socket) now(b []byte, peek bool) (int, error) {
@@ -186,32 +182,3 @@ func (s *socket) now(b []byte, peek bool) (int, error) {
 	}
 	return s.n, s.errno
 }
-
-// receiveNow reads into b without waiting; with peek the bytes stay where they
-// are.
-func receiveNow(fd uintptr, b []byte, peek bool) (int, error) {
-	flags := 0
-	if peek {
-		flags = unix.MSG_PEEK
-	}
-	n, errno := tcp.Receive(fd, b, flags)
-	switch {
-	case errno == unix.EAGAIN:
-		return 0, errWouldBlock
-	case errno != 0:
-		return 0, os.NewSyscallError("recvfrom", errno)
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-// wouldBlock is what a read that must not wait returns when there is nothing.
-// It is a temporary net.Error, so that crypto/tls does not remember it.
-type wouldBlock struct{}
-
-func (wouldBlock) Error() string   { return "raftstore: nothing to read" }
-func (wouldBlock) Timeout() bool   { return true }
-func (wouldBlock) Temporary() bool { return true }
-
-var errWouldBlock error = wouldBlock{}

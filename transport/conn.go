@@ -61,13 +61,13 @@ func (c *conn) readBy(deadline time.Time) {
 func (c *conn) fresh() bool {
 	if c.tls == nil {
 		_, err := c.socket.peek()
-		return err == errWouldBlock
+		return err == tcp.ErrWouldBlock
 	}
 	c.socket.noWait = true
 	var b [1]byte
 	_, err := c.tls.Read(b[:])
 	c.socket.noWait = false
-	return errors.Is(err, errWouldBlock) && c.socket.records.whole()
+	return errors.Is(err, tcp.ErrWouldBlock) && c.socket.records.whole()
 }
 
 // unasked reports whether bytes that came elapsed after a request, of sent bytes,
@@ -95,22 +95,12 @@ func (c *conn) abort() { c.socket.Close() }
 // empty then.
 func (c *conn) retire() { c.Conn.Close() }
 
-// wouldBlock is what a read that must not wait returns when there is nothing.
-// It is a temporary net.Error, so that crypto/tls does not remember it.
-type wouldBlock struct{}
-
-func (wouldBlock) Error() string   { return "transport: nothing to read" }
-func (wouldBlock) Timeout() bool   { return true }
-func (wouldBlock) Temporary() bool { return true }
-
-var errWouldBlock error = wouldBlock{}
-
 // socket is a TCP connection that can also be read without waiting.
 type socket struct {
 	*tcp.Conn
 	records recordCounter // over TLS: where in the record stream we are
 	isTLS   bool
-	noWait  bool // Read returns errWouldBlock instead of waiting
+	noWait  bool // Read returns tcp.ErrWouldBlock instead of waiting
 	sent    int  // bytes written
 
 	// The arguments and results of receive, in fields so that a call
@@ -129,7 +119,7 @@ func newSocket(c *net.TCPConn, isTLS bool) (*socket, error) {
 		return nil, err
 	}
 	s := &socket{Conn: read, isTLS: isTLS}
-	s.receive = func(fd uintptr) { s.n, s.err = recvNow(fd, s.buf, s.peekOnly) }
+	s.receive = func(fd uintptr) { s.n, s.err = tcp.ReceiveNow(fd, s.buf, s.peekOnly) }
 	return s, nil
 }
 

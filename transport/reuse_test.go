@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/harepost/harepost/internal/tcp"
 )
 
 var seedFlag = flag.Uint64("transport.seed", 0, "seed of the randomised tests; 0 takes a new one")
@@ -349,7 +351,7 @@ func TestTicketsAreNoFalseAlarm(t *testing.T) {
 			t.Fatal("tickets were taken for an answer")
 		}
 	}
-	if _, err := c.socket.peek(); err != errWouldBlock {
+	if _, err := c.socket.peek(); err != tcp.ErrWouldBlock {
 		t.Fatal("the tickets are still there")
 	}
 	c.reused = true

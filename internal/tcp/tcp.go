@@ -99,7 +99,7 @@ func (c *Conn) failed(op, call string, errno syscall.Errno) error {
 }
 
 func (t *transfer) receive(fd uintptr) bool {
-	t.n, t.errno = Receive(fd, t.p, 0)
+	t.n, t.errno = receive(fd, t.p, 0)
 	return t.errno != unix.EAGAIN
 }
 
@@ -116,10 +116,10 @@ func (t *transfer) send(fd uintptr) bool {
 	return true
 }
 
-// Receive reads what is there into p, which must not be empty, without waiting:
+// receive reads what is there into p, which must not be empty, without waiting:
 // EAGAIN if there is nothing, 0 bytes at the end of the stream. flags may have
 // MSG_PEEK.
-func Receive(fd uintptr, p []byte, flags int) (int, syscall.Errno) {
+func receive(fd uintptr, p []byte, flags int) (int, syscall.Errno) {
 	return call(unix.SYS_RECVFROM, fd, p, flags|unix.MSG_DONTWAIT)
 }
 
