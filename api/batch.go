@@ -43,10 +43,15 @@ func (s *Server) sendBatch(c *call) error {
 			sends[i] = &items[i].send
 		}
 	}
+	var reign uint64 // what the sends are checked against is of this one
+	if s.o.Cluster != nil {
+		reign = s.o.Cluster.Reign()
+	}
 	s.engine.SendBatch(s.ctx, c.account, sends, results)
 	if noneLed(items, results) {
 		return engine.ErrNotLeader
 	}
+	s.withholdUncertain(c, reign, items, results)
 	b := append(make([]byte, 0, 16+160*len(items)), `{"results":[`...)
 	for i := range items {
 		if i > 0 {
@@ -71,6 +76,25 @@ func noneLed(items []batchItem, results []engine.SendResult) bool {
 		tried = true
 	}
 	return tried
+}
+
+// withholdUncertain replaces refusals that another node, which may lead by now, might
+// not have made. The sends that were taken stand.
+func (s *Server) withholdUncertain(c *call, reign uint64, items []batchItem, results []engine.SendResult) {
+	if s.o.Cluster == nil {
+		return
+	}
+	certain := false
+	for i := range results {
+		err := results[i].Err
+		if certain || items[i].err != nil || !s.isRefusal(err) {
+			continue
+		}
+		if certain = s.vouches(c, reign, err); !certain {
+			s.proxy.uncertain.Inc()
+			results[i].Err = errUncertain
+		}
+	}
 }
 
 // splitBatch cuts the body into sends, without looking into them.

@@ -230,6 +230,34 @@ func TestUncertainReadIsDropped(t *testing.T) {
 	s.do("GET", "/v1/openapi.json", "", "").want(200)
 }
 
+// Within a batch the same holds for what is refused for what the state holds, and only
+// for that.
+func TestUncertainRefusalsOfABatchAreWithheld(t *testing.T) {
+	c := leading()
+	s := startNode(t, c)
+	key := s.account()
+	const sends = `[{"target":"http://127.0.0.1:9999/"},{"target":"https://elsewhere.example/"},{"target":"nowhere"}]`
+	for _, tt := range []struct {
+		name     string
+		doubtful bool
+		want     [3]any
+	}{
+		{"certain", false, [3]any{"queued", 403.0, 400.0}},
+		{"doubtful", true, [3]any{"queued", 503.0, 400.0}},
+	} {
+		c.change(func() { c.doubtful = tt.doubtful })
+		for i, r := range results(t, s.do("POST", "/v1/send/batch", key, sends).want(202)) {
+			if r["status"] != tt.want[i] {
+				t.Errorf("%s: send %d: %v, want status %v", tt.name, i, r, tt.want[i])
+			}
+		}
+	}
+	c.change(func() { c.certain = func() { c.reign++ } })
+	if r := results(t, s.do("POST", "/v1/send/batch", key, sends).want(202)); r[1]["status"] != 503.0 {
+		t.Errorf("across reigns: %v", r[1])
+	}
+}
+
 // A reign that has ended and another one that has begun do not hide that a third
 // node may have led between them.
 func TestReadAcrossReignsIsDropped(t *testing.T) {
