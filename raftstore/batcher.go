@@ -22,6 +22,7 @@ type batcher struct {
 	refused    func(cookies []any)           // engine.Machine's
 	proposer   uint64
 	entryBytes int   // about the most in one entry
+	inFlight   int   // bound of flights
 	queueBytes int64 // bound of bytes
 	later      time.Duration
 
@@ -50,14 +51,14 @@ type flight struct {
 	began   time.Time
 }
 
+// The defaults of Config's fields of that name. The leader's disk works on one entry
+// while others are with the followers; more of them would be smaller ones.
 const (
-	// mostFlights is how many entries may be on their way: the leader's disk works on
-	// one while others are with the followers. More would be smaller ones.
-	mostFlights = 4
+	DefaultEntryBytes      = 512 << 10
+	DefaultEntriesInFlight = 4
+)
 
-	// defaultEntryBytes is about the most in an entry.
-	defaultEntryBytes = 512 << 10
-
+const (
 	// holdBack is for how long commands that nobody waits for wait for company.
 	holdBack = 5 * time.Millisecond
 
@@ -65,10 +66,10 @@ const (
 	proposalBytes = 64
 )
 
-func newBatcher(proposer uint64, entryBytes int, queueBytes int64) *batcher {
+func newBatcher(proposer uint64, entryBytes, inFlight int, queueBytes int64) *batcher {
 	b := &batcher{
-		proposer: proposer, entryBytes: entryBytes, queueBytes: queueBytes, later: holdBack, outcome: raft.Future.Error,
-		flights: make(map[uint64]*flight),
+		proposer: proposer, entryBytes: entryBytes, inFlight: inFlight, queueBytes: queueBytes, later: holdBack,
+		outcome: raft.Future.Error, flights: make(map[uint64]*flight),
 	}
 	b.work.L, b.room.L, b.landed.L = &b.mu, &b.mu, &b.mu
 	b.timer = time.AfterFunc(time.Hour, b.isDue)
@@ -216,7 +217,7 @@ func (b *batcher) run() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for {
-		for len(b.queue) == 0 || !b.urgent && !b.due && !b.closing || b.held && !b.closing || len(b.flights) >= mostFlights {
+		for len(b.queue) == 0 || !b.urgent && !b.due && !b.closing || b.held && !b.closing || len(b.flights) >= b.inFlight {
 			if b.closing && len(b.queue) == 0 {
 				return
 			}

@@ -28,9 +28,12 @@ type fakeRaft struct {
 	refused []any
 }
 
+// inFlight is how many entries the tests' batchers have on their way.
+const inFlight = 3
+
 func newTestBatcher(entryBytes int, queueBytes int64) (*batcher, *fakeRaft) {
 	r := new(fakeRaft)
-	b := newBatcher(7, entryBytes, queueBytes)
+	b := newBatcher(7, entryBytes, inFlight, queueBytes)
 	b.apply = func(data []byte) raft.Future {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -98,14 +101,14 @@ func TestWhatComesMeanwhileIsOneEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, r := newTestBatcher(1<<20, 1<<20)
 		b.begin(3)
-		for range mostFlights {
+		for range inFlight {
 			if err := b.append(3, proposals(command.KindAccept, "first")); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
 		}
-		if len(r.entries) != mostFlights {
-			t.Fatalf("%d entries, want %d", len(r.entries), mostFlights)
+		if len(r.entries) != inFlight {
+			t.Fatalf("%d entries, want %d", len(r.entries), inFlight)
 		}
 		for _, batch := range [][]engine.Proposal{
 			proposals(command.KindAccept, "a", "b"),
@@ -118,7 +121,7 @@ func TestWhatComesMeanwhileIsOneEntry(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if len(r.entries) != mostFlights {
+		if len(r.entries) != inFlight {
 			t.Fatal("more entries are on their way than may be")
 		}
 		for i := 0; i < len(r.entries); i++ {
@@ -129,7 +132,7 @@ func TestWhatComesMeanwhileIsOneEntry(t *testing.T) {
 			synctest.Wait()
 		}
 		var got [][]string
-		for _, e := range r.entries[mostFlights:] {
+		for _, e := range r.entries[inFlight:] {
 			got = append(got, commands(t, e, 3))
 		}
 		want := [][]string{
@@ -177,7 +180,7 @@ func TestTheEndOfAReign(t *testing.T) {
 			t.Errorf("before any reign: %v", err)
 		}
 		b.begin(1)
-		for range mostFlights {
+		for range inFlight {
 			if err := b.append(1, proposals(command.KindAccept, "flying")); err != nil {
 				t.Fatal(err)
 			}
@@ -211,7 +214,7 @@ func TestTheEndOfAReign(t *testing.T) {
 			f <- raft.ErrLeadershipLost
 		}
 		synctest.Wait()
-		if len(r.lost) != mostFlights-2 || len(r.refused) != 2 {
+		if len(r.lost) != inFlight-2 || len(r.refused) != 2 {
 			t.Errorf("lost %v, refused %v", r.lost, r.refused)
 		}
 		if b.bytes != 0 || len(b.flights) != 0 {
@@ -261,7 +264,7 @@ func TestCloseOfABatcherIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, r := newTestBatcher(1<<20, 1<<20)
 		b.begin(1)
-		for range mostFlights + 1 {
+		for range inFlight + 1 {
 			if err := b.append(1, proposals(command.KindAccept, "x")); err != nil {
 				t.Fatal(err)
 			}
@@ -275,8 +278,8 @@ func TestCloseOfABatcherIsBounded(t *testing.T) {
 			f <- raft.ErrRaftShutdown
 		}
 		b.wait()
-		if len(r.lost) != mostFlights || len(r.refused) != 1 {
-			t.Errorf("%d lost of %d, %d refused", len(r.lost), mostFlights, len(r.refused))
+		if len(r.lost) != inFlight || len(r.refused) != 1 {
+			t.Errorf("%d lost of %d, %d refused", len(r.lost), inFlight, len(r.refused))
 		}
 	})
 }

@@ -39,9 +39,14 @@ type Config struct {
 	// of the leader are a tenth of it apart, its lease is half of it. Default 1 s.
 	ElectionTimeout time.Duration
 
-	// EntryBytes is about how much of what waits is put into one entry of raft's log.
-	// Default 512 KiB.
+	// EntryBytes is about how much of what waits is put into one entry of raft's log, or
+	// what that takes in one, if it is less. A larger command has an entry to itself.
+	// Default DefaultEntryBytes.
 	EntryBytes int
+
+	// EntriesInFlight is how many entries raft may be given that it has not applied.
+	// What comes meanwhile waits, and makes the next one. Default DefaultEntriesInFlight.
+	EntriesInFlight int
 
 	// CacheBytes bounds the newest entries that are kept in memory. Default 64 MiB.
 	CacheBytes int64
@@ -79,7 +84,10 @@ func (c *Config) withDefaults() {
 		c.ElectionTimeout = time.Second
 	}
 	if c.EntryBytes == 0 {
-		c.EntryBytes = defaultEntryBytes
+		c.EntryBytes = DefaultEntryBytes
+	}
+	if c.EntriesInFlight == 0 {
+		c.EntriesInFlight = DefaultEntriesInFlight
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -192,7 +200,7 @@ func (n *Node) OpenLog(o engine.LogOptions) (engine.Log, error) {
 	}
 	store.Hold(o.Low)
 	n.mostBytes = store.MaxEntryBytes() - 1<<10
-	n.batcher = newBatcher(rand.Uint64(), n.cfg.EntryBytes, o.QueueBytes)
+	n.batcher = newBatcher(rand.Uint64(), min(n.cfg.EntryBytes, n.mostBytes), n.cfg.EntriesInFlight, o.QueueBytes)
 	n.batcher.lost, n.batcher.refused = o.Machine.Lost, o.Machine.Refused
 	n.snapshots.SetCheckpoint(o.Machine.Checkpoint)
 	n.snapshots.SetLog(store)
@@ -298,9 +306,10 @@ func (n *Node) configuredBySnapshot() {
 }
 
 const (
-	// appendEntries is how many entries a message to a follower has at most, which may
-	// be EntryBytes each.
+	// appendEntries is how many entries a message to a follower has at most, and
+	// messageBytes about how much they are where many wait: it has to arrive in time.
 	appendEntries = 16
+	messageBytes  = 8 << 20
 
 	// leastTrailing and mostTrailing bound the entries that are kept after a snapshot,
 	// for followers that are a little behind.
@@ -317,7 +326,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.HeartbeatTimeout, c.ElectionTimeout = n.cfg.ElectionTimeout, n.cfg.ElectionTimeout
 	c.LeaderLeaseTimeout = n.leaseTime()
 	c.CommitTimeout = commitTimeout
-	c.MaxAppendEntries = appendEntries
+	c.MaxAppendEntries = min(appendEntries, max(messageBytes/n.cfg.EntryBytes, 1))
 	c.BatchApplyCh = true
 	c.NoSnapshotRestoreOnStart = true // the state is there
 	c.NoLegacyTelemetry = true

@@ -61,3 +61,35 @@ func leaderOf(ms []*member) *member {
 		<-time.After(10 * time.Millisecond)
 	}
 }
+
+// What waits is put into entries that the log takes, however much EntryBytes asks for:
+// one that is too large is the end of the node.
+func TestEntriesFitIntoTheLog(t *testing.T) {
+	_, tr := raft.NewInmemTransport("n1")
+	m := &member{id: "n1", fs: vfs.NewMem(), trans: tr}
+	openMember(t, m, []raft.Server{{ID: "n1", Address: "n1"}}, 4<<20)
+	defer func() {
+		if err := m.eng.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	leaderOf([]*member{m})
+	a, err := m.eng.CreateAccount(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sends := make([]*engine.Send, 512) // accepted at once, and twice what the log takes
+	for i := range sends {
+		sends[i] = &engine.Send{
+			Target: engine.Target{URL: "http://127.0.0.1:1/", Scheme: "http", Host: "127.0.0.1", Port: 1, URI: "/"},
+			Method: "POST", Body: make([]byte, 1<<10), NotBefore: time.Now().Add(time.Hour),
+		}
+	}
+	results := make([]engine.SendResult, len(sends))
+	m.eng.SendBatch(t.Context(), a.Account.ID, sends, results)
+	for i, r := range results {
+		if r.Err != nil {
+			t.Fatalf("send %d: %v", i, r.Err)
+		}
+	}
+}
