@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/harepost/harepost/raftstore"
 )
 
 type clusterFlags struct {
@@ -24,6 +26,8 @@ type clusterFlags struct {
 	ClusterKey       string        `name:"cluster-key" placeholder:"FILE" type:"path" help:"PEM file of its key."`
 	ClusterCA        string        `name:"cluster-ca" placeholder:"FILE" type:"path" help:"PEM file of the authority that all nodes have their certificates of, and nobody else has."`
 	ElectionTimeout  time.Duration `name:"election-timeout" default:"1s" help:"How long nodes hear nothing of the one that leads before they elect another. All nodes have the same."`
+	EntryBytes       int           `name:"cluster-entry-bytes" default:"524288" help:"About how much of what waits is replicated as one entry, of which each costs every node a sync: 4096 to 4194304."`
+	EntriesInFlight  int           `name:"cluster-entries-in-flight" default:"4" help:"Entries on their way to the other nodes at once; what comes meanwhile is the next one: 1 to 64."`
 }
 
 // clustered reports whether the server is a node of a cluster.
@@ -37,6 +41,28 @@ const leastElectionTimeout = 100 * time.Millisecond
 // mostNodes is the largest --bootstrap-expect. More cost more acknowledgements for
 // each send, and make nothing safer.
 const mostNodes = 9
+
+// Bounds of an entry: less than the smallest is one for nearly each send, and more than
+// the largest is more than a frame of the log gathers, which is one write and one sync.
+const (
+	leastEntryBytes     = 4 << 10
+	mostEntryBytes      = 4 << 20
+	mostEntriesInFlight = 64
+)
+
+func checkEntryBytes(flag string, n int) error {
+	if n < leastEntryBytes || n > mostEntryBytes {
+		return fmt.Errorf("%s must be from %d to %d, not %d", flag, leastEntryBytes, mostEntryBytes, n)
+	}
+	return nil
+}
+
+func checkEntriesInFlight(flag string, n int) error {
+	if n < 1 || n > mostEntriesInFlight {
+		return fmt.Errorf("%s must be from 1 to %d, not %d", flag, mostEntriesInFlight, n)
+	}
+	return nil
+}
 
 // checkCluster checks the flags of a cluster against each other.
 func (c *clusterFlags) checkCluster() error {
@@ -58,7 +84,7 @@ func (c *clusterFlags) checkCluster() error {
 	if c.ElectionTimeout < leastElectionTimeout {
 		return fmt.Errorf("--election-timeout must be at least %s, not %s", leastElectionTimeout, c.ElectionTimeout)
 	}
-	return nil
+	return errors.Join(checkEntryBytes("--cluster-entry-bytes", c.EntryBytes), checkEntriesInFlight("--cluster-entries-in-flight", c.EntriesInFlight))
 }
 
 // checkAlone refuses what only a node of a cluster has.
@@ -71,6 +97,8 @@ func (c *clusterFlags) checkAlone() error {
 		{"bootstrap-expect", c.BootstrapExpect != 0}, {"join", len(c.Join) > 0},
 		{"join-token", c.JoinToken != ""}, {"join-token-file", c.JoinTokenFile != ""},
 		{"cluster-cert", c.ClusterCert != ""}, {"cluster-key", c.ClusterKey != ""}, {"cluster-ca", c.ClusterCA != ""},
+		{"cluster-entry-bytes", c.EntryBytes != raftstore.DefaultEntryBytes},
+		{"cluster-entries-in-flight", c.EntriesInFlight != raftstore.DefaultEntriesInFlight},
 	}
 	for _, g := range given {
 		if g.given {

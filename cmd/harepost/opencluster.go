@@ -119,6 +119,8 @@ func (o *openedCluster) open(ctx context.Context) (err error) {
 			Stream: o.layer, MaxPool: 3, MaxRPCsInFlight: 2, Timeout: raftTimeout, Logger: hclog.NewNullLogger(),
 		}),
 		ElectionTimeout: cfg.ElectionTimeout,
+		EntryBytes:      cfg.EntryBytes,
+		EntriesInFlight: cfg.EntriesInFlight,
 		Members:         o.members,
 		Single:          o.identity.Converting(),
 		Begin: func(ctx context.Context, m engine.Machine, s *raftstore.Store, snapshots *raftstore.SnapshotStore) error {
