@@ -43,6 +43,64 @@ func TestClusterScenario(t *testing.T) {
 	}
 }
 
+// Settings of a cluster are measured beside the default and held against it, each in
+// nodes that have its flags.
+func TestClusterSettings(t *testing.T) {
+	t.Parallel()
+	c := &Cluster{Options: smallOptions(t), Connections: []int{4}, EntryBytes: []Bytes{16 << 10, 2 << 20}, InFlight: []int{1, 8}}
+	r := playFor(t, c, time.Second)
+	want := []string{"cluster 4 connections", "16KiB×1 4 connections", "16KiB×8 4 connections", "2MiB×1 4 connections", "2MiB×8 4 connections"}
+	if got := played(r); !slices.Equal(got, want) {
+		t.Errorf("rounds of %q, want %q", got, want)
+	}
+	against := map[string]bool{}
+	for _, ratio := range r.Ratios() {
+		against[ratio.System+" / "+ratio.Against] = true
+	}
+	if len(against) != 4 || !against["2MiB×8 / cluster"] {
+		t.Errorf("the ratios are %v, want each setting's to the cluster", against)
+	}
+	f := func(size Bytes, inFlight int, want ...string) {
+		t.Helper()
+		name, flags := entrySetting(size, inFlight)
+		if got := append([]string{name}, flags...); !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	f(1<<20, 0, "1MiB", "--cluster-entry-bytes=1048576")
+	f(0, 2, "2 in flight", "--cluster-entries-in-flight=2")
+	f(5000, 64, "5000×64", "--cluster-entry-bytes=5000", "--cluster-entries-in-flight=64")
+}
+
+// A system with flags of its own has its own name in the report.
+func TestAPlanHasFlags(t *testing.T) {
+	t.Parallel()
+	s := &session{options: smallOptions(t), report: new(report.Report), progress: new(progress)}
+	s.options.EngineFlags = []string{"--repeat=1"}
+	if err := s.options.complete(); err != nil {
+		t.Fatal(err)
+	}
+	traffic := Traffic{Rate: ConstantRate(100)}
+	traffic.defaultPayload()
+	if err := traffic.complete(); err != nil {
+		t.Fatal(err)
+	}
+	with := traffic.plan(&s.options, report.Engine, report.Load{}, 2)
+	without := with
+	with.as, with.flags = "another", []string{"--repeat=-1"}
+	if err := s.interleave(t.Context(), with, without); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct {
+		system     string
+		duplicates float64
+	}{{"another", 0}, {report.Engine, 1}} {
+		if r := s.report.Rounds[i]; r.System != want.system || r.Values[report.Duplicates] != want.duplicates {
+			t.Errorf("%s has %g duplicates, want %g of %s", r.System, r.Values[report.Duplicates], want.duplicates, want.system)
+		}
+	}
+}
+
 // What makes no sense together is refused.
 func TestClusterScenarioRefuses(t *testing.T) {
 	f := func(words string, c *Cluster) {

@@ -86,7 +86,8 @@
 //   - [Soak]: a mixed load for an hour, and what grows.
 //   - [StoreSize]: a delivery beside ten million finished ones, against one in an
 //     empty store; and pages of those.
-//   - [Cluster]: three nodes beside one, and the leader's death.
+//   - [Cluster]: three nodes beside one, and the leader's death; or settings of three
+//     beside each other.
 //   - [DeadLetters]: a million dead letters are counted, replayed and purged.
 //
 // # Processes, goroutines, bounds

@@ -85,7 +85,7 @@ func serveFaulty(args []string) error {
 	flags.Bool("dev", false, "as the engine")
 	flags.String("data-dir", "", "as the engine")
 	listen := flags.String("listen", "", "as the engine")
-	for _, name := range []string{"admin-token", "node-id", "cluster-addr", "join", "join-token", "bootstrap-expect"} {
+	for _, name := range []string{"admin-token", "node-id", "cluster-addr", "join", "join-token", "bootstrap-expect", "cluster-entry-bytes", "cluster-entries-in-flight"} {
 		flags.String(name, "", "as the engine")
 	}
 	flags.IntVar(&f.drop, "drop", -1, "sequence number to lose")

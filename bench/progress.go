@@ -49,7 +49,7 @@ func (p *progress) passing(format string, args ...any) {
 
 // watch returns what to tell of every sample of a round.
 func (p *progress) watch(of plan, number int) func(report.Sample) {
-	about := fmt.Sprintf("%s, round %d, %s", of.load, number, of.system)
+	about := fmt.Sprintf("%s, round %d, %s", of.load, number, of.name())
 	p.passing("%s: starts", about)
 	length := (of.generator.Warmup + of.generator.Duration).Milliseconds()
 	return func(s report.Sample) {

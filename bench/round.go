@@ -1,8 +1,10 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/harepost/harepost/bench/report"
@@ -12,12 +14,17 @@ import (
 // there are to be.
 type plan struct {
 	system    string
+	flags     []string // of the engine, after those of the options
+	as        string   // what the report calls the system with these flags; empty: as without
 	load      report.Load
 	generator GeneratorOptions // as stage.load completes them
 	receiver  ReceiverOptions
 	accounts  int
 	profile   string // path of a CPU profile to take; empty: none
 }
+
+// name is the system's in the report.
+func (p *plan) name() string { return cmp.Or(p.as, p.system) }
 
 // A bout is a round while it runs.
 type bout struct {
@@ -37,7 +44,9 @@ type bout struct {
 func (s *session) measure(ctx context.Context, p plan, number int) (r report.Round, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	st, err := newStage(ctx, s.options, stageOptions{
+	o := s.options
+	o.EngineFlags = slices.Concat(o.EngineFlags, p.flags)
+	st, err := newStage(ctx, o, stageOptions{
 		system: p.system, receiver: p.receiver, accounts: p.accounts, workers: p.generator.Connections,
 	})
 	if err != nil {
@@ -61,7 +70,7 @@ func (s *session) measure(ctx context.Context, p plan, number int) (r report.Rou
 		return r, err
 	}
 	r = b.result(arrivals)
-	r.System, r.Load, r.Number = p.system, p.load, number
+	r.System, r.Load, r.Number = p.name(), p.load, number
 	return r, nil
 }
 

@@ -156,7 +156,7 @@ func (s *session) interleave(ctx context.Context, plans ...plan) error {
 func (s *session) add(ctx context.Context, p plan, number int) error {
 	r, err := s.measure(ctx, p, number)
 	if err != nil {
-		return fmt.Errorf("%s, %s, round %d: %w", p.system, p.load, number, err)
+		return fmt.Errorf("%s, %s, round %d: %w", p.name(), p.load, number, err)
 	}
 	s.report.Rounds = append(s.report.Rounds, r)
 	s.progress.round(r)

@@ -63,15 +63,46 @@ func ParseSizes(text string) (Sizes, error) {
 
 // parseSize reads one size.
 func parseSize(text string) (float64, error) {
-	number, kib := strings.CutSuffix(text, "KiB")
-	size, err := strconv.ParseFloat(number, 64)
-	if kib {
-		size *= 1024
-	}
+	size, err := parseBytes(text)
 	if err != nil || !(size >= 1 && size <= maxPayloadBytes) {
 		return 0, fmt.Errorf("%q is not a size of 1 to %d bytes (as in 300 or 64KiB)", text, maxPayloadBytes)
 	}
 	return size, nil
+}
+
+// parseBytes reads a number of bytes, of KiB or of MiB.
+func parseBytes(text string) (float64, error) {
+	number, unit := text, 1.0
+	if n, kib := strings.CutSuffix(text, "KiB"); kib {
+		number, unit = n, 1<<10
+	} else if n, mib := strings.CutSuffix(text, "MiB"); mib {
+		number, unit = n, 1<<20
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	return n * unit, err
+}
+
+// Bytes are a number of bytes, written as 300, 64KiB or 2MiB.
+type Bytes int
+
+// UnmarshalText reads what String writes.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	n, err := parseBytes(string(text))
+	if err != nil || !(n >= 1 && n <= math.MaxInt32) {
+		return fmt.Errorf("bench: %q is not a size (as in 300, 64KiB or 2MiB)", text)
+	}
+	*b = Bytes(n)
+	return nil
+}
+
+func (b Bytes) String() string {
+	switch {
+	case b%(1<<20) == 0:
+		return fmt.Sprintf("%dMiB", b>>20)
+	case b%(1<<10) == 0:
+		return fmt.Sprintf("%dKiB", b>>10)
+	}
+	return strconv.Itoa(int(b))
 }
 
 func parseUniform(text string) (func(float64) float64, error) {

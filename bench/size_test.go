@@ -78,6 +78,20 @@ func TestPayloadSizesThatMakeNoSense(t *testing.T) {
 	}
 }
 
+func TestBytes(t *testing.T) {
+	for _, text := range []string{"1", "300", "1KiB", "1025", "64KiB", "2MiB"} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err != nil || b.String() != text {
+			t.Errorf("%s is read as %s, %v", text, b, err)
+		}
+	}
+	for _, bad := range []string{"", "0", "-1KiB", "NaN", "4000MiB", "3GiB", "1KiBMiB", "1MiBKiB"} {
+		if err := new(Bytes).UnmarshalText([]byte(bad)); err == nil {
+			t.Errorf("%q is read", bad)
+		}
+	}
+}
+
 // The options of a generator go to its process as text.
 func TestSizesAndRatesSurviveTheWayBetweenProcesses(t *testing.T) {
 	sizes, err := ParseSizes("lognormal:300,p99=64KiB")

@@ -168,7 +168,7 @@ func (r *Report) Groups() []Group {
 
 // Ratios are those of every system against each yardstick of the same run: all
 // rated metrics against Forwarder, latencies against Direct, and a cluster also
-// against one Engine.
+// against one Engine, and, if it has settings of its own, against one that has none.
 func (r *Report) Ratios() []Ratio {
 	var ratios []Ratio
 	r.pairs(func(system, against string, load Load, m measure, of, added []float64) {
@@ -212,8 +212,10 @@ func yardsticks(system string) []string {
 		return []string{Direct}
 	case Cluster:
 		return []string{Engine, Forwarder, Direct}
-	default:
+	case Engine, Server:
 		return []string{Forwarder, Direct}
+	default: // a cluster of other settings
+		return []string{Cluster, Engine, Forwarder, Direct}
 	}
 }
 

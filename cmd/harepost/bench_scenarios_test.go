@@ -54,6 +54,7 @@ func TestBenchScenariosRun(t *testing.T) {
 	check("batch", 4, "--batch", "10", "--connections", "2", "--single-connections", "4")
 	check("latency", 4, "--rate", "100..300", "--poisson", "--saturation", "1000", "--shares", "20")
 	check("cluster", 4, "--connections", "8", "--rate", "100", "--failovers", "1")
+	check("cluster", 3, "--connections", "8", "--entry-bytes", "16KiB", "--in-flight", "1,8")
 	check("payload", 2, "--sizes", "100,65536", "--connections", "4", "--systems", "engine")
 }
 
@@ -67,6 +68,9 @@ func TestBenchRefusesFlagsThatMakeNoSense(t *testing.T) {
 	}
 	check("payload sizes", "throughput", "--payload", "huge")
 	check("rate", "latency", "--rate", "fast")
+	check("is not a size", "cluster", "--entry-bytes", "big")
+	check("--entry-bytes must be from 4096", "cluster", "--entry-bytes", "64KiB,1KiB")
+	check("--in-flight must be from 1", "cluster", "--in-flight", "0")
 	check("no system", "throughput", "--systems", "peer")
 	check("API key", "throughput", "--url", "http://127.0.0.1:1")
 	empty := filepath.Join(t.TempDir(), "empty.json")
