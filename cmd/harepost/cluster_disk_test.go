@@ -28,17 +28,9 @@ func TestAFullDiskOfOneNodeHoldsNobodyUp(t *testing.T) {
 			t.Log(c.logs())
 		}
 	}()
-	leads := c.leader()
-	made := leads.at(worldAdminToken).call(t, "POST", "/v1/accounts", `{"name":"a"}`).want(http.StatusCreated)
+	made := c.leader().at(worldAdminToken).call(t, "POST", "/v1/accounts", `{"name":"a"}`).want(http.StatusCreated)
 	c.key = made["api_key"].(string)
-	if leads != small {
-		if status, text := leads.request(http.MethodPost, "/v1/cluster/transfer", worldAdminToken, `{"node_id":"n1"}`); status != http.StatusOK {
-			t.Fatalf("%d %s", status, text)
-		}
-		if c.leader() != small {
-			t.Fatal("n1 does not lead")
-		}
-	}
+	c.transfer(small)
 	var ids []string
 	refusals := map[string]int{}
 	client := newAPIClient(t)
@@ -72,14 +64,18 @@ func TestAFullDiskOfOneNodeHoldsNobodyUp(t *testing.T) {
 	} else if text := small.server.stderr.String(); !strings.Contains(text, "full") && !strings.Contains(text, "no space") {
 		t.Errorf("n1 says nothing of its disk:\n%s", text)
 	}
-	if c.others(small)[0].c.leader() == small {
-		t.Error("the node with the full disk leads")
-	}
+	until(t, "another node leads than that with the full disk", func() (bool, string) { return c.leader() != small, c.logs() })
 	disk.grow(2048)
-	if small.gone() {
-		small.start()
-	}
-	c.level()
+	leads := c.leader()
+	ids = append(ids, leads.at(c.key).queue(t, "http://127.0.0.1:1024/", `"delay_ms":3600000,"body":"x"`))
+	want, _ := leads.view()
+	until(t, "n1 is a node as before", func() (bool, string) {
+		if small.gone() { // or it was about to end
+			small.start()
+		}
+		v, ok := small.view()
+		return ok && v.Applied >= want.Commit, small.server.stderr.String()
+	})
 	for _, id := range ids {
 		if status, text := small.request(http.MethodGet, "/v1/deliveries/"+id+"?consistency=stale", c.key, ""); status != http.StatusOK {
 			t.Fatalf("%s was acknowledged, n1: %d %s", id, status, text)

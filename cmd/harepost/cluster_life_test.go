@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"net/http"
 	"testing"
 	"time"
 )
@@ -64,11 +62,7 @@ func (s *clusterSiege) killAll() {
 func (s *clusterSiege) handOver() {
 	n := s.c.leader()
 	to := s.c.others(n)[0]
-	s.event(n.id+" hands over to "+to.id, func() {
-		if status, text := n.request(http.MethodPost, "/v1/cluster/transfer", worldAdminToken, fmt.Sprintf(`{"node_id":%q}`, to.id)); status != http.StatusOK {
-			s.t.Errorf("transfer: %d %s", status, text)
-		}
-	})
+	s.event(n.id+" hands over to "+to.id, func() { s.c.transfer(to) })
 }
 
 // freezeLeader stops the leader for longer than an election takes.

@@ -203,9 +203,9 @@ func (s *clusterSiege) acknowledgedAfter() time.Duration {
 func (s *clusterSiege) end() {
 	s.t.Helper()
 	s.rest()
-	s.lookAtTerm()
 	s.server = s.c.leader().server
 	s.drain()
+	s.lookAtTerm()
 	b := s.audit()
 	s.report(b)
 	s.t.Logf("events: %q; refused: %v; the slowest keyed send took %s", s.events, s.refusals, time.Duration(s.slowest.Load()))

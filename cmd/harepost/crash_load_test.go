@@ -88,19 +88,22 @@ func startSiege(t *testing.T, flags ...string) *siege {
 }
 
 // reservedAddress is a loopback address whose port no other process gets by
-// chance: it lies below those that the kernel hands out.
+// chance, and no other test.
 func reservedAddress(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000))
-		if ln, err := net.Listen("tcp", address); err == nil {
-			ln.Close()
-			return address
+	for {
+		free, err := freeAddresses(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, twice := reserved.LoadOrStore(free[0], true); !twice {
+			return free[0]
 		}
 	}
-	t.Fatal("no port below the ephemeral ones is free")
-	return ""
 }
+
+// reserved are the addresses that tests have got: not all are in use yet.
+var reserved sync.Map
 
 // up starts the next life and returns when it serves.
 func (s *siege) up() {
@@ -301,16 +304,19 @@ func (s *siege) send(client *http.Client, mark string, keyed bool, target string
 // drain waits until the server has nothing left to do.
 func (s *siege) drain() {
 	s.t.Helper()
-	until(s.t, "nothing is pending", func() (bool, string) {
-		for _, status := range []string{"queued", "retrying"} {
-			code, text := s.server.request(http.MethodGet, "/v1/deliveries?limit=1&status="+status, s.key, "")
-			var page listPage
-			if err := json.Unmarshal([]byte(text), &page); code != http.StatusOK || err != nil || len(page.Data) > 0 {
-				return false, text
-			}
+	until(s.t, "nothing is pending", func() (bool, string) { return nothingPending(s.server, s.key) })
+}
+
+// nothingPending reports whether nothing more will happen to an account's deliveries.
+func nothingPending(server *serverProcess, key string) (bool, string) {
+	for _, status := range []string{"queued", "retrying"} {
+		code, text := server.request(http.MethodGet, "/v1/deliveries?limit=1&status="+status, key, "")
+		var page listPage
+		if err := json.Unmarshal([]byte(text), &page); code != http.StatusOK || err != nil || len(page.Data) > 0 {
+			return false, text
 		}
-		return true, ""
-	})
+	}
+	return true, ""
 }
 
 // audit compares the ledger with what the server has on record: every

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -119,11 +120,16 @@ func openClusterStage(sh *shell, dir string) (*clusterStage, error) {
 	return s, err
 }
 
-// freeAddresses are loopback ports that nobody listens on at this moment.
+// freeAddresses are loopback ports that nobody listens on at this moment, below those
+// that the kernel gives to whoever asks for any: a node gets its own again when it is
+// started again.
 func freeAddresses(n int) ([]string, error) {
 	var addresses []string
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(addresses) < n; tries++ {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000)))
+		if err != nil && tries < 100 {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
