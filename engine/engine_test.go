@@ -119,10 +119,14 @@ func sendTo(target Target, body string) *Send {
 	}
 }
 
+// patience is how long a test waits for what others bring about. It is long because the
+// machines that run tests are busy; nothing waits it out that works.
+const patience = time.Minute
+
 // await polls a delivery until its status is final.
 func await(t testing.TB, e *Engine, a AccountID, id DeliveryID) Delivery {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -411,7 +415,7 @@ func awaitCondition(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for !holds() {
 		select {
 		case <-tick.C:

@@ -327,7 +327,9 @@ func oneYoung(t testing.TB, fs vfs.FS) (l *sharedLog, m *member, e *Engine, letG
 	})
 	t.Cleanup(letGo) // before the receiver is closed, which waits for it
 	m.lead(t)
-	if _, err := e.Send(context.Background(), newAccount(t, e), sendTo(target, "x")); err != nil {
+	s := sendTo(target, "x")
+	s.Policy.Timeout = time.Minute
+	if _, err := e.Send(context.Background(), newAccount(t, e), s); err != nil {
 		t.Fatal(err)
 	}
 	<-began

@@ -62,7 +62,7 @@ func (p *promises) takeBack(what string) {
 func within(what string, holds func() (bool, error)) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		if ok, err := holds(); ok || err != nil {
 			return err

@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -70,10 +71,29 @@ func TestATransferThatFailsLosesNothing(t *testing.T) {
 	}
 	target := engine.Target{URL: receiver.URL + "/", Scheme: "http", Host: u.Hostname(), Port: uint16(port), URI: "/"}
 
+	for range 5 {
+		if transferFails(t, target, func(id string) int {
+			mu.Lock()
+			defer mu.Unlock()
+			return delivered[id]
+		}) {
+			return
+		}
+	}
+	t.Error("on this machine no leader lasts")
+}
+
+// transferFails has a leader fail to hand over, under sends, and reports whether it led
+// all the time: on a busy machine it may be taken for dead, which shows nothing. delivered
+// is how many attempts of a delivery have arrived.
+func transferFails(t *testing.T, target engine.Target, delivered func(id string) int) bool {
 	ms := openMembers(t, nil)
 	l := leaderOf(ms)
 	term := l.node.Term()
 	a, err := l.eng.CreateAccount(t.Context(), "a")
+	if errors.Is(err, engine.ErrNotLeader) || errors.Is(err, engine.ErrUnknown) {
+		return false
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +103,7 @@ func TestATransferThatFailsLosesNothing(t *testing.T) {
 	}
 	l.trans.Disconnect(raft.ServerAddress(away.id))
 	var sent []string
+	var refused error
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -95,7 +116,7 @@ func TestATransferThatFailsLosesNothing(t *testing.T) {
 			r, err := l.eng.Send(context.Background(), a.Account.ID, &engine.Send{Target: target, Method: "POST", Body: []byte("x"),
 				Policy: engine.Policy{MaxAttempts: 5, BaseDelay: 20 * time.Millisecond, MaxDelay: 50 * time.Millisecond, Timeout: 5 * time.Second}})
 			if err != nil {
-				t.Errorf("a send while the leadership is not handed over: %v", err)
+				refused = err
 				return
 			}
 			sent = append(sent, r.ID.String())
@@ -109,14 +130,16 @@ func TestATransferThatFailsLosesNothing(t *testing.T) {
 	close(stop)
 	<-stopped
 	if got := l.node.Term(); got != term {
-		t.Fatalf("term %d, it was %d: this shows nothing", got, term)
+		t.Logf("term %d, it was %d: once more", got, term)
+		return false
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	if refused != nil {
+		t.Errorf("a send while the leadership is not handed over: %v", refused)
+	}
+	deadline := time.Now().Add(time.Minute)
 	for _, id := range sent {
 		for n := 0; n < 2; {
-			mu.Lock()
-			n = delivered[id]
-			mu.Unlock()
+			n = delivered(id)
 			if n < 2 && time.Now().After(deadline) {
 				t.Fatalf("%s of %d was attempted %d times", id, len(sent), n)
 			}
@@ -125,15 +148,15 @@ func TestATransferThatFailsLosesNothing(t *testing.T) {
 			}
 		}
 	}
-	if !l.node.Certain() {
-		until := time.Now().Add(10 * time.Second)
-		for !l.node.Certain() && time.Now().Before(until) {
-			<-time.After(5 * time.Millisecond)
+	for until := time.Now().Add(time.Minute); !l.node.Certain(); <-time.After(5 * time.Millisecond) {
+		if l.node.Term() != term {
+			return false
 		}
-		if !l.node.Certain() {
-			t.Error("the node leads and never is certain of it again")
+		if time.Now().After(until) {
+			t.Fatal("the node leads and never is certain of it again")
 		}
 	}
+	return true
 }
 
 // slowToLead is a node whose engine takes until leave is closed to begin to lead.

@@ -74,6 +74,7 @@ func startSnapshotNode(t *testing.T, id raft.ServerID) (*snapshotNode, raft.Tran
 	noError(t, err)
 	c := raft.DefaultConfig()
 	c.LocalID, c.Logger = id, hclog.NewNullLogger()
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 2*time.Second, 2*time.Second, 2*time.Second // also on a busy machine
 	c.CommitTimeout, c.TrailingLogs, c.NoSnapshotRestoreOnStart = 5*time.Millisecond, 1, true
 	n.raft, err = raft.NewRaft(c, n, n.log, raft.NewInmemStore(), n.snapshots, trans)
 	noError(t, err)
