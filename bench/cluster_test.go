@@ -13,8 +13,12 @@ import (
 // is killed, and what the system costs is the sum of its processes.
 func TestClusterScenario(t *testing.T) {
 	t.Parallel()
-	c := &Cluster{Options: smallOptions(t), Traffic: Traffic{Rate: ConstantRate(100)}, Connections: []int{4}, Failovers: 2}
-	r := playFor(t, c, time.Second) // within less a busy machine may deliver nothing
+	nothing := func(f report.Finding) bool { return f.Value <= 0 }
+	var r *report.Report
+	// On a busy machine three nodes may be electing for as long as is measured.
+	for d := time.Second; d < 20*time.Second && (r == nil || slices.ContainsFunc(r.Findings, nothing)); d *= 4 {
+		r = playFor(t, &Cluster{Options: smallOptions(t), Traffic: Traffic{Rate: ConstantRate(100)}, Connections: []int{4}, Failovers: 2}, d)
+	}
 	want := []string{"engine 4 connections", "cluster 4 connections", "engine rate 100/s", "cluster rate 100/s"}
 	if got := played(r); !slices.Equal(got, want) {
 		t.Errorf("rounds of %q, want %q", got, want)
@@ -25,7 +29,7 @@ func TestClusterScenario(t *testing.T) {
 	var names []string
 	for _, f := range r.Findings {
 		names = append(names, f.Name)
-		if f.Value <= 0 {
+		if nothing(f) {
 			t.Errorf("%s: %g", f.Name, f.Value)
 		}
 	}

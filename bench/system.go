@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -167,15 +169,28 @@ func startEngine(ctx context.Context, o Options, accounts int, dir string) (*sys
 	return s, nil
 }
 
-// freeAddr returns an address of 127.0.0.1 that nobody listens on. Another
+// freeAddr returns an address of 127.0.0.1 that nobody listens on, below those that
+// the kernel gives to whoever asks for any. No two calls return the same one. Another
 // process may take it first; then the engine does not start, and says so.
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("bench: find a free port: %w", err)
+	for tries := 0; ; tries++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 30_000+portsTried.Add(1)%2_700))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+		if tries == 100 {
+			return "", fmt.Errorf("bench: find a free port: %w", err)
+		}
 	}
-	return l.Addr().String(), l.Close()
 }
+
+// portsTried begins somewhere else in every process, for those that run at the same
+// time.
+var portsTried = func() *atomic.Uint32 {
+	p := new(atomic.Uint32)
+	p.Store(rand.Uint32())
+	return p
+}()
 
 // stopEngine asks the engine to end. It must, in time and with success: a drain
 // that fails is a finding.
