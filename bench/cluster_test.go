@@ -15,7 +15,7 @@ func TestClusterScenario(t *testing.T) {
 	t.Parallel()
 	nothing := func(f report.Finding) bool { return f.Value <= 0 }
 	var r *report.Report
-	// On a busy machine three nodes may be electing for as long as is measured.
+	// On a busy machine nothing may be accepted for as long as is measured.
 	for d := time.Second; d < 20*time.Second && (r == nil || slices.ContainsFunc(r.Findings, nothing)); d *= 4 {
 		r = playFor(t, &Cluster{Options: smallOptions(t), Traffic: Traffic{Rate: ConstantRate(100)}, Connections: []int{4}, Failovers: 2}, d)
 	}
