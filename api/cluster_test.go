@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -567,14 +568,52 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
+// Attempts under way end before another node leads, which would make them again. Sends
+// are answered meanwhile.
+func TestHandOverLetsAttemptsEnd(t *testing.T) {
+	c := leading()
+	s := startNode(t, c)
+	s.proxy.quiesce = time.Minute
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(goOn) })
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(begun); <-goOn }))
+	t.Cleanup(slow.Close)
+	t.Cleanup(letGo) // before the receiver is closed, which waits for it
+	other := startReceiver(t, 200)
+	key := s.account()
+	id := s.sendOK(key, `{"target":"`+slow.URL+`"}`)
+	<-begun
+	c.change(func() {
+		c.transferring = func() {
+			if d := s.do("GET", "/v1/deliveries/"+id+"?consistency=stale", key, "").want(200); d["status"] != "delivered" {
+				t.Errorf("leadership goes on with an attempt under way: %v", d)
+			}
+		}
+	})
+	transferred := make(chan *answer, 1)
+	go func() { transferred <- s.do("POST", "/v1/cluster/transfer", adminToken, `{"node_id":"needed"}`) }()
+	eventually(t, "it is to be handed over", s.proxy.transfers.Load)
+	s.do("POST", "/v1/cluster/transfer", adminToken, "").refused(409, "already")
+	next := s.sendOK(key, `{"target":"`+other.url+`"}`)
+	letGo()
+	(<-transferred).refused(409)
+	s.settled(key, next)
+}
+
 // One that fails leaves everything as it was.
 func TestHandOverThatFails(t *testing.T) {
 	c := leading()
 	s := startNode(t, c)
+	target := startReceiver(t, 200)
+	works := func() {
+		t.Helper()
+		key := s.account()
+		s.settled(key, s.sendOK(key, `{"target":"`+target.url+`"}`))
+	}
 	s.do("POST", "/v1/cluster/transfer", adminToken, `{"node_id":"needed"}`).refused(409)
-	s.account()
+	works()
 	if err := s.HandOver(t.Context(), "gone"); !errors.Is(err, ErrNoNode) {
 		t.Error(err)
 	}
-	s.account()
+	works()
 }

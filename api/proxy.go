@@ -91,12 +91,14 @@ type proxy struct {
 	cluster  Cluster
 	patience time.Duration // for a leader to be known
 	timeout  time.Duration // for its answer
-	settle   time.Duration // for requests under way, before leadership goes on
+	quiesce  time.Duration // for attempts under way, before leadership goes on
+	settle   time.Duration // for requests under way, after it
 	most     int64         // that wait for a leader
 	waiting  atomic.Int64
 
 	running     atomic.Int64                  // handlers at work because this node leads
-	handingOver atomic.Pointer[chan struct{}] // nil: it does not; closed when that is over
+	transfers   atomic.Bool                   // one is under way
+	handingOver atomic.Pointer[chan struct{}] // nil: requests need not wait for it; closed when it is over
 
 	answered, notSent, unknown, noLeader, full, uncertain *metrics.Counter
 }
@@ -106,7 +108,7 @@ func newProxy(o *Options, set *metrics.Set) *proxy {
 		return set.NewCounter(`harepost_api_proxied_requests_total{outcome="` + name + `"}`)
 	}
 	p := &proxy{
-		cluster: o.Cluster, patience: o.LeaderPatience, timeout: o.ProxyTimeout, settle: settleTime, most: int64(o.LeaderWaiters),
+		cluster: o.Cluster, patience: o.LeaderPatience, timeout: o.ProxyTimeout, quiesce: QuiesceTime, settle: settleTime, most: int64(o.LeaderWaiters),
 		answered: outcome("answered"), notSent: outcome("not_sent"), unknown: outcome("unknown"),
 		noLeader: outcome("no_leader"), full: outcome("overloaded"),
 		uncertain: set.NewCounter("harepost_api_uncertain_answers_total"),
@@ -253,20 +255,30 @@ func (p *proxy) enter() bool {
 	return false
 }
 
-// settleTime is how long requests under way may take before leadership goes on.
-const settleTime = 500 * time.Millisecond
+const (
+	// QuiesceTime is how long attempts under way may take before leadership goes on
+	// without them. Another node makes again what is not on record by then.
+	QuiesceTime = 2 * time.Second
+
+	settleTime = 500 * time.Millisecond // for requests under way, after it
+)
 
 // HandOver has another node lead: that with the id, or with an empty one the one that
-// is furthest. New requests wait meanwhile, and those under way are answered first:
-// what is in raft's hands when its leader changes has an unknown outcome.
+// is furthest. Attempts come to an end first, while sends go on. Then new requests wait,
+// and those under way are answered: what is in raft's hands when its leader changes has
+// an unknown outcome. Where it fails this node leads as before, and attempts go on.
 func (s *Server) HandOver(ctx context.Context, id string) error { return s.handOver(ctx, id, 0) }
 
 // handOver is HandOver by so many of the requests under way themselves.
 func (s *Server) handOver(ctx context.Context, id string, own int64) error {
-	over := make(chan struct{})
-	if !s.proxy.handingOver.CompareAndSwap(nil, &over) {
+	if !s.proxy.transfers.CompareAndSwap(false, true) {
 		return &problem{status: fasthttp.StatusConflict, message: "refused: leadership is being handed over already"}
 	}
+	defer s.proxy.transfers.Store(false)
+	s.quiesce(ctx)
+	defer s.engine.Resume()
+	over := make(chan struct{})
+	s.proxy.handingOver.Store(&over)
 	defer close(over)
 	defer s.proxy.handingOver.Store(nil)
 	look := time.NewTicker(time.Millisecond)
@@ -279,6 +291,15 @@ func (s *Server) handOver(ctx context.Context, id string, own int64) error {
 		}
 	}
 	return s.o.Cluster.Transfer(ctx, id)
+}
+
+// quiesce has attempts under way come to an end.
+func (s *Server) quiesce(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.proxy.quiesce)
+	defer cancel()
+	if err := s.engine.Quiesce(ctx); err != nil {
+		s.log.Info("attempts are still under way, they may be made again", "error", err)
+	}
 }
 
 // await waits until something has changed about who leads.

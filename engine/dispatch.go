@@ -27,6 +27,7 @@ type dispatcher struct {
 	pages    int  // being read
 	behind   bool // nothing was started for mostUnrecorded
 	unsure   bool // nothing was started because another node may lead
+	resting  bool // nothing is started until Resume
 	armed    scheduler.Time
 	stopping bool
 
@@ -108,6 +109,14 @@ func (d *dispatcher) halt() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stopping = true
+}
+
+// rest lets no attempt begin, until it is called with false.
+func (d *dispatcher) rest(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.resting = on
+	d.kick(d.sched.Stats().ReadyLanes)
 }
 
 // wait waits for attempts that outlived the drain; each ends at its own
@@ -194,9 +203,12 @@ func (d *dispatcher) recorded(c *commit, low uint64) {
 	d.kick(retries)
 }
 
-// next is the attempt to start now; false if there is none, or if so many are to be
-// recorded first. The lock is held.
+// next is the attempt to start now; false if there is none, or none is to begin now.
+// The lock is held.
 func (d *dispatcher) next(now time.Time) (scheduler.Dispatch, bool) {
+	if d.resting {
+		return scheduler.Dispatch{}, false
+	}
 	if d.sched.Unrecorded() >= mostUnrecorded {
 		d.behind = true
 		return scheduler.Dispatch{}, false
@@ -256,7 +268,7 @@ func (d *dispatcher) kick(n int) {
 		return
 	}
 	st := d.sched.Stats()
-	if st.ReadyLanes == 0 || d.behind {
+	if st.ReadyLanes == 0 || d.behind || d.resting {
 		n = 0
 	}
 	if st.PagesWanted > 0 {

@@ -601,6 +601,42 @@ func TestNoAttemptWithoutALease(t *testing.T) {
 	<-arrived
 }
 
+// Quiesce waits until the attempts under way are on record, and lets none begin until
+// Resume; sends go on.
+func TestQuiesce(t *testing.T) {
+	_, _, e, letGo := oneYoung(t, vfs.NewMem())
+	arrived := make(chan struct{}, 1)
+	target := receiver(t, func(http.ResponseWriter, *http.Request) { arrived <- struct{}{} })
+	ctx, cancel := context.WithCancel(context.Background())
+	quiet := make(chan error, 1)
+	go func() { quiet <- e.Quiesce(ctx) }()
+	awaitCondition(t, "no attempt to begin", func() bool {
+		d := e.dispatcher()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.resting
+	})
+	a := newAccount(t, e)
+	r, err := e.Send(context.Background(), a, sendTo(target, "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-quiet; !errors.Is(err, context.Canceled) {
+		t.Fatalf("quiet with an attempt under way: %v", err)
+	}
+	letGo()
+	if err := e.Quiesce(context.Background()); err != nil || e.dispatcher().unfinished() > 0 {
+		t.Errorf("%v, and %d attempts are not on record", err, e.dispatcher().unfinished())
+	}
+	if len(arrived) > 0 {
+		t.Error("an attempt began")
+	}
+	e.Resume()
+	<-arrived
+	await(t, e, a, r.ID)
+}
+
 // Reads of every kind go on while the state is replaced, and never meet one that is
 // closed.
 func TestReadsWhileAStateIsTakenOver(t *testing.T) {

@@ -48,10 +48,10 @@ func (e *Engine) replaceDispatcher(d *dispatcher) {
 
 // Quiesce lets no further attempt begin, and waits until those under way have ended and
 // are on record, at most until ctx ends: what another node would make again if it took
-// over before. Sends are still accepted. It is undone by the next reign.
+// over before. Sends are still accepted. Resume undoes it, and so does the next reign.
 func (e *Engine) Quiesce(ctx context.Context) error {
 	d := e.dispatcher()
-	d.halt()
+	d.rest(true)
 	look := time.NewTicker(quiesceLook)
 	defer look.Stop()
 	for d.unfinished() > 0 {
@@ -65,6 +65,10 @@ func (e *Engine) Quiesce(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Resume lets attempts begin again after Quiesce, also after one that has failed. Where
+// another node leads by now it does nothing.
+func (e *Engine) Resume() { e.dispatcher().rest(false) }
 
 const quiesceLook = 5 * time.Millisecond
 

@@ -417,6 +417,53 @@ func sendOnce(api string, client *http.Client, key, body string) int {
 	return resp.StatusCode
 }
 
+// Whoever hands over by hand or at SIGTERM lets its attempts end first: a planned change
+// of the leader repeats nothing.
+func TestAPlannedTransferRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	c := startTestCluster(t, 3)
+	begun := make(chan struct{}, 64)
+	v := startWitness(t, func(sighting) int {
+		begun <- struct{}{}
+		<-time.After(300 * time.Millisecond) // a slow receiver
+		return http.StatusOK
+	})
+	for what, change := range map[string]func(n *clusterMember){
+		"by hand": func(n *clusterMember) {
+			if status, text := n.request(http.MethodPost, "/v1/cluster/transfer", worldAdminToken, ""); status != http.StatusOK {
+				t.Errorf("%d %s", status, text)
+			}
+		},
+		"SIGTERM": (*clusterMember).stop,
+	} {
+		n := c.leader()
+		before, _ := n.view()
+		var ids []string
+		for range 8 {
+			ids = append(ids, n.at(c.key).queue(t, v.url, `"body":"x"`))
+		}
+		for range ids {
+			<-begun
+		}
+		change(n)
+		leads := c.leader()
+		repeated := 0
+		for _, id := range ids {
+			leads.at(c.key).final(t, id)
+			repeated += len(v.arrivals(id)) - 1
+		}
+		after, _ := leads.view()
+		late := strings.Contains(n.server.stderr.String(), "they may be made again")
+		if after.Term != before.Term+1 || late { // on a busy machine
+			t.Logf("%s: %d repeated; term %d after term %d, attempts were still under way: %t", what, repeated, after.Term, before.Term, late)
+			continue
+		}
+		if repeated > 0 || leads == n {
+			t.Errorf("%s: %d of %d were repeated, %s leads", what, repeated, len(ids), leads.id)
+		}
+	}
+}
+
 // Nodes of a cluster whose data is encrypted all need the key file: one without it
 // follows, and ends when it is to lead.
 func TestAnEncryptedClusterNeedsItsKeysEverywhere(t *testing.T) {

@@ -54,27 +54,21 @@ func (c *clusterNode) answer(ctx *fasthttp.RequestCtx) {
 	api.NotLeading(ctx)
 }
 
-// How long a node that leads may take to give that up when it ends.
+// How long a node that leads may take to give that up.
 const (
-	quiesceTime  = 2 * time.Second // for attempts under way, which would be made again
 	transferTime = 3 * time.Second // for another node to be elected
+	handOverTime = api.QuiesceTime + transferTime
 )
 
 // raftTimeout bounds raft's messages, each of which may have some megabytes.
 const raftTimeout = 10 * time.Second
 
-// handOver has another node lead, if this one does: attempts come to an end first,
-// while sends go on, so that few are made again.
+// handOver has another node lead, if this one does.
 func (p *program) handOver() {
 	if p.cluster == nil || p.cluster.door.Reign() == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), quiesceTime)
-	defer cancel()
-	if err := p.engine.Quiesce(ctx); err != nil {
-		p.log.Info("attempts are still under way, they may be made again", "error", err)
-	}
-	ctx, cancel = context.WithTimeout(context.Background(), transferTime)
+	ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
 	defer cancel()
 	if err := p.api.HandOver(ctx, ""); err != nil {
 		p.log.Warn("no other node takes over, the others elect one when this one is gone", "error", err)
@@ -123,8 +117,10 @@ func (p *program) fullLeader() bool {
 	return p.cluster.door.Reign() != 0 && errors.Is(p.engine.Ready(), engine.ErrOverloaded)
 }
 
+// yield has another node lead. Attempts end first here too: room for their records is
+// kept free.
 func (p *program) yield(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, transferTime)
+	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
 	if err := p.api.HandOver(ctx, ""); err != nil {
 		p.log.Warn("this node's disk is full, and no other node takes over", "error", err)
@@ -138,7 +134,7 @@ func (p *program) handOverTime() time.Duration {
 	if !p.cfg.clustered() {
 		return 0
 	}
-	return quiesceTime + transferTime
+	return handOverTime
 }
 
 // expelled tells why the cluster does not want the node, and gives the status to end
