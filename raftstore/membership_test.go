@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type network struct {
 
 	peers   []*peerNode                    // those with raft
 	weather func(ctx context.Context) bool // takes its time; false: the message is lost
+
+	accent func(from string, message []byte) []byte // what of a message goes over the wire, if it is not the same
 }
 
 func newNetwork(t testing.TB) *network {
@@ -68,7 +71,13 @@ func (p port) Call(ctx context.Context, address, path string, body []byte) (int,
 	if died {
 		return 0, nil, errors.New("connection reset")
 	}
+	if n.accent != nil {
+		body = n.accent(p.from, body)
+	}
 	status, answer := m.Handle(ctx, path, "", body)
+	if n.accent != nil {
+		answer = n.accent(address, answer)
+	}
 	if n.weather != nil && !n.weather(ctx) {
 		<-ctx.Done() // the answer was lost
 		return 0, nil, ctx.Err()
@@ -322,20 +331,38 @@ func TestOneStrangerIsNoMajority(t *testing.T) {
 	})
 }
 
-func TestVersionsThatMayMeet(t *testing.T) {
-	n := newNetwork(t)
-	a := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
-	b := n.live(vfs.NewMem(), "n2", "a2").member("c", 1, 20)
-	for skew, refused := range map[int]bool{-2: true, -1: false, 0: false, 1: false, 2: true} {
-		h := b.hello()
-		h.Protocol += skew
-		answer, err := a.answerHello(t.Context(), &h)
-		noError(t, err)
-		if (answer.Refusal != nil) != refused {
-			t.Errorf("protocol %d meets %d: %+v", h.Protocol, Protocol, answer.Refusal)
-		}
-		if refused {
-			tells(t, answer.Refusal.err(), ErrRefused, "upgrade one release at a time")
+// A node of the version before or after, which says what this one has never heard of, is a member like any other,
+// whoever speaks first, and may join. One that is further away is neither.
+func TestVersionsThatMeet(t *testing.T) {
+	for skew, meets := range map[int]bool{-2: false, -1: true, 0: true, 1: true, 2: false} {
+		for _, first := range []string{"n1", "n2"} {
+			t.Run(fmt.Sprintf("%+d, %s first", skew, first), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := newNetwork(t)
+					said := fmt.Sprintf(`"protocol":%d,"colour":{"of":["its","own"]},`, Protocol+skew)
+					n.accent = func(from string, message []byte) []byte {
+						if from == "a2" {
+							message = bytes.Replace(message, fmt.Appendf(nil, `"protocol":%d,`, Protocol), []byte(said), 1)
+						}
+						return message
+					}
+					a := n.live(vfs.NewMem(), "n1", "a1", joining("secret", "a2")).member("c", 1, 20)
+					b := n.live(vfs.NewMem(), "n2", "a2", joining("secret", "a1")).member("c", 1, 20)
+					speaks := map[string]*being{"n1": a, "n2": b}[first]
+					if err := speaks.Greet(t.Context()); meets {
+						noError(t, errors.Join(err, a.Admit("n2"), b.Admit("n1")))
+					} else if a.Admit("n2") == nil {
+						t.Error("it is admitted")
+					} else if first == "n2" {
+						tells(t, err, ErrRefused, "upgrade one release at a time")
+					}
+					var answer joinAnswer
+					noError(t, b.call(t.Context(), "a1", pathJoin, joinRequest{Hello: b.hello(), Token: "secret"}, &answer))
+					if strings.Contains(answer.Refused, "one release at a time") == meets || answer.Final == meets {
+						t.Errorf("it asks to join and gets %+v", answer)
+					}
+				})
+			})
 		}
 	}
 }
