@@ -13,6 +13,7 @@ TESTFLAGS  ?=
 PKG        ?= ./...
 BENCH      ?= .
 OLD        ?=
+OTHER      ?=
 NEW        ?= out/bench.txt
 
 TOOL := go tool -modfile=tools/go.mod
@@ -87,9 +88,9 @@ fuzz: ## every fuzz target in turn, FUZZTIME=30s each
 crash: ## kills, power cuts and damaged bytes alone, in sizes of N=30 (a night: N=1000)
 	HAREPOST_CRASH_N=$(N) go test -count=1 -timeout 0 -v -run 'Crash|Kill|Cut|Torn|Flip' $(TESTFLAGS) $(PKG)
 
-cluster-torture: ## three nodes under load through N=200 kills, pauses, cuts and disk faults (as root: each with its own network and disk)
+cluster-torture: ## three nodes under load through N=200 kills, pauses, cuts and disk faults (as root: each with its own network and disk), and upgrades to OTHER=path, a build of another version, and back
 	@mkdir -p out
-	HAREPOST_TORTURE_N=$(call GIVEN,N,200) HAREPOST_TORTURE_JSON=$(CURDIR)/out/cluster-torture.json \
+	HAREPOST_TORTURE_N=$(call GIVEN,N,200) HAREPOST_TORTURE_OTHER=$(abspath $(OTHER)) HAREPOST_TORTURE_JSON=$(CURDIR)/out/cluster-torture.json \
 		go test -count=1 -timeout 0 -v -run TestClusterLosesNothing $(TESTFLAGS) ./bench/torture
 
 torture: ## N=30 seeds of three nodes in simulated time, an hour each (a night: N=2000), HAREPOST_SEED=... repeats one

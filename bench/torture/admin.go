@@ -117,8 +117,9 @@ type clusterStatus struct {
 	Leader  string `json:"leader_id"`
 	Applied uint64 `json:"applied_index"`
 	Members []struct {
-		ID    string `json:"node_id"`
-		Voter bool   `json:"voter"`
+		ID      string `json:"node_id"`
+		Voter   bool   `json:"voter"`
+		Version string `json:"version"`
 	} `json:"nodes"`
 }
 

@@ -98,11 +98,26 @@ func (l *ledger) lead(node int) {
 	l.acquit(seenWithin, true)
 	if w := l.window; w != nil {
 		w.elected++
+		if node != l.leads {
+			w.late -= l.early(node)
+		}
 		w.leads(l.leads)
 	} else {
 		l.unmade++
 	}
 	l.elected, l.leads = l.now(), node
+}
+
+// early is how many attempts counted as late of a node that led before, because it
+// was not seen yet that it leads again.
+func (l *ledger) early(node int) (n int) {
+	since := max(l.elected+lateAfter, l.now()-lateAfter)
+	for _, a := range l.recent {
+		if l.window.led[node] && int(a.node) == node && a.at > since {
+			n++
+		}
+	}
+	return n
 }
 
 // leads notes who led in the event or before it, and may have attempts without a record.
@@ -128,6 +143,9 @@ func (l *ledger) close() window {
 	w := l.window
 	if w == nil {
 		return window{}
+	}
+	for number := range l.failing {
+		w.retry = max(w.retry, l.now()-max(l.failing[number], w.began))
 	}
 	l.window = nil
 	if w.elected > 0 {

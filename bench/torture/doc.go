@@ -3,8 +3,8 @@
 //
 // [Run] starts three `harepost serve`, sends through all of them, and plays events
 // one after another: kills, pauses, cables pulled, links that work one way only,
-// full and failing disks, restarts in turn, changes of leadership, a node whose
-// disk was lost. Its [Options] say how many; the events and what they draw come
+// full and failing disks, restarts and upgrades in turn, changes of leadership, a
+// node whose disk was lost. Its [Options] say how many; the events and what they draw come
 // from a seed, which is printed. Times are the machine's own, so that a seed
 // repeats the plan and not the moment.
 //

@@ -26,6 +26,7 @@ const (
 	FullDisk       Kind = "full disk"
 	FailingDisk    Kind = "failing disk"
 	RestartAll     Kind = "rolling restart"
+	UpgradeAll     Kind = "rolling upgrade"
 	Transfer       Kind = "transfer"
 	LostDisk       Kind = "lost disk"
 )
@@ -36,6 +37,7 @@ type kind struct {
 	isolated bool // needs networks or disks of the nodes' own
 	cluster  bool // needs more than one node
 	majority bool // leaves one that can go on at once
+	ordinary bool // no send with a key fails beyond a retry
 
 	// play does the harm, calls harmed right after it, and undoes it in the end.
 	play func(*run, context.Context, *Event) error
@@ -45,20 +47,21 @@ var kinds []kind
 
 func init() { // the methods refer to kinds
 	kinds = []kind{
-		{KillLeader, false, false, true, (*run).killLeader},
-		{KillFollower, false, true, true, (*run).killFollower},
-		{KillAll, false, false, false, (*run).killAll},
-		{PauseLeader, false, false, true, (*run).pauseLeader},
-		{PauseFollower, false, true, true, (*run).pauseFollower},
-		{UnplugLeader, true, false, true, (*run).unplugLeader},
-		{UnplugFollower, true, true, true, (*run).unplugFollower},
-		{OneWay, true, true, true, (*run).oneWay},
-		{PartialCut, true, true, true, (*run).partialCut},
-		{FullDisk, true, false, false, (*run).fullDisk},
-		{FailingDisk, true, false, false, (*run).failingDisk},
-		{RestartAll, false, false, true, (*run).restartAll},
-		{Transfer, false, true, true, (*run).transfer},
-		{LostDisk, false, true, true, (*run).lostDisk},
+		{KillLeader, false, false, true, false, (*run).killLeader},
+		{KillFollower, false, true, true, false, (*run).killFollower},
+		{KillAll, false, false, false, false, (*run).killAll},
+		{PauseLeader, false, false, true, false, (*run).pauseLeader},
+		{PauseFollower, false, true, true, false, (*run).pauseFollower},
+		{UnplugLeader, true, false, true, false, (*run).unplugLeader},
+		{UnplugFollower, true, true, true, false, (*run).unplugFollower},
+		{OneWay, true, true, true, false, (*run).oneWay},
+		{PartialCut, true, true, true, false, (*run).partialCut},
+		{FullDisk, true, false, false, false, (*run).fullDisk},
+		{FailingDisk, true, false, false, false, (*run).failingDisk},
+		{RestartAll, false, false, true, true, (*run).restartAll},
+		{UpgradeAll, false, true, true, true, (*run).upgradeAll},
+		{Transfer, false, true, true, false, (*run).transfer},
+		{LostDisk, false, true, true, false, (*run).lostDisk},
 	}
 }
 
@@ -317,23 +320,26 @@ func (r *run) failingDisk(ctx context.Context, e *Event) error {
 	return n.start(r.cluster.bootstrap()...)
 }
 
-// restartAll ends and starts one node after the other, as for a new version.
+// restartAll ends and starts one node after the other.
 func (r *run) restartAll(ctx context.Context, e *Event) error {
 	r.harmed()
 	for _, i := range r.random.Perm(len(r.cluster.nodes)) {
-		n := r.cluster.nodes[i]
-		e.say("%s ", r.named(n))
-		if err := r.stopInOrder(ctx, n); err != nil {
-			return err
-		}
-		if err := n.start(r.cluster.bootstrap()...); err != nil {
-			return err
-		}
-		if err := r.settle(ctx); err != nil {
+		if err := r.restart(ctx, e, r.cluster.nodes[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (r *run) restart(ctx context.Context, e *Event, n *node) error {
+	e.say("%s ", r.named(n))
+	if err := r.stopInOrder(ctx, n); err != nil {
+		return err
+	}
+	if err := n.start(r.cluster.bootstrap()...); err != nil {
+		return err
+	}
+	return r.settle(ctx)
 }
 
 // stopInOrder ends a node by SIGTERM; how it ends is a promise.

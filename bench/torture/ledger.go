@@ -18,6 +18,8 @@ type ledger struct {
 	n      int // sends so far
 	under  int // attempts that the receiver has not answered yet
 
+	failing map[int]time.Duration // sends that are to be tried again, and when they failed first
+
 	window   *window   // of the event that is going on, nil between two
 	recent   []arrival // in order, as far back as a bound may reach
 	elected  time.Duration
@@ -97,6 +99,7 @@ type window struct {
 	acked    time.Duration
 	arrived  time.Duration
 	ackGap   time.Duration
+	retry    time.Duration // the longest that a send failed
 	gap      time.Duration
 	firstAck time.Duration // since began; 0: not yet
 	firstNew time.Duration
@@ -108,7 +111,9 @@ type window struct {
 	counts   Counts          // as it began
 }
 
-func openLedger() *ledger { return &ledger{opened: time.Now(), leads: nobody} }
+func openLedger() *ledger {
+	return &ledger{opened: time.Now(), leads: nobody, failing: map[int]time.Duration{}}
+}
 
 func (l *ledger) now() time.Duration { return time.Since(l.opened) }
 
@@ -162,6 +167,7 @@ func (l *ledger) acknowledge(number int, id string, node int, began time.Duratio
 		return
 	}
 	s.outcome, s.id, s.began = acknowledged, hash, began
+	l.tried(number)
 	l.ids[l.counts.Acknowledged%keptIDs] = id
 	l.counts.Acknowledged++
 	if s.arrived != 0 && s.arrived != hash {
@@ -183,12 +189,30 @@ func (l *ledger) end(number int, o outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.of(number).outcome = o
+	delete(l.failing, number)
 	switch o {
 	case refused:
 		l.counts.Refused++
 	case unknown:
 		l.counts.Unknown++
 	}
+}
+
+// failed notes that a send failed that will be tried again.
+func (l *ledger) failed(number int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, again := l.failing[number]; !again {
+		l.failing[number] = l.now()
+	}
+}
+
+// tried has the window know for how long a send has failed, if it has.
+func (l *ledger) tried(number int) {
+	if since, ok := l.failing[number]; ok && l.window != nil {
+		l.window.retry = max(l.window.retry, l.now()-max(since, l.window.began))
+	}
+	delete(l.failing, number)
 }
 
 func (l *ledger) hold() {

@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -165,6 +166,57 @@ func TestBoundIsWhatMayHaveNoRecord(t *testing.T) {
 	})
 }
 
+// A node that led before is late while another leads, and not while it is about to be seen to lead again.
+func TestWhoLeadsAgainIsNotLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := openLedger()
+		time.Sleep(time.Minute)
+		l.lead(0)
+		l.open()
+		l.lead(1)
+		time.Sleep(time.Second)
+		arriveOne(l, sendOne(l, "late"), "late", 1, 0)
+		time.Sleep(time.Second)
+		arriveOne(l, sendOne(l, "again"), "again", 1, 0)
+		time.Sleep(lateAfter - time.Millisecond)
+		l.lead(0)
+		if w := l.close(); w.late != 1 {
+			t.Errorf("%d are late", w.late)
+		}
+	})
+}
+
+// How long a send failed is known as soon as it is acknowledged, or while it fails still.
+func TestLedgerKnowsHowLongSendsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := openLedger()
+		number, _ := l.send()
+		l.failed(number)
+		time.Sleep(time.Minute)
+		l.open()
+		time.Sleep(time.Second)
+		l.failed(number)
+		l.acknowledge(number, "a", 0, l.asking(true))
+		sendOne(l, "b")
+		if w := l.close(); w.retry != time.Second {
+			t.Errorf("a send that failed before and in the event: %s", w.retry)
+		}
+		number, _ = l.send()
+		l.open()
+		l.failed(number)
+		time.Sleep(2 * time.Second)
+		if w := l.close(); w.retry != 2*time.Second {
+			t.Errorf("a send that fails still: %s", w.retry)
+		}
+		l.end(number, unknown)
+		l.open()
+		time.Sleep(time.Second)
+		if w := l.close(); w.retry != 0 {
+			t.Errorf("no send fails: %s", w.retry)
+		}
+	})
+}
+
 // The arrivals that are kept for bounds do not grow between events.
 func TestLedgerForgetsArrivals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -218,4 +270,7 @@ func TestPossibleKinds(t *testing.T) {
 	f(3, false, 8)
 	f(1, true, 7)
 	f(1, false, 4)
+	if o := (Options{Binary: "x", Other: "z", Dir: "y"}); o.complete() != nil || !slices.Contains(o.Kinds, UpgradeAll) {
+		t.Errorf("with another program: %q", o.Kinds)
+	}
 }

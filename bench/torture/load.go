@@ -143,6 +143,7 @@ func (l *load) send() {
 			l.ledger.end(number, outcome)
 			return
 		}
+		l.ledger.failed(number)
 		select {
 		case <-time.After(retryAfter + time.Duration(rand.Int64N(int64(retryAfter)))):
 		case <-l.ending:

@@ -10,6 +10,7 @@ import (
 // Options are what a run is made of. Zero fields get the defaults named here.
 type Options struct {
 	Binary string // the program, as a path
+	Other  string // a build of another version of it, as a path; empty: none, and RollingUpgrade is left out
 	Dir    string // where the nodes' directories are made
 
 	// Nodes is 3. With 1 there is no cluster, and what is tried is the experiment:
@@ -29,6 +30,9 @@ type Options struct {
 	// Resume is how soon sends must be accepted again after an event that leaves a
 	// majority. Default: 5 s.
 	Resume time.Duration
+	// Retry is how long the retries of a send with an idempotency key may fail in an
+	// event that operators make in the ordinary course. Default: 2 s.
+	Retry time.Duration
 	// QuietEvery is after how many events the load rests and everything is
 	// compared. Default: 10.
 	QuietEvery int
@@ -49,6 +53,7 @@ func (o *Options) complete() error {
 	setDefault(&o.Longest, 30*time.Second)
 	setDefault(&o.Patience, 2*time.Minute)
 	setDefault(&o.Resume, 5*time.Second)
+	setDefault(&o.Retry, 2*time.Second)
 	setDefault(&o.QuietEvery, 10)
 	if o.Progress == nil {
 		o.Progress = io.Discard
@@ -74,7 +79,7 @@ func (o *Options) complete() error {
 func (o *Options) possible() (possible []Kind) {
 	for _, name := range o.Kinds {
 		k := kindOf(name)
-		if k != nil && (o.Isolated || !k.isolated) && (o.Nodes > 1 || !k.cluster) {
+		if k != nil && (o.Isolated || !k.isolated) && (o.Nodes > 1 || !k.cluster) && (o.Other != "" || name != UpgradeAll) {
 			possible = append(possible, name)
 		}
 	}

@@ -47,6 +47,9 @@ type Event struct {
 	AcceptedGapMS int64 `json:"accepted_gap_ms"`
 	DeliveredMS   int64 `json:"delivered_after_ms"`
 	DeliveryGapMS int64 `json:"delivery_gap_ms"`
+	// Retry is the longest that a send failed whose client tries again, from the first
+	// failure that it saw to the acknowledgement.
+	RetryMS int64 `json:"retry_ms"`
 	// Well is how long after the harm was undone every node was ready and took sends.
 	WellMS int64 `json:"well_after_ms"`
 
@@ -66,17 +69,18 @@ func (e *Event) say(format string, args ...any) { e.What += fmt.Sprintf(format, 
 func (e *Event) fill(w window) {
 	e.AtMS = w.began.Milliseconds()
 	e.AcceptedMS, e.AcceptedGapMS = w.firstAck.Milliseconds(), w.ackGap.Milliseconds()
+	e.RetryMS = w.retry.Milliseconds()
 	e.DeliveredMS, e.DeliveryGapMS = w.firstNew.Milliseconds(), w.gap.Milliseconds()
 	e.Elections, e.Repeated, e.Bound, e.UnderWay, e.Late = w.elected, w.repeats, w.exposed, w.under, w.late
 	e.Counts = w.counts
 }
 
 func (e *Event) line() string {
-	return fmt.Sprintf("%3d %7.1fs %-15s %s: accepted after %s (gap %s), delivered after %s (gap %s), well %s after; %d elections, repeated %d of %d (%d under way, %d late); %d acknowledged, %d refused, %d unknown, %d held",
+	return fmt.Sprintf("%3d %7.1fs %-15s %s: accepted after %s (gap %s), delivered after %s (gap %s), well %s after; %d elections, repeated %d of %d (%d under way, %d late); %d acknowledged, %d refused, %d unknown, %d tried again (for %s), %d held",
 		e.Number, float64(e.AtMS)/1000, e.Kind, e.What,
 		seconds(e.AcceptedMS), seconds(e.AcceptedGapMS), seconds(e.DeliveredMS), seconds(e.DeliveryGapMS), seconds(e.WellMS),
 		e.Elections, e.Repeated, e.Bound, e.UnderWay, e.Late,
-		e.Counts.Acknowledged, e.Counts.Refused, e.Counts.Unknown, e.Counts.Held)
+		e.Counts.Acknowledged, e.Counts.Refused, e.Counts.Unknown, e.Counts.Retried-e.Counts.Rechecked, seconds(e.RetryMS), e.Counts.Held)
 }
 
 func seconds(ms int64) string { return fmt.Sprintf("%.2fs", float64(ms)/1000) }
@@ -89,7 +93,7 @@ func (r *Record) Write(w io.Writer) error {
 	fmt.Fprintf(w, "lost %d, unexpected %d, repeated %d, broken promises %d; compared at %d quiet points; %d changes of leadership between events\n\n",
 		r.Lost, r.Unexpected, r.Counts.Repeated, len(r.Broken), r.Quiet, r.Unmade)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "event\tcount\taccepted after p50\tmax\tgap max\tdelivered after p50\tmax\tgap max\twell after max\trepeated max\tof\trepeated all\tof\tlate max\t")
+	fmt.Fprintln(t, "event\tcount\taccepted after p50\tmax\tgap max\tretry max\tdelivered after p50\tmax\tgap max\twell after max\trepeated max\tof\trepeated all\tof\tlate max\t")
 	for _, k := range kinds {
 		r.row(t, k.name)
 	}
@@ -131,6 +135,7 @@ func (r *Record) row(w io.Writer, of Kind) {
 	}
 	a50, aMost := sorted(func(e Event) int64 { return e.AcceptedMS })
 	_, aGap := sorted(func(e Event) int64 { return e.AcceptedGapMS })
+	_, retry := sorted(func(e Event) int64 { return e.RetryMS })
 	d50, dMost := sorted(func(e Event) int64 { return e.DeliveredMS })
 	_, dGap := sorted(func(e Event) int64 { return e.DeliveryGapMS })
 	_, well := sorted(func(e Event) int64 { return e.WellMS })
@@ -141,7 +146,7 @@ func (r *Record) row(w io.Writer, of Kind) {
 	for _, e := range events {
 		repeated, bound = repeated+e.Repeated, bound+e.Bound
 	}
-	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t\n", of, len(events),
-		seconds(a50), seconds(aMost), seconds(aGap), seconds(d50), seconds(dMost), seconds(dGap), seconds(well),
+	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t\n", of, len(events),
+		seconds(a50), seconds(aMost), seconds(aGap), seconds(retry), seconds(d50), seconds(dMost), seconds(dGap), seconds(well),
 		worst.Repeated, worst.Bound, repeated, bound, late)
 }

@@ -22,6 +22,8 @@ type run struct {
 	load    *load
 	watch   *watch
 	record  *Record
+
+	versions map[string]string // of the programs, by path, where there are two
 }
 
 // Run makes a run. The error says why there is no record, or why it ends early; what
@@ -36,6 +38,9 @@ func Run(ctx context.Context, o Options) (*Record, error) {
 	}
 	var names *nameServer
 	var err error
+	if r.versions, err = versionsOf(ctx, &o); err != nil {
+		return nil, err
+	}
 	r.cluster, err = openCluster(ctx, &o, func(host string) (string, error) {
 		var err error
 		if names, err = startNameServer(host); err != nil {
@@ -158,6 +163,9 @@ func (r *run) judge(k *kind, e *Event) {
 	cluster := r.options.Nodes > 1
 	if resume := r.options.Resume.Milliseconds(); cluster && k.majority && (e.AcceptedMS == 0 || e.AcceptedGapMS > resume) {
 		r.broke("event %d, %s, %s: nothing was accepted for %s, with a majority there", e.Number, e.Kind, e.What, seconds(e.AcceptedGapMS))
+	}
+	if retry := r.options.Retry.Milliseconds(); cluster && k.ordinary && e.RetryMS > retry {
+		r.broke("event %d, %s, %s: a send with a key was tried again for %s before it was accepted", e.Number, e.Kind, e.What, seconds(e.RetryMS))
 	}
 	if cluster && e.Repeated > e.Bound {
 		r.broke("event %d, %s, %s: %d attempts were repeated, and at most %d were under way or not on record", e.Number, e.Kind, e.What, e.Repeated, e.Bound)

@@ -82,7 +82,7 @@ func TestOneNodeLosesNothing(t *testing.T) {
 // torment makes the run that the environment asks for.
 func torment(t *testing.T, binary string, isolated bool, nodes int) {
 	o := Options{
-		Binary: binary, Dir: directory(t, isolated), Nodes: nodes, Isolated: isolated,
+		Binary: binary, Other: os.Getenv("HAREPOST_TORTURE_OTHER"), Dir: directory(t, isolated), Nodes: nodes, Isolated: isolated,
 		Seed:     number(t, "HAREPOST_TORTURE_SEED", uint64(rand.Uint32())),
 		Rate:     int(number(t, "HAREPOST_TORTURE_RATE", 0)),
 		Events:   int(number(t, "HAREPOST_TORTURE_N", 0)),
