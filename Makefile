@@ -28,7 +28,7 @@ RACE :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: demo-cluster dead-letters retention openapi-client api-docs help demo build test race lint fuzz crash torture model bench profile microbench microbench-smoke benchstat vuln clean no-race format vet staticcheck signs cluster-torture
+.PHONY: demo-cluster dead-letters retention openapi-client api-docs help demo build test race lint fuzz crash torture model bench profile microbench microbench-smoke benchstat vuln clean no-race format vet staticcheck signs cluster-torture cluster-catchup
 
 help: ## list the targets
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,11 @@ cluster-torture: ## three nodes under load through N=200 kills, pauses, cuts and
 	@mkdir -p out
 	HAREPOST_TORTURE_N=$(call GIVEN,N,200) HAREPOST_TORTURE_OTHER=$(abspath $(OTHER)) HAREPOST_TORTURE_JSON=$(CURDIR)/out/cluster-torture.json \
 		go test -count=1 -timeout 0 -v -run TestClusterLosesNothing $(TESTFLAGS) ./bench/torture
+
+cluster-catchup: ## a node that was away for N=1000000 sends catches up by snapshot under load, and with it and its sender killed meanwhile
+	@mkdir -p out
+	HAREPOST_TORTURE_AWAY=$(call GIVEN,N,1000000) HAREPOST_TORTURE_JSON=$(CURDIR)/out/cluster-catchup.json \
+		go test -count=1 -timeout 0 -v -run TestANodeThatWasAwayCatchesUp $(TESTFLAGS) ./bench/torture
 
 torture: ## N=30 seeds of three nodes in simulated time, an hour each (a night: N=2000), HAREPOST_SEED=... repeats one
 	HAREPOST_SIMULATION_N=$(N) GOGC=400 go test -count=1 -timeout 0 -v -run TestClusterSimulation $(TESTFLAGS) ./raftstore

@@ -103,6 +103,9 @@ func (c *cluster) prepare(ctx context.Context, o *Options, dns string) error {
 			"--max-in-flight", fmt.Sprint(mostInFlight), "--lane-concurrency", fmt.Sprint(mostInFlight / 2),
 			"--breaker-failures", "0", "--retention-finished", "5m", "--drain-timeout", "15s",
 		}
+		if o.Away > 0 {
+			n.flags = append(n.flags, "--max-data-bytes", fmt.Sprint(o.dataBytes()))
+		}
 		if o.Nodes > 1 {
 			n.flags = append(n.flags,
 				"--node-id", n.id, "--cluster-addr", peers[i], "--join", strings.Join(peers, ","), "--join-token", joinToken,

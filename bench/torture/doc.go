@@ -8,6 +8,9 @@
 // from a seed, which is printed. Times are the machine's own, so that a seed
 // repeats the plan and not the moment.
 //
+// Beside the load, a node can be away for so many sends that it needs a snapshot when
+// it comes back ([Options].Away); it and who sends it are killed in every phase of that.
+//
 //	       senders ─────────────┐  every delivery has a number; senders and
 //	       10.77.0.1            │  receiver write into one ledger, which lives
 //	          │                 │  in this process and survives every event
@@ -21,8 +24,9 @@
 // # What must hold
 //
 // After every event sends are accepted again and deliveries go on, through every
-// node, within [Options].Patience. At quiet points, where the load rests, and at the
-// end:
+// node, within [Options].Patience. While nodes are restarted in turn, or upgraded to
+// another build of the program and back, a send that is tried again is accepted
+// within [Options].Retry. At quiet points, where the load rests, and at the end:
 //
 //   - what was acknowledged has been received (lost = 0);
 //   - one idempotency key has one delivery, whoever answered and however often;
@@ -45,5 +49,6 @@
 //
 // Goroutines: those of senders, receiver, name server and the watch on who leads
 // end before Run returns, as do the nodes' processes. Bounds: sends under way
-// (mostUnderWay), sends in all (mostSends), logs kept of a node (keptLogBytes).
+// (mostUnderWay), sends in all (mostSends), batches while a node is away
+// (floods), logs kept of a node (keptLogBytes).
 package torture

@@ -29,6 +29,8 @@ const (
 	UpgradeAll     Kind = "rolling upgrade"
 	Transfer       Kind = "transfer"
 	LostDisk       Kind = "lost disk"
+	ComeBack       Kind = "come back"
+	DieComingBack  Kind = "die coming back"
 )
 
 // A kind is how to make an event.
@@ -62,6 +64,8 @@ func init() { // the methods refer to kinds
 		{UpgradeAll, false, true, true, true, (*run).upgradeAll},
 		{Transfer, false, true, true, false, (*run).transfer},
 		{LostDisk, false, true, true, false, (*run).lostDisk},
+		{ComeBack, false, true, true, false, (*run).comeBack},
+		{DieComingBack, false, true, false, false, (*run).dieComingBack},
 	}
 }
 

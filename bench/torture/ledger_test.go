@@ -251,7 +251,7 @@ func TestKeptLog(t *testing.T) {
 // What a node sends is itself again at the receiver, and nothing else is.
 func TestBodies(t *testing.T) {
 	for number := range 100 {
-		if large := largeBody(number); !isLarge(large) || isLarge(large+"x") || isLarge(bodyOf(number)) {
+		if large := largeBody(number, 4000+number); !isLarge(large) || isLarge(large+"x") || isLarge(bodyOf(number)) {
 			t.Errorf("the large body of %d is not told from others", number)
 		}
 	}

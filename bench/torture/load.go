@@ -127,7 +127,11 @@ func (l *load) send() {
 		return
 	}
 	keyed := number%4 != 3
-	body := l.request(number, keyed)
+	text := bodyOf(number)
+	if l.large.Load() && number%largeEvery == 0 {
+		text = largeBody(number, largeBytes)
+	}
+	body := l.request(number, keyed, text)
 	for tries := 0; ; tries++ {
 		began := l.ledger.asking(tries > 0)
 		node := int(l.turn.Add(1)) % len(l.urls)
@@ -162,11 +166,7 @@ func (l *load) recheck(number int, body []byte) {
 	}
 }
 
-func (l *load) request(number int, keyed bool) []byte {
-	body := bodyOf(number)
-	if l.large.Load() && number%largeEvery == 0 {
-		body = largeBody(number)
-	}
+func (l *load) request(number int, keyed bool, body string) []byte {
 	fields := map[string]any{
 		"target":   l.target,
 		"body":     body,
@@ -182,12 +182,12 @@ func (l *load) request(number int, keyed bool) []byte {
 	return text
 }
 
-// largeBody is a body that compresses to about three quarters.
-func largeBody(number int) string {
+// largeBody is a body of at least that size, that compresses to about three quarters.
+func largeBody(number, size int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d large ", number)
 	r := rand.New(rand.NewPCG(uint64(number), 0))
-	for b.Len() < largeBytes {
+	for b.Len() < size {
 		b.WriteString(strconv.FormatUint(r.Uint64(), 36))
 	}
 	return b.String()
@@ -199,19 +199,13 @@ func isLarge(body string) bool {
 		return false
 	}
 	n, err := strconv.Atoi(number)
-	return err == nil && body == largeBody(n)
+	return err == nil && body == largeBody(n, len(body))
 }
 
 // ask makes one request. The outcome is underWay where it may be asked again: that
 // nothing was accepted is certain.
 func (l *load) ask(node int, body []byte) (o outcome, id string) {
-	req, err := http.NewRequest(http.MethodPost, l.urls[node]+"/v1/send", bytes.NewReader(body))
-	if err != nil {
-		panic(err) // of constant parts
-	}
-	req.Header.Set("Authorization", "Bearer "+l.key)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := l.client.Do(req)
+	resp, err := l.post(node, "/v1/send", body)
 	if err != nil {
 		if op, is := errors.AsType[*net.OpError](err); is && op.Op == "dial" {
 			return underWay, "" // there was nobody to send it to
@@ -237,6 +231,16 @@ func (l *load) ask(node int, body []byte) (o outcome, id string) {
 		l.wonder(fmt.Sprintf("%d %s", resp.StatusCode, text))
 	}
 	return refused, ""
+}
+
+func (l *load) post(node int, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequest(http.MethodPost, l.urls[node]+path, bytes.NewReader(body))
+	if err != nil {
+		panic(err) // of constant parts
+	}
+	req.Header.Set("Authorization", "Bearer "+l.key)
+	req.Header.Set("Content-Type", "application/json")
+	return l.client.Do(req)
 }
 
 // wonder notes an answer that a send should not get here.

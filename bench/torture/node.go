@@ -156,6 +156,14 @@ func (k *keptLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// since is what was written after a text, if that is kept.
+func (k *keptLog) since(text string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, after, _ := bytes.Cut(k.buf, []byte(text))
+	return string(after)
+}
+
 // tail is the last lines.
 func (k *keptLog) tail(lines int) string {
 	k.mu.Lock()

@@ -17,6 +17,11 @@ type Options struct {
 	// nothing is accepted while the node is away.
 	Nodes int
 
+	// Away is how many sends are accepted while a node is away that comes back, and
+	// is to need a snapshot; 0: none, and the events are left out that are about that.
+	// They are sent in batches, as fast as it goes. Then the nodes have a small log.
+	Away int
+
 	Events int    // how many, of Kinds in turns. Default: 10
 	Kinds  []Kind // Default: all that the place allows
 	Seed   uint64
@@ -78,12 +83,23 @@ func (o *Options) complete() error {
 // possible is what of the kinds the place allows.
 func (o *Options) possible() (possible []Kind) {
 	for _, name := range o.Kinds {
-		k := kindOf(name)
-		if k != nil && (o.Isolated || !k.isolated) && (o.Nodes > 1 || !k.cluster) && (o.Other != "" || name != UpgradeAll) {
+		if k := kindOf(name); k != nil && o.allows(k) {
 			possible = append(possible, name)
 		}
 	}
 	return possible
+}
+
+func (o *Options) allows(k *kind) bool {
+	switch {
+	case k.isolated && !o.Isolated, k.cluster && o.Nodes == 1:
+		return false
+	case k.name == UpgradeAll:
+		return o.Other != ""
+	case k.name == ComeBack, k.name == DieComingBack:
+		return o.Away > 0
+	}
+	return true
 }
 
 func setDefault[T comparable](field *T, value T) {

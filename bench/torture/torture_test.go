@@ -79,6 +79,27 @@ func TestOneNodeLosesNothing(t *testing.T) {
 	isolate(t, binary)
 }
 
+// A node that was away for so long that the others do not keep what it misses catches
+// up by a snapshot while load goes on, whoever is killed meanwhile.
+func TestANodeThatWasAwayCatchesUp(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("processes for half a minute")
+	}
+	away := int(number(t, "HAREPOST_TORTURE_AWAY", 3000))
+	o := Options{
+		Binary: program(t), Dir: t.TempDir(), Away: away, Kinds: asked(t),
+		Seed: number(t, "HAREPOST_TORTURE_SEED", uint64(rand.Uint32())), Rate: 100, Resume: 30 * time.Second,
+		Patience: 2*time.Minute + time.Duration(away)*2*time.Millisecond, Progress: t.Output(),
+		LogDir: os.Getenv("HAREPOST_TORTURE_LOGS"),
+	}
+	if len(o.Kinds) == 0 {
+		o.Kinds = []Kind{ComeBack, DieComingBack}
+	}
+	o.Events = len(o.Kinds)
+	judge(t, o)
+}
+
 // torment makes the run that the environment asks for.
 func torment(t *testing.T, binary string, isolated bool, nodes int) {
 	o := Options{
@@ -89,18 +110,29 @@ func torment(t *testing.T, binary string, isolated bool, nodes int) {
 		LogDir:   os.Getenv("HAREPOST_TORTURE_LOGS"), // a directory that is there
 		Progress: t.Output(),
 	}
+	o.Kinds = asked(t)
+	if o.Events == 0 { // the quick size; what is slow here is other tests beside it
+		o.Kinds, o.Events = quick(nodes)
+		o.Longest, o.Rate, o.Resume = 1500*time.Millisecond, 200, 30*time.Second
+	}
+	judge(t, o)
+}
+
+// asked is the kinds of events that the environment asks for.
+func asked(t *testing.T) (kinds []Kind) {
 	for _, k := range strings.Split(os.Getenv(kindsVariable), ",") {
 		if k = strings.TrimSpace(k); k != "" {
 			if kindOf(Kind(k)) == nil {
 				t.Fatalf("%s: there is no %q", kindsVariable, k)
 			}
-			o.Kinds = append(o.Kinds, Kind(k))
+			kinds = append(kinds, Kind(k))
 		}
 	}
-	if o.Events == 0 { // the quick size; what is slow here is other tests beside it
-		o.Kinds, o.Events = quick(nodes)
-		o.Longest, o.Rate, o.Resume = 1500*time.Millisecond, 200, 30*time.Second
-	}
+	return kinds
+}
+
+// judge makes a run and fails the test if it broke a promise.
+func judge(t *testing.T, o Options) {
 	t.Logf("HAREPOST_TORTURE_SEED=%d", o.Seed)
 	r, err := Run(t.Context(), o)
 	if r != nil {
