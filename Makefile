@@ -34,7 +34,7 @@ help: ## list the targets
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: PKG=./wal  TESTFLAGS='-run Torn -v'  FUZZTIME=30s"
-	@echo "           N=30 (crash, torture)  N=200 (cluster-torture)  N=1000000 (retention)  STEPS=1000000 (model)  COUNT=5 (race)  COUNT=10 (microbench)"
+	@echo "           N=30 (crash, torture)  N=200 (cluster-torture)  N=1000000 (retention, cluster-catchup)  STEPS=1000000 (model)  COUNT=5 (race)  COUNT=10 (microbench)"
 	@echo "           BENCH=Apply (microbench)  OLD=before.txt NEW=out/bench.txt (benchstat)  BENCHFLAGS='--rounds 5 --html out/report.html'"
 
 demo: build ## everything on one screen: server, receiver, deliveries, retries, dead letters
@@ -93,7 +93,7 @@ cluster-torture: ## three nodes under load through N=200 kills, pauses, cuts and
 	HAREPOST_TORTURE_N=$(call GIVEN,N,200) HAREPOST_TORTURE_OTHER=$(abspath $(OTHER)) HAREPOST_TORTURE_JSON=$(CURDIR)/out/cluster-torture.json \
 		go test -count=1 -timeout 0 -v -run TestClusterLosesNothing $(TESTFLAGS) ./bench/torture
 
-cluster-catchup: ## a node that was away for N=1000000 sends catches up by snapshot under load, and with it and its sender killed meanwhile
+cluster-catchup: ## a node that was away for N=1000000 sends catches up by snapshot under load, and with it and its sender killed meanwhile (2 GB of disk in TMPDIR, 2 GB of memory, a quarter of an hour)
 	@mkdir -p out
 	HAREPOST_TORTURE_AWAY=$(call GIVEN,N,1000000) HAREPOST_TORTURE_JSON=$(CURDIR)/out/cluster-catchup.json \
 		go test -count=1 -timeout 0 -v -run TestANodeThatWasAwayCatchesUp $(TESTFLAGS) ./bench/torture
