@@ -19,7 +19,8 @@ func (s *Server) healthz(c *call) error {
 // whose data is at its limit, can: it refuses sends and says so, it shows what
 // it has, and it purges what would make room. Whether it takes sends is in the
 // answer, and a metric. A node of a cluster that does not lead can be asked while
-// it knows who does and has nearly caught up: it hands on what it is asked.
+// it knows who does, has nearly caught up and could lead: it hands on what it is
+// asked.
 func (s *Server) readyz(c *call) error {
 	if s.draining.Load() {
 		return s.notReady("the server is shutting down")
@@ -66,6 +67,8 @@ func (s *Server) notFollowing() string {
 	switch {
 	case st.Role == RoleStopped:
 		return "the node has been stopped" + at
+	case s.engine.Locked():
+		return "the node lacks keys of the encrypted data: it follows, and ends if it is elected; start it with the key file that the other nodes have" + at
 	case st.Leader == "":
 		return "no leader is known" + at
 	case st.Leader == st.Node:

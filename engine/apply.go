@@ -148,8 +148,9 @@ func (e *Engine) applyCommit(c *commit) error {
 	for i := range c.entries {
 		if a := c.entries[i].Changed; a != 0 {
 			e.dispatcher().follow(a)
-			if err := e.vault.follow(a, e.state().Directory()); err != nil {
-				e.opts.Logger.Error("the key file of this node does not open what another has sealed: give all nodes the new key before one uses it", "error", err)
+			known := e.Locked()
+			if err := e.vault.follow(a, e.state().Directory()); err != nil && !known {
+				e.tellLocked(err)
 			}
 		}
 		if l := c.entries[i].Set; l.Account != 0 {

@@ -118,7 +118,9 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err := e.openStores(dir); err != nil {
 		return nil, err
 	}
-	if err := e.vault.unlock(e.state().Directory()); err != nil {
+	if err := e.vault.unlock(e.state().Directory()); err != nil && o.Replica != nil {
+		e.tellLocked(err)
+	} else if err != nil {
 		return nil, errors.Join(err, e.log.Close(), e.state().Close())
 	}
 	for range cap(e.spare) {

@@ -170,7 +170,10 @@ func (e *Engine) replaceState(dir string) error {
 	}
 	e.stored.Store(st)
 	e.heard = 0 // of this state nothing yet
-	return e.vault.renew(st.Directory())
+	if err := e.vault.renew(st.Directory()); err != nil {
+		e.tellLocked(err)
+	}
+	return nil
 }
 
 // offerState gives the state in dir the name under which it is going to be the

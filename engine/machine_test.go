@@ -18,6 +18,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/harepost/harepost/engine/seal"
 	"github.com/harepost/harepost/engine/state"
 	"github.com/harepost/harepost/wal"
 )
@@ -721,6 +722,60 @@ func TestReadsWhileAStateIsTakenOver(t *testing.T) {
 	cancel()
 	readers.Wait()
 	same(t, "the other", dumped(t, second), dumped(t, first))
+}
+
+// A node that lacks keys of the data notices when it hears of them, at its start, and as it
+// takes over a state; it follows all the same, but cannot lead. It goes by what the keys
+// are wrapped with now, and forgets those of accounts that are gone.
+func TestANodeWithoutTheKeysFollows(t *testing.T) {
+	k1 := newKeyLine(t, "k1")
+	for what, other := range map[string]*seal.Keyring{
+		"no key file": nil, "another name": newKeyring(t, newKeyLine(t, "k2")), "another key of that name": newKeyring(t, newKeyLine(t, "k1")),
+	} {
+		t.Run(what, func(t *testing.T) {
+			l := newSharedLog(1)
+			n1, n2 := l.member(), l.member()
+			disk, second := vfs.NewMem(), vfs.NewMem()
+			var lacks *Engine
+			open := func(keys *seal.Keyring, m *member, fs vfs.FS) *Engine {
+				o := testOptions(t, fs)
+				o.Replica, o.Keyring = m, keys
+				return openEngine(t, o)
+			}
+			locked := func(when string) {
+				t.Helper()
+				if !lacks.Locked() {
+					t.Errorf("%s: it takes itself for one that can lead", when)
+				}
+			}
+			first := open(newKeyring(t, k1), n1, disk)
+			lacks = open(other, n2, second)
+			if lacks.Locked() {
+				t.Error("nothing is encrypted yet")
+			}
+			n1.lead(t)
+			a := newAccount(t, first)
+			n2.tellUpTo(all)
+			locked("a command has brought a key")
+			index := snapshot(t, n1)
+			copied(t, n1, disk, second)
+			n2.takeOver(t, received, index)
+			locked("a state was taken over")
+			if err := lacks.Close(); err != nil {
+				t.Fatal(err)
+			}
+			lacks = open(other, n2, second)
+			locked("it was started")
+			same(t, "what it has", dumped(t, lacks), dumped(t, first))
+			if err := (machine{lacks}).Lead(99); err == nil || first.Locked() {
+				t.Errorf("it leads: %v; the first lacks keys: %t", err, first.Locked())
+			}
+			if err := first.DeleteAccount(context.Background(), a); err != nil {
+				t.Fatal(err)
+			}
+			awaitCondition(t, "the account to be swept", func() bool { return !lacks.Locked() })
+		})
+	}
 }
 
 // What the leader seals a follower can read as soon as it has heard of it, by a data

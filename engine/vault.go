@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/delivery"
@@ -18,41 +19,55 @@ import (
 type vault struct {
 	keys  *seal.Keyring // nil: nothing is sealed
 	boxes sync.Map      // AccountID to *seal.Box; one an account
+
+	lacking map[AccountID]bool // whose data key, as it is wrapped now, does not open; the applier's
+	locked  atomic.Bool        // there are such
 }
 
+var errNoKeyFile = errors.New("the data is encrypted: start with the key file that it was encrypted with")
+
 // unlock unwraps every data key, so that a key file that does not fit is found
-// before anything is done.
+// before anything is done. The applier calls it, or nothing runs yet.
 func (v *vault) unlock(dir *state.Directory) error {
-	wrapped := dir.DataKeys()
+	v.lacking = make(map[AccountID]bool)
+	var failed error
+	for a, w := range dir.DataKeys() {
+		if err := v.open(a, w); err != nil {
+			failed = err
+		}
+	}
+	v.locked.Store(failed != nil)
+	return failed
+}
+
+// open unwraps the data key of an account, and notes whether it could.
+func (v *vault) open(a AccountID, wrapped []byte) (err error) {
+	var box *seal.Box
 	if v.keys == nil {
-		if len(wrapped) > 0 {
-			return errors.New("engine: the data is encrypted: start with the key file that it was encrypted with")
-		}
-		return nil
+		err = errNoKeyFile
+	} else {
+		box, err = v.keys.Unwrap(uint64(a), wrapped)
 	}
-	for a, w := range wrapped {
-		box, err := v.keys.Unwrap(uint64(a), w)
-		if err != nil {
-			return fmt.Errorf("engine: data key of %s: %w", a, err)
-		}
-		v.boxes.Store(a, box)
+	if err != nil {
+		v.lacking[a] = true
+		return fmt.Errorf("engine: data key of %s: %w", a, err)
 	}
+	v.boxes.Store(a, box)
+	delete(v.lacking, a)
 	return nil
 }
 
 // renew makes the data keys those of another state, or of a state that may not have
 // what this node has made. Whoever opens something meanwhile has its key all the time.
 func (v *vault) renew(dir *state.Directory) error {
-	if err := v.unlock(dir); err != nil {
-		return err
-	}
+	err := v.unlock(dir)
 	v.boxes.Range(func(a, _ any) bool {
 		if dir.DataKey(a.(AccountID)) == nil {
 			v.boxes.Delete(a)
 		}
 		return true
 	})
-	return nil
+	return err
 }
 
 // box is the account's; nil when nothing is sealed, and when the account was
@@ -81,22 +96,27 @@ func (v *vault) add(a AccountID) (wrapped []byte, err error) {
 
 // follow takes the data key of an account from the state, which has one that another
 // node may have made, and forgets that of one that is swept. A key that was only wrapped
-// anew is the same: it serves on when the key file of this node lacks the new master key,
-// which then is found as this node comes to lead.
-func (v *vault) follow(a AccountID, dir *state.Directory) error {
+// anew is the same: it serves on when the key file of this node lacks the new master key.
+func (v *vault) follow(a AccountID, dir *state.Directory) (err error) {
 	wrapped := dir.DataKey(a)
 	switch {
-	case v.keys == nil:
 	case wrapped != nil:
-		box, err := v.keys.Unwrap(uint64(a), wrapped)
-		if err != nil {
-			return fmt.Errorf("engine: data key of %s: %w", a, err)
-		}
-		v.boxes.Store(a, box)
+		err = v.open(a, wrapped)
 	case !dir.Has(a) && !dir.IsDeleted(a):
 		v.boxes.Delete(a)
+		delete(v.lacking, a)
 	}
-	return nil
+	v.locked.Store(len(v.lacking) > 0)
+	return err
+}
+
+// Locked reports whether the data is encrypted with keys that this node does not have.
+// It follows: its copy is whole. But it cannot lead.
+func (e *Engine) Locked() bool { return e.vault.locked.Load() }
+
+// tellLocked logs what a node that follows lacks.
+func (e *Engine) tellLocked(err error) {
+	e.opts.Logger.Error("this node lacks keys of the encrypted data: it follows, and ends if it is elected; start it with the key file that the other nodes have", "error", err)
 }
 
 // keyAccounts gives a data key to every account that has none, as when

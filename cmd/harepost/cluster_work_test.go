@@ -497,6 +497,14 @@ func TestAnEncryptedClusterNeedsItsKeysEverywhere(t *testing.T) {
 	if text := <-got; text != "a secret" {
 		t.Errorf("%q arrived", text)
 	}
+	until(t, "n3 says what it lacks", func() (bool, string) {
+		if n3.gone() { // it was elected before it was asked
+			return true, ""
+		}
+		status, text := n3.request(http.MethodGet, "/readyz", "", "")
+		return status == http.StatusServiceUnavailable && strings.Contains(text, "lacks keys of the encrypted data") &&
+			strings.Contains(n3.server.stderr.String(), "start it with the key file that the other nodes have"), text
+	})
 	n3.watching = false
 	until(t, "n3 has ended rather than lead", func() (bool, string) {
 		status, answer := c.leader().request(http.MethodPost, "/v1/cluster/transfer", worldAdminToken, `{"node_id":"n3"}`)
@@ -516,4 +524,8 @@ func TestAnEncryptedClusterNeedsItsKeysEverywhere(t *testing.T) {
 	n3.own = slices.Clone(c.nodes[0].own)
 	n3.start()
 	c.level()
+	until(t, "n3 is ready", func() (bool, string) {
+		status, text := n3.request(http.MethodGet, "/readyz", "", "")
+		return status == http.StatusOK, text
+	})
 }
