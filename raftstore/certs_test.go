@@ -139,3 +139,66 @@ func TestMakeCertsEndWithTheirCA(t *testing.T) {
 		t.Errorf("%+v, %v", made, err)
 	}
 }
+
+// That a certificate ends, or the CA that it needs, is said from two weeks before, once a
+// day, until there is a new one.
+func TestTheEndOfACertificateIsSaidBefore(t *testing.T) {
+	start := time.Now()
+	now := start
+	day := func(n float64) { now = start.Add(time.Duration(n * 24 * float64(time.Hour))) }
+	for what, valid := range map[string]CertOptions{
+		"the certificate": {Valid: 30 * 24 * time.Hour},
+		"its CA":          {CAValid: 30 * 24 * time.Hour},
+	} {
+		day(0)
+		valid.Dir, valid.Nodes, valid.Now = t.TempDir(), []string{"n1"}, now
+		if _, err := MakeCerts(valid); err != nil {
+			t.Fatal(err)
+		}
+		var book logBook
+		c, err := loadClusterTLS(certFilesOf(valid.Dir, "n1"), book.logger(), func() time.Time { return now })
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := func(want int) {
+			t.Helper()
+			c.WarnOfEnd()
+			book.mu.Lock()
+			defer book.mu.Unlock()
+			if got := strings.Count(book.text.String(), "ends soon, or has ended"); got != want {
+				t.Errorf("%s, after %s: said %d times, want %d", what, now.Sub(start), got, want)
+			}
+		}
+		for _, at := range []struct {
+			day  float64
+			said int
+		}{{0, 0}, {15.9, 0}, {16.1, 1}, {17, 1}, {17.2, 2}, {31, 3}, {31.1, 3}} {
+			day(at.day)
+			said(at.said)
+		}
+		if got := c.NotAfter().Sub(start).Round(24 * time.Hour); got != 30*24*time.Hour {
+			t.Errorf("%s ends after %s", what, got)
+		}
+		next := t.TempDir()
+		if _, err := MakeCerts(CertOptions{Dir: next, Nodes: []string{"n1"}, Now: now}); err != nil {
+			t.Fatal(err)
+		}
+		c.files = certFilesOf(next, "n1")
+		day(40)
+		said(3)
+	}
+}
+
+// A certificate that is made to outlive its CA is good for as long as that is.
+func TestACertificateEndsWithItsCA(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := MakeCerts(CertOptions{Dir: dir, Nodes: []string{"n1"}, CAValid: 24 * time.Hour, Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	c := identityOf(t, dir, "n1")
+	leaf := strangerOf(t, dir).issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(1000 * time.Hour) }, "n1.harepost.internal").Leaf
+	ends, err := c.verify([]*x509.Certificate{leaf}, c.current.Load().roots, x509.ExtKeyUsageServerAuth)
+	if err != nil || ends.After(time.Now().Add(25*time.Hour)) {
+		t.Errorf("it ends %s, %v", ends, err)
+	}
+}

@@ -102,6 +102,8 @@ type ClusterTLS struct {
 	mu   sync.Mutex // held by the handshake that reads the files
 	seen [sha256.Size]byte
 	lost bool // the files could not be read the last time
+
+	warnAt time.Time // next, of the end; WarnOfEnd's
 }
 
 // identity is what the files held at one moment.
@@ -109,6 +111,7 @@ type identity struct {
 	id    string
 	cert  tls.Certificate
 	roots *x509.CertPool
+	ends  time.Time // the certificate's time, or that of the CA that it needs, whichever is first
 }
 
 // LoadClusterTLS reads the files for the first time; then they have to be right.
@@ -139,8 +142,30 @@ func loadClusterTLS(files ClusterTLSFiles, log *slog.Logger, now func() time.Tim
 // NodeID returns the node that the certificate is for.
 func (t *ClusterTLS) NodeID() string { return t.id }
 
-// NotAfter returns when the certificate in use ends.
-func (t *ClusterTLS) NotAfter() time.Time { return t.current.Load().cert.Leaf.NotAfter }
+// NotAfter returns when the certificate in use ends, or its CA, if that is before.
+func (t *ClusterTLS) NotAfter() time.Time { return t.current.Load().ends }
+
+// How long before the end of a certificate it is warned of, and how often.
+const (
+	endsSoon  = 14 * 24 * time.Hour
+	warnEvery = 24 * time.Hour
+)
+
+// WarnOfEnd logs that the certificate in use, or its CA, ends soon or has ended: once a
+// day, however often it is called. One goroutine calls it.
+func (t *ClusterTLS) WarnOfEnd() {
+	now := t.now()
+	soon := func() bool { return now.Add(endsSoon).After(t.NotAfter()) }
+	if now.Before(t.warnAt) || !soon() {
+		return
+	}
+	if t.look(); !soon() {
+		return // there was a new one, which no handshake has needed yet
+	}
+	t.warnAt = now.Add(warnEvery)
+	t.log.Warn("the cluster certificate or its CA ends soon, or has ended: other nodes refuse this one then; make a new one and copy it over the old, it is taken without a restart",
+		"node", t.id, "cert", t.files.Cert, "ca", t.files.CA, "not_after", t.NotAfter())
+}
 
 // server is the configuration of one accepted connection.
 func (t *ClusterTLS) server() *tls.Config {
@@ -172,7 +197,7 @@ func (t *ClusterTLS) client(want string) *tls.Config {
 	// accept. Then the server could not say whose it refused.
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &id.cert, nil }
 	c.VerifyConnection = func(s tls.ConnectionState) error {
-		if err := t.verify(s.PeerCertificates, id.roots, x509.ExtKeyUsageServerAuth); err != nil {
+		if _, err := t.verify(s.PeerCertificates, id.roots, x509.ExtKeyUsageServerAuth); err != nil {
 			return err
 		}
 		got, err := nodeIDOf(s.PeerCertificates)
@@ -193,25 +218,37 @@ func (t *ClusterTLS) config(id *identity) *tls.Config {
 	}
 }
 
-// verify checks a chain up to roots, at this moment and for usage.
-func (t *ClusterTLS) verify(chain []*x509.Certificate, roots *x509.CertPool, usage x509.ExtKeyUsage) error {
+// verify checks a chain up to roots, at this moment and for usage. It returns when that
+// ends to be so.
+func (t *ClusterTLS) verify(chain []*x509.Certificate, roots *x509.CertPool, usage x509.ExtKeyUsage) (ends time.Time, err error) {
 	if len(chain) == 0 {
-		return errors.New("no certificate")
+		return ends, errors.New("no certificate")
 	}
 	between := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
+	ways, err := chain[0].Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: between,
 		CurrentTime:   t.now(),
 		KeyUsages:     []x509.ExtKeyUsage{usage},
 	})
 	if err != nil {
-		return &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
+		return ends, &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
 	}
-	return nil
+	for _, way := range ways { // one is enough
+		first := way[0].NotAfter
+		for _, c := range way {
+			if c.NotAfter.Before(first) {
+				first = c.NotAfter
+			}
+		}
+		if first.After(ends) {
+			ends = first
+		}
+	}
+	return ends, nil
 }
 
 // get returns what to use now.
@@ -278,12 +315,13 @@ func (t *ClusterTLS) parse(texts pemTexts) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	var ends time.Time // by either usage: a way up is good for both
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if err := t.verify(chain, roots, usage); err != nil {
+		if ends, err = t.verify(chain, roots, usage); err != nil {
 			return nil, fmt.Errorf("the certificate of node %q: %w", id, err)
 		}
 	}
-	return &identity{id: id, cert: pair, roots: roots}, nil
+	return &identity{id: id, cert: pair, roots: roots, ends: ends}, nil
 }
 
 // pemTexts are what the three files hold.

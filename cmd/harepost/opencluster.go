@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -34,11 +35,11 @@ func openCluster(ctx context.Context, p *program) (_ *clusterNode, err error) {
 	if err != nil {
 		return nil, exitWith(exitExpelled, err)
 	}
-	layer, err := listenCluster(p)
+	layer, certs, err := listenCluster(p)
 	if err != nil {
 		return nil, err
 	}
-	o := openedCluster{p: p, layer: layer, identity: identity, stopped: make(chan error, 1)}
+	o := openedCluster{p: p, layer: layer, certs: certs, identity: identity, stopped: make(chan error, 1)}
 	if err := o.open(ctx); err != nil {
 		return nil, errors.Join(err, o.close())
 	}
@@ -58,25 +59,25 @@ func isUsed(cfg *config) (bool, error) {
 	return true, err
 }
 
-// listenCluster opens the node's port.
-func listenCluster(p *program) (*raftstore.StreamLayer, error) {
+// listenCluster opens the node's port. Without certificates there are none.
+func listenCluster(p *program) (*raftstore.StreamLayer, *raftstore.ClusterTLS, error) {
 	cfg := &p.cfg
 	o := raftstore.StreamOptions{Bind: cfg.ClusterAddr, Advertise: cfg.ClusterAdvertise, NodeID: cfg.NodeID, Logger: p.log}
 	if cfg.ClusterCert != "" {
 		files := raftstore.ClusterTLSFiles{Cert: cfg.ClusterCert, Key: cfg.ClusterKey, CA: cfg.ClusterCA}
 		var err error
 		if o.TLS, err = raftstore.LoadClusterTLS(files, p.log); err != nil {
-			return nil, exitWith(exitUsage, err)
+			return nil, nil, exitWith(exitUsage, err)
 		}
 		if got := o.TLS.NodeID(); got != cfg.NodeID {
-			return nil, usagef("--cluster-cert %s is the certificate of node %s, and --node-id is %s", cfg.ClusterCert, got, cfg.NodeID)
+			return nil, nil, usagef("--cluster-cert %s is the certificate of node %s, and --node-id is %s", cfg.ClusterCert, got, cfg.NodeID)
 		}
 	}
 	layer, err := raftstore.Listen(o)
 	if err != nil {
-		return nil, fmt.Errorf("--cluster-addr: %w", err)
+		return nil, nil, fmt.Errorf("--cluster-addr: %w", err)
 	}
-	return layer, nil
+	return layer, o.TLS, nil
 }
 
 // An openedCluster is a clusterNode with what it is made of.
@@ -85,6 +86,7 @@ type openedCluster struct {
 	p        *program
 	identity *raftstore.Identity
 	layer    *raftstore.StreamLayer
+	certs    *raftstore.ClusterTLS // nil without
 	client   *raftstore.InternalClient
 	server   *raftstore.InternalServer
 	members  *raftstore.Membership
@@ -134,7 +136,17 @@ func (o *openedCluster) open(ctx context.Context) (err error) {
 	o.clusterNode.replica = o.node
 	o.clusterNode.door = o.newDoor()
 	o.clusterNode.address = o.layer.BoundAddr().(*net.TCPAddr).AddrPort()
-	o.clusterNode.metrics = func(w io.Writer) { o.node.WriteMetrics(w) }
+	o.clusterNode.metrics = func(w io.Writer) {
+		o.node.WriteMetrics(w)
+		if o.certs != nil {
+			metrics.WriteGaugeUint64(w, "harepost_cluster_certificate_not_after_timestamp_seconds", uint64(max(o.certs.NotAfter().Unix(), 0)))
+		}
+	}
+	o.clusterNode.look = func() {
+		if o.certs != nil {
+			o.certs.WarnOfEnd()
+		}
+	}
 	o.clusterNode.stopped = o.stopped
 	o.clusterNode.start = func() { o.members.Start(o.node.Consensus()) }
 	o.clusterNode.leave = func() {

@@ -244,16 +244,16 @@ func (p *program) run(ctx context.Context) error {
 	if p.cluster != nil {
 		stopped = p.cluster.stopped
 	}
-	stay := p.yieldWhenFull()
-	defer stay()
+	stopLooking := p.lookAfterNode()
+	defer stopLooking()
 	select {
 	case <-ctx.Done():
-		stay()
+		stopLooking()
 		return p.drain(served)
 	case err := <-p.failed:
 		return p.storageFailed(err)
 	case err := <-stopped:
-		stay()
+		stopLooking()
 		return errors.Join(p.expelled(err), p.drain(served))
 	case err := <-served:
 		return fmt.Errorf("the API stopped: %w", err)

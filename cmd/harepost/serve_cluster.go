@@ -37,6 +37,7 @@ type clusterNode struct {
 	stopped <-chan error   // the cluster does not want this node: the error says why
 
 	peers atomic.Pointer[fasthttp.RequestHandler] // nil until the API is there
+	look  func()                                  // every second: what is to be warned of
 	start func()                                  // when raft runs
 	leave func()                                  // before the engine closes, which ends raft
 	close func() error                            // after it
@@ -77,29 +78,30 @@ func (p *program) handOver() {
 	p.log.Info("another node leads now")
 }
 
-// How often a node that leads looks whether its disk is full, and how long it waits
-// until it hands over again: another one's may be full too.
+// How often a node looks after itself, and how long one that leads and whose disk is full
+// waits until it hands over again: another one's may be full too.
 const (
-	yieldLook  = time.Second
+	selfLook   = time.Second
 	yieldPause = 30 * time.Second
 )
 
-// yieldWhenFull has another node lead whenever this one does and its disk is full: it
-// would refuse every send, while others have room. stay ends that, and may be called
-// again.
-func (p *program) yieldWhenFull() (stay func()) {
+// lookAfterNode has another node lead whenever this one does and its disk is full: it
+// would refuse every send, while others have room. And it warns of certificates that end.
+// stop ends that, and may be called again.
+func (p *program) lookAfterNode() (stop func()) {
 	if p.cluster == nil {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var looking sync.WaitGroup
 	looking.Go(func() {
-		look := time.NewTicker(yieldLook)
+		look := time.NewTicker(selfLook)
 		defer look.Stop()
 		var last time.Time
 		for {
 			select {
 			case now := <-look.C:
+				p.cluster.look()
 				if p.fullLeader() && now.Sub(last) >= yieldPause {
 					p.yield(ctx)
 					last = now
