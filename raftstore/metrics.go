@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"io"
+	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 )
@@ -11,7 +12,28 @@ type nodeMetrics struct {
 	set      *metrics.Set
 	commit   *metrics.PrometheusHistogram
 	snapshot *metrics.PrometheusHistogram
+	sent     snapshotMetrics
+	received snapshotMetrics
 	reigns   *metrics.Counter
+}
+
+// snapshotMetrics are of the snapshots that went one way between nodes, those that went
+// whole.
+type snapshotMetrics struct {
+	took  *metrics.PrometheusHistogram
+	bytes *metrics.Counter
+}
+
+func newSnapshotMetrics(set *metrics.Set, way string) snapshotMetrics {
+	return snapshotMetrics{
+		took:  set.NewPrometheusHistogramExt("harepost_cluster_snapshot_"+way+"_duration_seconds", snapshotBuckets),
+		bytes: set.NewCounter("harepost_cluster_snapshot_" + way + "_bytes_total"),
+	}
+}
+
+func (m *snapshotMetrics) add(bytes int64, took time.Duration) {
+	m.took.Update(took.Seconds())
+	m.bytes.AddInt64(bytes)
 }
 
 var (
@@ -25,6 +47,8 @@ func newNodeMetrics() *nodeMetrics {
 		set:      set,
 		commit:   set.NewPrometheusHistogramExt("harepost_cluster_commit_duration_seconds", commitBuckets),
 		snapshot: set.NewPrometheusHistogramExt("harepost_cluster_snapshot_duration_seconds", snapshotBuckets),
+		sent:     newSnapshotMetrics(set, "sent"),
+		received: newSnapshotMetrics(set, "received"),
 		reigns:   set.NewCounter("harepost_cluster_reigns_total"),
 	}
 }

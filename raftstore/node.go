@@ -150,6 +150,7 @@ func (n *Node) Prepare(fs vfs.FS, dir string) (restore string, err error) {
 	n.snapshots, err = OpenSnapshots(SnapshotOptions{
 		FS: fs, Dir: fs.PathJoin(dir, ClusterDir, snapshotDir),
 		BytesPerSecond: n.cfg.SnapshotBytesPerSecond, Logger: n.cfg.Logger,
+		Sent: n.metrics.sent.add, Received: n.metrics.received.add,
 		Failed: func(err error) { n.opts.Machine.Failed(err) }, // nothing fails for good before the log is open
 	})
 	if err != nil {

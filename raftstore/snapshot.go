@@ -30,6 +30,10 @@ type SnapshotOptions struct {
 	// should end.
 	Failed func(error)
 
+	// Sent and Received are told of every snapshot that was sent to another node, or
+	// received, as a whole: its bytes, and how long that took. Default: nobody is.
+	Sent, Received func(bytes int64, took time.Duration)
+
 	Now    func() time.Time // default time.Now
 	Logger *slog.Logger     // default slog.Default()
 }
@@ -43,6 +47,12 @@ func (o *SnapshotOptions) withDefaults() {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Sent == nil {
+		o.Sent = func(int64, time.Duration) {}
+	}
+	if o.Received == nil {
+		o.Received = func(int64, time.Duration) {}
 	}
 	if o.Failed == nil {
 		o.Failed = func(err error) { panic(err) }

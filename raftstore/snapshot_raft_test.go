@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ type snapshotNode struct {
 	state     *stateOf
 	log       *raft.InmemStore
 	snapshots *SnapshotStore
+	metrics   *nodeMetrics
 	raft      *raft.Raft
 	restores  int
 }
@@ -66,8 +68,10 @@ func (n *snapshotNode) Restore(source io.ReadCloser) error {
 
 func startSnapshotNode(t *testing.T, id raft.ServerID) (*snapshotNode, raft.Transport) {
 	fs := vfs.NewMem()
-	n := &snapshotNode{t: t, fs: fs, id: id, state: newState(t, fs, "data/state"), log: raft.NewInmemStore()}
-	n.snapshots = openSnapshots(t, fs)
+	n := &snapshotNode{t: t, fs: fs, id: id, state: newState(t, fs, "data/state"), log: raft.NewInmemStore(), metrics: newNodeMetrics()}
+	o := snapshotOptions(t, fs)
+	o.Sent, o.Received = n.metrics.sent.add, n.metrics.received.add
+	n.snapshots = openSnapshotsWith(t, o)
 	n.snapshots.SetCheckpoint(n.state.checkpoint)
 	n.snapshots.SetLog(n.log)
 	trans, err := raft.NewTCPTransport("127.0.0.1:0", nil, 2, 10*time.Second, io.Discard)
@@ -145,6 +149,18 @@ func TestRaftInstallsSnapshots(t *testing.T) {
 		}
 		if names := leftovers(t, leads.fs); len(names) != 0 {
 			t.Errorf("%q are left of sending", names)
+		}
+		if sent, got := leads.metrics.sent.bytes.Get(), n.metrics.received.bytes.Get(); sent == 0 || sent != got {
+			t.Errorf("%d bytes were sent, %d received", sent, got)
+		}
+		for of, want := range map[*snapshotNode]string{
+			leads: "harepost_cluster_snapshot_sent_duration_seconds_count 1\n", n: "harepost_cluster_snapshot_received_duration_seconds_count 1\n",
+		} {
+			var page strings.Builder
+			of.metrics.set.WritePrometheus(&page)
+			if !strings.Contains(page.String(), want) {
+				t.Errorf("%s: no %s in\n%s", of.id, want, page.String())
+			}
 		}
 		leads = n
 	}

@@ -197,6 +197,9 @@ func (k *SnapshotSink) finish() error {
 	if err := s.publish(&k.meta, k.id); err != nil {
 		return err
 	}
+	if k.meta.Received {
+		s.opts.Received(k.written, k.meta.Created.Sub(k.began))
+	}
 	s.opts.Logger.Info("snapshot", "id", k.meta.ID, "applied", k.meta.Applied,
 		"received", k.meta.Received, "bytes", k.meta.Bytes, "took", k.meta.Created.Sub(k.began))
 	return nil

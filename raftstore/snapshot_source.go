@@ -94,6 +94,8 @@ type source struct {
 	manifest backup.Manifest
 	files    []backup.File
 	size     int64 // of the stream
+	read     int64 // of that
+	began    time.Time
 	from     *io.PipeReader
 	done     chan struct{} // closed when the goroutine has ended
 	pace     pace
@@ -106,7 +108,7 @@ func (s *SnapshotStore) openOwn(m *SnapshotMeta) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	src := &source{store: s, dir: s.path(fmt.Sprint(checkpointPrefix, number)), done: make(chan struct{})}
+	src := &source{store: s, dir: s.path(fmt.Sprint(checkpointPrefix, number)), done: make(chan struct{}), began: s.opts.Now()}
 	src.pace = pace{perSecond: s.opts.BytesPerSecond}
 	err = src.copyState(m, checkpoint)
 	if err == nil {
@@ -211,6 +213,10 @@ func (src *source) add(w *backup.Writer, file backup.File) (err error) {
 // Read reads the stream.
 func (src *source) Read(p []byte) (int, error) {
 	n, err := src.from.Read(p)
+	src.read += int64(n)
+	if n > 0 && src.read == src.size {
+		src.store.opts.Sent(src.size, src.store.opts.Now().Sub(src.began))
+	}
 	if waitErr := src.pace.wait(src.store.ctx, n); waitErr != nil && err == nil {
 		err = ErrSnapshotsClosed
 	}

@@ -261,6 +261,9 @@ func TestWrongCertificatesAreRefused(t *testing.T) {
 		c.nodes[i%3].at(c.key).queue(t, "http://127.0.0.1:1024/", `"body":"x","delay_ms":3600000`)
 	}
 	n := c.follower()
+	if _, page := n.request("GET", "/metrics", "", ""); !strings.Contains(page, "harepost_cluster_certificate_not_after_timestamp_seconds ") {
+		t.Error("no metric says when the certificate ends")
+	}
 	n.stop()
 	kept := n.own
 	n.own = append([]string{"--bootstrap-expect", "3"}, flags(ours, "n9")...)
