@@ -136,6 +136,13 @@ func TestAnyNodeAnswersForAll(t *testing.T) {
 	})
 	t.Run("metrics", func(t *testing.T) {
 		line := regexp.MustCompile(`^(#.*|[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_]+="([^"\\]|\\.)*"(, ?)?)+\})? (NaN|[+-]Inf|[-+0-9.eE]+))$`)
+		if status, text := c.nodes[0].request(http.MethodPost, "/v1/cluster/snapshot", worldAdminToken, ""); status != http.StatusOK {
+			t.Errorf("%d %s", status, text)
+		}
+		moved := map[string]bool{ // on any node
+			"harepost_cluster_commit_duration_seconds_count": false, "harepost_cluster_snapshot_duration_seconds_count": false,
+			"harepost_cluster_reigns_total": false, `harepost_api_proxied_requests_total{outcome="answered"}`: false,
+		}
 		for _, n := range c.nodes {
 			status, text := n.request(http.MethodGet, "/metrics", "", "")
 			if status != http.StatusOK {
@@ -152,11 +159,19 @@ func TestAnyNodeAnswersForAll(t *testing.T) {
 					t.Errorf("%s says %q twice", n.id, name)
 				}
 				seen[l[:strings.LastIndex(l, " ")+1]] = true
+				if _, ok := moved[name]; ok && !strings.HasSuffix(l, " 0") {
+					moved[name] = true
+				}
 			}
 			until(t, n.id+" says whether it leads", func() (bool, string) {
 				_, text := n.request(http.MethodGet, "/metrics", "", "")
 				return strings.Contains(text, "harepost_cluster_leads 1\n") == (n == c.leader()), text
 			})
+		}
+		for name, ok := range moved {
+			if !ok {
+				t.Errorf("%s is 0 on every node", name)
+			}
 		}
 	})
 	t.Run("a backup of a follower is a server's", func(t *testing.T) {
