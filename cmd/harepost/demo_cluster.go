@@ -100,13 +100,14 @@ func openClusterStage(sh *shell, dir string) (*clusterStage, error) {
 	if err := s.openTarget(); err != nil {
 		return s, err
 	}
-	addresses, err := freeAddresses(demoNodes)
+	free, err := freeAddresses(2 * demoNodes)
 	if err != nil {
 		return s, err
 	}
+	addresses, apis := free[:demoNodes], free[demoNodes:]
 	for i, address := range addresses {
 		s.nodes = append(s.nodes, &demoNode{
-			id: fmt.Sprintf("n%d", i+1), dir: filepath.Join(dir, fmt.Sprintf("n%d", i+1)), address: address, join: strings.Join(addresses, ","),
+			id: fmt.Sprintf("n%d", i+1), dir: filepath.Join(dir, fmt.Sprintf("n%d", i+1)), address: address, join: strings.Join(addresses, ","), api: apis[i],
 		})
 	}
 	// Each serves only when all are there.
@@ -244,7 +245,7 @@ func (s *clusterStage) comeBack(ctx context.Context, n *demoNode) error {
 	}
 	err := s.await(ctx, "the node has caught up", func() bool {
 		st, err := n.status(ctx)
-		return err == nil && st.Role == "follower" && st.LeaderID != nil && st.LagEntries == 0 && st.LastIndex > 0
+		return err == nil && st.LeaderID != nil && st.LagEntries == 0 && st.LastIndex > 0
 	})
 	if err != nil {
 		return err
@@ -467,7 +468,7 @@ const demoToken = "admin-token-of-the-demo"
 
 // A demoNode is a node in a process of its own.
 type demoNode struct {
-	id, dir, address, join string
+	id, dir, address, join, api string
 
 	url   string // of its API, the same after a restart
 	cmd   *exec.Cmd
@@ -485,12 +486,8 @@ func (n *demoNode) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listen := "127.0.0.1:0"
-	if n.url != "" {
-		listen = strings.TrimPrefix(n.url, "http://")
-	}
 	n.cmd = exec.Command(self, "serve", "--dev", "--node-id", n.id, "--cluster-addr", n.address, "--join", n.join,
-		"--bootstrap-expect", fmt.Sprint(demoNodes), "--data-dir", n.dir, "--listen", listen, "--log-format", "json")
+		"--bootstrap-expect", fmt.Sprint(demoNodes), "--data-dir", n.dir, "--listen", n.api, "--log-format", "json")
 	n.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "HAREPOST_") }), "HAREPOST_ADMIN_TOKEN="+demoToken)
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the demo, which ends them
 	logs, err := n.cmd.StderrPipe()
