@@ -92,10 +92,10 @@ func (s *testServer) listen() {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
 	wires := &http.Transport{}
-	s.client = &http.Client{Transport: wires, Timeout: 20 * time.Second}
+	s.client = &http.Client{Transport: wires, Timeout: time.Minute}
 	s.t.Cleanup(func() {
 		wires.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			s.t.Errorf("shut down: %v", err)
@@ -138,7 +138,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(15 * time.Second)
+	deadline := time.After(time.Minute)
 	for !condition() {
 		select {
 		case <-tick.C:
@@ -323,7 +323,7 @@ func (r *receiver) next(t testing.TB) received {
 	select {
 	case got := <-r.got:
 		return got
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing was delivered")
 	}
 	panic("not reached")
