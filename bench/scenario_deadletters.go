@@ -253,7 +253,11 @@ func (a *aftermath) replayHalf(ctx context.Context) error {
 	}
 	took := time.Since(begin)
 	begin = time.Now()
-	if j, err = a.client.CancelJob(ctx, j.JobID); err != nil {
+	id := j.JobID
+	if j, err = a.client.CancelJob(ctx, id); errors.Is(err, client.ErrConflict) { // it has ended by itself
+		j, err = a.client.Job(ctx, id)
+	}
+	if err != nil {
 		return err
 	}
 	a.find("stopping a replay", time.Since(begin))

@@ -485,10 +485,10 @@ func TestInternalQueue(t *testing.T) {
 // few at a time: none is pushed out of the handshakes that the other side bears.
 func TestInternalHerd(t *testing.T) {
 	secured(t, func(t *testing.T, dir string) {
-		layer := listenAs(t, dir, "n1", func(s *StreamOptions) { s.Handshakes = 2 * dialsAtOnce })
+		layer := listenAs(t, dir, "n1", func(s *StreamOptions) { s.Handshakes, s.HandshakeTimeout = 2*dialsAtOnce, time.Minute })
 		server := ServeInternal(layer.HTTPListener(), func(*fasthttp.RequestCtx) {}, InternalServerOptions{Logger: slog.New(slog.DiscardHandler)})
 		t.Cleanup(func() { layer.Close(); server.Shutdown(context.Background()) })
-		c := clientOf(t, dir, "n2", InternalClientOptions{})
+		c := clientOf(t, dir, "n2", InternalClientOptions{ConnectTimeout: time.Minute})
 		var wg sync.WaitGroup
 		for range 200 {
 			wg.Go(func() {

@@ -54,7 +54,7 @@ func TestMaxDataBytes(t *testing.T) {
 		}
 		return strings.Count(string(answer), `"queue_id"`), refusal
 	}
-	give := time.After(3 * processPatience) // for all of the waits together
+	give := time.After(6 * processPatience) // for all of the waits together
 	wait := func(what string) {
 		select {
 		case <-time.After(200 * time.Millisecond): // the keeper's second is the real one
