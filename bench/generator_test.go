@@ -70,6 +70,7 @@ func openLoad(url string, rate float64, duration time.Duration) GeneratorOptions
 // send that was due during it has waited, and has to say so.
 func TestAStallShowsInEverySendThatWasDue(t *testing.T) {
 	const duration, rate = 400 * time.Millisecond, 100
+	const more = 2 * time.Second // longer than a busy machine has a generator wait for its turn
 	stalled := make(chan struct{})
 	url := serving(t, func(n int, _ []byte) string {
 		if n == 0 {
@@ -79,7 +80,7 @@ func TestAStallShowsInEverySendThatWasDue(t *testing.T) {
 	})
 	g, err := Generate(t.Context(), openLoad(url, rate, duration), func(far Generating) {
 		if far.Measured {
-			close(stalled)
+			time.AfterFunc(more, func() { close(stalled) })
 		}
 	})
 	if err != nil {
@@ -101,7 +102,7 @@ func TestAStallShowsInEverySendThatWasDue(t *testing.T) {
 	check("median", quantile(g.AnswerLatency, 50), duration*45/100)
 	check("10th percentile", quantile(g.AnswerLatency, 10), duration*5/100)
 	// It was the server that was late.
-	if g.LateMax >= duration {
+	if g.LateMax >= more {
 		t.Errorf("the generator says that it was %s late itself", g.LateMax)
 	}
 }
