@@ -46,6 +46,7 @@ type gate struct {
 	turn    *share // of those that wait and may go on, the next; nil: there is none
 	waiting int    // sends of all accounts
 	limit   int    // young deliveries an account that may go on has at most; 0: any number
+	failed  bool   // the engine has
 }
 
 const (
@@ -128,12 +129,16 @@ func (g *gate) admit(s *share, units int) *ticket {
 }
 
 func (g *gate) leave(t *ticket) {
-	t.clear()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := t.share
 	s.inside -= t.units
 	g.free += t.units
+	if g.failed { // the applier may have it still: nobody gets it any more
+		t = newTicket()
+		t.done <- struct{}{} // as wake does
+	}
+	t.clear()
 	t.share = nil
 	g.tickets = append(g.tickets, t)
 	g.left(s)
@@ -219,6 +224,9 @@ func (g *gate) queued() int {
 // and everyone who will. A ticket has room for one word: where the applier's is
 // in it, its waiter comes by itself.
 func (g *gate) wake() {
+	g.mu.Lock()
+	g.failed = true
+	g.mu.Unlock()
 	for _, t := range g.all {
 		select {
 		case t.done <- struct{}{}:

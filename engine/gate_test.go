@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/harepost/harepost/engine/state"
 )
 
 // At most so many are within at once, those who wait get in in order, and who
@@ -171,6 +173,29 @@ func (c *crowd) empty() {
 	c.g.tidy()
 	if c.g.free != c.g.units+c.g.reserve || len(c.g.shares) > 0 {
 		c.t.Errorf("an empty gate has %d shares, %d units", len(c.g.shares), c.g.free)
+	}
+}
+
+// Who is told of a failure leaves at once, and the applier may still have the ticket: it
+// is not changed, and nobody gets it again. Who comes later is told, too.
+func TestATicketIsNobodysAfterAFailure(t *testing.T) {
+	var g gate
+	g.init(1)
+	first, err := g.enter(t.Context(), 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.young = new(state.Young)
+	g.wake()
+	<-first.done
+	g.leave(first)
+	second, err := g.enter(t.Context(), 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-second.done
+	if first.young == nil || second == first {
+		t.Error("the ticket was used again")
 	}
 }
 
