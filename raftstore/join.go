@@ -78,7 +78,7 @@ func (f *former) join(ctx context.Context, others map[string]*Hello) error {
 
 // answerJoin takes a node in, as one without a vote, or says why not. A follower passes it on, once.
 func (m *Membership) answerJoin(ctx context.Context, r *joinRequest, peer string) (joinAnswer, error) {
-	if peer != "" && peer != r.Hello.NodeID && !(r.Passed && m.belongs(peer)) {
+	if peer != "" && peer != r.Hello.NodeID && !(r.Passed && m.belongs(peer, 0)) {
 		return joinAnswer{}, &badRequest{fmt.Errorf("raftstore: the certificate is for node %q, the request from %q", peer, r.Hello.NodeID)}
 	}
 	me := m.identity.get()

@@ -267,11 +267,13 @@ func (m *Membership) configuration() (c configuration, known bool) {
 	return m.config, m.config.index > 0
 }
 
-// belongs reports whether a node is a member of the cluster as far as this one knows. As long as no configuration
-// is known, all are that say so.
-func (m *Membership) belongs(id string) bool {
+// belongs reports whether a node that was taken in at index since is a member of the cluster as far as this one knows.
+// As long as no configuration is known, all are that say so. One that was taken in later than that is believed, too:
+// after a start the newest configuration known to be committed is that of the snapshot, until a leader commits, for which
+// those who were taken in since may be needed. Whether they have a vote is raft's to know.
+func (m *Membership) belongs(id string, since uint64) bool {
 	c, known := m.configuration()
-	return !known || c.has(id)
+	return !known || c.has(id) || since > c.index
 }
 
 // Admit is nil if raft may talk to the node in this life of ours, over connections that it has accepted as well as

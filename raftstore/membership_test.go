@@ -259,6 +259,41 @@ func TestOldCopiesAreRefused(t *testing.T) {
 	}
 }
 
+// All nodes were started again, and the snapshot of each is of when there was one of them: nothing is committed before
+// they talk to each other.
+func TestNodesTakenInSinceTheSnapshotMeet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		first := raft.Configuration{Servers: []raft.Server{{ID: "n1", Address: "a1"}}}
+		disks := []vfs.FS{vfs.NewMem(), vfs.NewMem(), vfs.NewMem()}
+		up := func(i int) *being {
+			b := n.live(disks[i], fmt.Sprint("n", i+1), fmt.Sprint("a", i+1)).member("c", uint64(1+4*i), 10)
+			b.Configured(3, first)
+			return b
+		}
+		all := []*being{up(0), up(1), up(2)}
+		for _, b := range all { // the first time by --join
+			for _, other := range all {
+				b.say(t.Context(), other.address)
+			}
+		}
+		for _, b := range all {
+			b.die()
+		}
+		two := []*being{up(1), up(2)} // they are a majority
+		for _, b := range two {
+			b.Start(&stubRaft{})
+		}
+		time.Sleep(3 * time.Second)
+		met := errors.Join(two[0].Admit("n3"), two[1].Admit("n2"))
+		one := up(0)
+		met = errors.Join(met, one.Greet(t.Context()), one.Admit("n2"), one.Admit("n3"), two[0].Admit("n1"), two[1].Admit("n1"))
+		two[0].die()
+		two[1].die()
+		noError(t, met)
+	})
+}
+
 // What was acknowledged and is not committed may be gone.
 func TestWhatWasNotCommittedMayBeGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -325,5 +325,10 @@ func (m *Membership) members() []string {
 			list = append(list, a)
 		}
 	}
+	for _, id := range m.peers.ids() { // taken in later than c, see belongs; all others are forgotten
+		if a := told[id]; a != "" && !c.has(id) {
+			list = append(list, a)
+		}
+	}
 	return list
 }

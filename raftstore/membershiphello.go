@@ -156,7 +156,7 @@ func (m *Membership) meet(ctx context.Context, h *Hello) (believed bool, r *Refu
 	if r = m.judge(h); r == nil {
 		r = m.elsewhere(ctx, h)
 	}
-	if r != nil || h.ClusterID == "" || h.ClusterID != m.identity.ClusterID() || !m.belongs(h.NodeID) {
+	if r != nil || h.ClusterID == "" || h.ClusterID != m.identity.ClusterID() || !m.belongs(h.NodeID, h.Since) {
 		return false, r, nil
 	}
 	m.meeting.Lock()
