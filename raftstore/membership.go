@@ -182,6 +182,7 @@ type Membership struct {
 
 	mu      sync.Mutex // below
 	last    func() (index, term uint64)
+	tried   bool // Greet has asked the others whether they would believe this node
 	raft    Consensus
 	config  configuration
 	met     map[string]string // addresses that others told of, by node; at most peersKept
@@ -243,7 +244,7 @@ func NewMembership(o MembershipOptions) (*Membership, error) {
 }
 
 // Opened says where the log or the snapshot ends, from now on. Until then a node of a cluster answers no hello: that
-// its log is empty is not what is meant.
+// its log is empty is not what is meant. Until Greet has asked the others, it answers only those that ask, too.
 func (m *Membership) Opened(last func() (index, term uint64)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -316,6 +317,7 @@ func (m *Membership) hello() Hello {
 	}
 	m.mu.Lock()
 	last, r := m.last, m.raft
+	h.Trial = last != nil && !m.tried
 	maps.Copy(h.Peers, m.met)
 	m.mu.Unlock()
 	if me.ClusterID == "" {
@@ -332,10 +334,11 @@ func (m *Membership) hello() Hello {
 }
 
 // presentable reports whether the node can say what it is asked for in a hello: a member knows where its log ends when
-// it is open. That of a founder is empty before.
-func (m *Membership) presentable() bool {
+// it is open. That of a founder is empty before. Whoever asks in earnest takes note of the answer, which has to wait
+// until this node was tried, see Greet.
+func (m *Membership) presentable(trial bool) bool {
 	m.mu.Lock()
-	opened := m.last != nil
+	opened := m.last != nil && (trial || m.tried)
 	m.mu.Unlock()
 	me := m.identity.get()
 	return opened || me.ClusterID == "" || me.Founders != nil
@@ -425,7 +428,7 @@ func (m *Membership) Handle(ctx context.Context, path, peer string, body []byte)
 		if err = decode(body, &h, &h, peer); err != nil {
 			break
 		}
-		if !m.presentable() {
+		if !m.presentable(h.Trial) {
 			return http.StatusServiceUnavailable, []byte("the node is starting")
 		}
 		reply, err = m.answerHello(ctx, &h)

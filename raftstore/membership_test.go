@@ -158,6 +158,7 @@ func (b *being) member(cluster string, since, last uint64) *being {
 	b.net.t.Helper()
 	noError(b.net.t, b.identity.join(cluster, since))
 	b.Opened(func() (uint64, uint64) { return last, 1 })
+	b.tryOut(false) // as if it had greeted when it was alone
 	return b
 }
 
@@ -257,6 +258,66 @@ func TestOldCopiesAreRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A copy of a directory that a node was started with since has all its lives. Not all nodes can tell it by its log,
+// and those that cannot must not know of it when the directory itself comes back.
+func TestARefusedCopyIsNotRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		leader := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+		other := n.live(vfs.NewMem(), "n3", "a3").member("c", 1, 20)
+		fs := vfs.NewMem()
+		b := n.live(fs, "n2", "a2", joining("", "a1", "a3")).member("c", 1, 20)
+		greet(t, b)
+		copied := copyOf(t, fs)
+		leader.Observe("n2", Acknowledgement{LastLog: 25, Match: 25, Committed: 25})
+		b.die()
+
+		b = n.live(copied, "n2", "a2", joining("", "a1", "a3"))
+		b.Opened(func() (uint64, uint64) { return 20, 1 })
+		if r := other.say(t.Context(), "a2"); r.err == nil {
+			t.Errorf("before anybody was asked the copy says %+v", r.answer)
+		}
+		tells(t, b.Greet(t.Context()), ErrRefused, "n2", "cluster remove n2", "--join")
+		if r := other.say(t.Context(), "a2"); r.err == nil {
+			t.Errorf("refused, the copy says %+v", r.answer)
+		}
+		b.die()
+
+		b = n.live(fs, "n2", "a2", joining("", "a1", "a3"))
+		b.Opened(func() (uint64, uint64) { return 25, 1 })
+		greet(t, b)
+		noError(t, errors.Join(b.Admit("n1"), b.Admit("n3"), leader.Admit("n2"), other.Admit("n2")))
+		for _, m := range []*being{leader, other} {
+			if k, _ := m.peers.get("n2"); k.Life != b.identity.Life().ID {
+				t.Errorf("%s knows of n2 %+v", m.identity.NodeID(), k)
+			}
+		}
+	})
+}
+
+// Nodes that start at the same moment answer each other's trials.
+func TestNodesThatGreetAtOnceMeet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		var nodes []*being
+		for i := range 3 {
+			b := n.live(vfs.NewMem(), fmt.Sprint("n", i), fmt.Sprint("a", i), joining("", "a0", "a1", "a2")).member("c", 1, 10)
+			b.tryOut(true)
+			nodes = append(nodes, b)
+		}
+		begun := time.Now()
+		var greeting sync.WaitGroup
+		for _, b := range nodes {
+			greeting.Go(func() { noError(t, b.Greet(t.Context())) })
+		}
+		greeting.Wait()
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("it took %s", took)
+		}
+		noError(t, errors.Join(nodes[0].Admit("n1"), nodes[1].Admit("n2"), nodes[2].Admit("n0")))
+	})
 }
 
 // All nodes were started again, and the snapshot of each is of when there was one of them: nothing is committed before

@@ -68,12 +68,34 @@ func (m *Membership) sayAll(ctx context.Context, addresses []string) <-chan hear
 // Greet says hello to all other nodes that are known, before raft is started, and fails if they refuse this one:
 // if any of them says that it is not who it was, or if the majority of those that answer refuse it. It waits a while
 // for those that do not answer (GreetWait, GreetGrace); then they are left to Start, and to Admit.
+//
+// It asks all of them first whether they would believe it (Hello.Trial), and only then has them do so: not every node
+// knows enough to tell an old copy of a directory, and one that took note of the copy's life would refuse the
+// directory itself from then on.
 func (m *Membership) Greet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, m.o.GreetWait)
 	defer cancel()
+	m.tryOut(true)
+	there, err := m.greet(ctx, m.targets())
+	if err != nil {
+		return err
+	}
+	m.tryOut(false)
+	_, err = m.greet(ctx, there)
+	return err
+}
+
+// tryOut says whether the hellos of a node that has opened its log are trials.
+func (m *Membership) tryOut(trial bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tried = !trial
+}
+
+// greet says hello at the addresses in open. there are those that answered.
+func (m *Membership) greet(ctx context.Context, open []string) (there []string, err error) {
 	var grace <-chan time.Time
 	answered := map[string]*Refusal{} // by node
-	open := m.targets()
 	for len(open) > 0 {
 		answers := m.sayAll(ctx, open)
 		var silent []string
@@ -88,15 +110,16 @@ func (m *Membership) Greet(ctx context.Context) error {
 					silent = append(silent, r.address)
 				} else if !r.self {
 					if err := m.verdict(&r); err != nil {
-						return err
+						return nil, err
 					}
+					there = append(there, r.address)
 					answered[r.answer.Hello.NodeID] = r.answer.Refusal
 				}
 				if grace == nil && m.majority(len(answered)) {
 					grace = time.After(m.o.GreetGrace)
 				}
 			case <-grace:
-				return m.count(answered)
+				return there, m.count(answered)
 			}
 		}
 		if open = silent; len(open) == 0 {
@@ -111,9 +134,9 @@ func (m *Membership) Greet(ctx context.Context) error {
 		}
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return err
+		return nil, err
 	}
-	return m.count(answered)
+	return there, m.count(answered)
 }
 
 // majority reports whether that many other nodes and this one are more than half of the voters.

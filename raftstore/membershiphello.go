@@ -34,6 +34,9 @@ type Hello struct {
 	Address string `json:"address"`       // for other nodes
 	API     string `json:"api,omitempty"` // for clients
 
+	// Trial: it asks only whether it would be believed; nobody takes note of the life. See Greet.
+	Trial bool `json:"trial,omitempty"`
+
 	Expect  int       `json:"expect,omitempty"`  // --bootstrap-expect of a node that waits for others
 	Promise *Proposal `json:"promise,omitempty"` // the cluster that it takes part in founding
 
@@ -156,7 +159,7 @@ func (m *Membership) meet(ctx context.Context, h *Hello) (believed bool, r *Refu
 	if r = m.judge(h); r == nil {
 		r = m.elsewhere(ctx, h)
 	}
-	if r != nil || h.ClusterID == "" || h.ClusterID != m.identity.ClusterID() || !m.belongs(h.NodeID, h.Since) {
+	if r != nil || h.Trial || h.ClusterID == "" || h.ClusterID != m.identity.ClusterID() || !m.belongs(h.NodeID, h.Since) {
 		return false, r, nil
 	}
 	m.meeting.Lock()
