@@ -59,7 +59,9 @@ func (f *former) join(ctx context.Context, others map[string]*Hello) error {
 		}
 		switch {
 		case a.Final:
-			final = errors.Join(final, fmt.Errorf("%w: %s", ErrRefused, a.Refused))
+			if final == nil || !strings.Contains(final.Error(), a.Refused) { // all may say the same
+				final = errors.Join(final, fmt.Errorf("%w: %s", ErrRefused, a.Refused))
+			}
 			continue // another one may have been given the token
 		case a.Refused != "":
 			f.tell("%s", a.Refused)

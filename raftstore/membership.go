@@ -390,6 +390,9 @@ func (m *Membership) targets() []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
+// errStarting means that a node is there and cannot answer yet.
+var errStarting = errors.New("raftstore: the node is starting")
+
 // call asks another node. answer is filled in from its JSON.
 func (m *Membership) call(ctx context.Context, address, path string, request, answer any) error {
 	return m.callFor(ctx, m.o.CallTimeout, address, path, request, answer)
@@ -405,6 +408,9 @@ func (m *Membership) callFor(ctx context.Context, timeout time.Duration, address
 	status, text, err := m.o.Caller.Call(ctx, address, path, body)
 	if err != nil {
 		return err
+	}
+	if status == http.StatusServiceUnavailable {
+		return errStarting
 	}
 	if status != http.StatusOK {
 		return fmt.Errorf("raftstore: node at %s answered %d: %.200s", address, status, text)
@@ -429,7 +435,7 @@ func (m *Membership) Handle(ctx context.Context, path, peer string, body []byte)
 			break
 		}
 		if !m.presentable(h.Trial) {
-			return http.StatusServiceUnavailable, []byte("the node is starting")
+			return http.StatusServiceUnavailable, []byte(errStarting.Error())
 		}
 		reply, err = m.answerHello(ctx, &h)
 	case pathPromise:

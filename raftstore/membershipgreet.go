@@ -191,7 +191,7 @@ func (m *Membership) tellSilence(ctx context.Context, address string, err error)
 		delete(m.warned, address)
 		m.mu.Unlock()
 		return
-	case ctx.Err() != nil, errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET),
+	case ctx.Err() != nil, errors.Is(err, errStarting), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET),
 		errors.As(err, &timeout) && timeout.Timeout():
 		return
 	}

@@ -108,7 +108,7 @@ func (m *Membership) judge(h *Hello) *Refusal {
 	case h.ClusterID == "" || me.ClusterID == "":
 		return nil
 	case h.ClusterID != me.ClusterID:
-		return &Refusal{Why: fmt.Sprintf("node %s at %s is of the cluster %s, node %s of %s: correct --join, or the directory",
+		return &Refusal{Why: fmt.Sprintf("node %s at %s is of the cluster %s, node %s of %s: correct --join; where the cluster was recovered or restored meanwhile, empty the directory of the node that is still of the former one",
 			h.NodeID, h.Address, h.ClusterID, me.NodeID, me.ClusterID)}
 	}
 	return m.judgePeer(h, me.NodeID)

@@ -66,7 +66,7 @@ func (c *clusterDetachCmd) Run(sh *shell) (err error) {
 			Detached bool   `json:"detached"`
 		}{c.DataDir, true})
 	}
-	_, err = fmt.Fprintf(sh.out, "%s is a single node's directory now: start it without --node-id and --cluster-addr\n", c.DataDir)
+	_, err = fmt.Fprintf(sh.out, "%s is a single node's directory now: start it without --node-id, --join-token and the other flags and variables of a cluster\n", c.DataDir)
 	return err
 }
 
