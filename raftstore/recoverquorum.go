@@ -258,10 +258,8 @@ type offlineLog struct{ *offline }
 
 // Replay implements engine.Log. All that is there counts.
 func (l offlineLog) Replay(from uint64, fn func(engine.Committed) error) error {
-	first, last := l.FirstIndex(), uint64(0)
-	if first > 0 {
-		last, _ = l.store.LastIndex()
-	}
+	first, _ := l.store.FirstIndex() // they have no errors
+	last, _ := l.store.LastIndex()
 	if last < from {
 		return nil
 	}
@@ -272,9 +270,13 @@ func (l offlineLog) Replay(from uint64, fn func(engine.Committed) error) error {
 	})
 }
 
-// FirstIndex implements engine.Log.
+// FirstIndex implements engine.Log. Between the end of the state that a snapshot was taken of and the snapshot's index
+// are raft's own entries: they are not missing, see Node.check.
 func (l offlineLog) FirstIndex() uint64 {
 	first, _ := l.store.FirstIndex() // it has no error
+	if s, _, ok := l.snapshots.Newest(); ok && l.opts.Applied >= s.Applied && first <= s.Index+1 {
+		return min(first, l.opts.Low)
+	}
 	return first
 }
 

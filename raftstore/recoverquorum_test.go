@@ -115,6 +115,24 @@ func (h *household) leadsAlone() {
 }
 
 // The same done on several nodes makes them one cluster, and another thing another one.
+// The log of a node that got the state from another one begins behind raft's own entries, which no state knows of.
+func TestANodeThatGotASnapshotIsRecovered(t *testing.T) {
+	h := clustered(t)
+	_, err := h.recoverWith("n1") // its log is empty now, and the snapshot's index is that of a configuration
+	noError(t, err)
+	disk, err := inspectLog(h.fs, "data", "wal")
+	noError(t, err)
+	s := openStoreOf(t, h.fs)
+	noError(t, s.StoreLog(&raft.Log{Index: disk.last + 1, Term: 9, Type: raft.LogNoop}))
+	noError(t, s.Close())
+	r, err := h.recoverWith("n1")
+	noError(t, err)
+	if r.Index != disk.last+1 {
+		t.Errorf("it recovered %+v of a log up to %d", r, disk.last+1)
+	}
+	h.leadsAlone()
+}
+
 func TestNodesThatAreRecoveredTogetherAreOneCluster(t *testing.T) {
 	two := []Server{{ID: "n1", Address: "b1"}, {ID: "n3", Address: "b3"}}
 	again := []Server{{ID: "n1", Address: "b1"}, {ID: "n3", Address: "b3"}}
