@@ -51,11 +51,12 @@ type flight struct {
 	began   time.Time
 }
 
-// The defaults of Config's fields of that name. The leader's disk works on one entry
-// while others are with the followers; more of them would be smaller ones.
+// The defaults of Config's fields of that name, as measured (bench/RESULTS.md, "Three
+// nodes"). The leader's disk works on one entry while another is with the followers; more
+// of them would be smaller ones.
 const (
 	DefaultEntryBytes      = 512 << 10
-	DefaultEntriesInFlight = 4
+	DefaultEntriesInFlight = 2
 )
 
 const (

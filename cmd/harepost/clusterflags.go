@@ -27,7 +27,7 @@ type clusterFlags struct {
 	ClusterCA        string        `name:"cluster-ca" placeholder:"FILE" type:"path" help:"PEM file of the authority that all nodes have their certificates of, and nobody else has."`
 	ElectionTimeout  time.Duration `name:"election-timeout" default:"1s" help:"How long nodes hear nothing of the one that leads before they elect another. All nodes have the same."`
 	EntryBytes       int           `name:"cluster-entry-bytes" default:"524288" help:"About how much of what waits is replicated as one entry, of which each costs every node a sync: 4096 to 4194304."`
-	EntriesInFlight  int           `name:"cluster-entries-in-flight" default:"4" help:"Entries on their way to the other nodes at once; what comes meanwhile is the next one: 1 to 64."`
+	EntriesInFlight  int           `name:"cluster-entries-in-flight" default:"2" help:"Entries on their way to the other nodes at once; what comes meanwhile is the next one: 1 to 64."`
 }
 
 // clustered reports whether the server is a node of a cluster.
