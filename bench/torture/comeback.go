@@ -27,6 +27,7 @@ type absence struct {
 	upTo  uint64 // what the others had applied by then
 	since time.Time
 	life  string // how its log begins since
+	whole bool   // it was seen with a whole snapshot
 }
 
 // goAway kills a node, has the others accept what it will miss and shorten their logs,
@@ -69,7 +70,6 @@ func (r *run) isBack(ctx context.Context, e *Event, a *absence) error {
 		return err
 	}
 	e.say(", back after %.1f s", time.Since(a.since).Seconds())
-	whole := false
 	for text := range strings.Lines(a.node.logs.since(a.life)) {
 		var l struct {
 			Msg      string
@@ -78,11 +78,11 @@ func (r *run) isBack(ctx context.Context, e *Event, a *absence) error {
 			Took     string
 		}
 		if json.Unmarshal([]byte(text), &l) == nil && l.Msg == "snapshot" && l.Received {
-			whole = true
+			a.whole = true
 			e.say(", by a snapshot of %.1f MB, received in %s", float64(l.Bytes)/1e6, l.Took)
 		}
 	}
-	if !whole {
+	if !a.whole { // who dies as soon as it has one may not have said so
 		r.broke("event %d, %s, %s: %s came back without a snapshot", e.Number, e.Kind, e.What, a.node.id)
 	}
 	return nil
@@ -103,18 +103,19 @@ func (r *run) comeBack(ctx context.Context, e *Event) error {
 type phase struct {
 	name   string
 	sender bool
+	whole  bool // the receiver has all of it
 	is     func(receiver, sender *node) bool
 }
 
 // phases are in an order in which one absence can have them all.
 var phases = []phase{
-	{"sending", true, func(receiver, sender *node) bool {
+	{"sending", true, false, func(receiver, sender *node) bool {
 		return has(sender, "cluster/snapshots/checkpoint-*") && has(receiver, "cluster/snapshots/incoming-*/data")
 	}},
-	{"receiving", false, func(receiver, _ *node) bool { return has(receiver, "cluster/snapshots/incoming-*/data") }},
-	{"received", false, func(receiver, _ *node) bool { return has(receiver, "cluster/snapshots/[0-9]*/data") }},
+	{"receiving", false, false, func(receiver, _ *node) bool { return has(receiver, "cluster/snapshots/incoming-*/data") }},
+	{"received", false, true, func(receiver, _ *node) bool { return has(receiver, "cluster/snapshots/[0-9]*/data") }},
 	// The state has left the snapshot, and is not in its place yet, or the old one is still there.
-	{"restoring", false, func(receiver, _ *node) bool { return has(receiver, "state.*") }},
+	{"restoring", false, true, func(receiver, _ *node) bool { return has(receiver, "state.*") }},
 }
 
 func has(n *node, pattern string) bool {
@@ -184,6 +185,7 @@ func (r *run) killIn(ctx context.Context, a *absence, p phase) (hit bool, err er
 	}
 	victim.kill()
 	hit = p.is(a.node, sender)
+	a.whole = a.whole || hit && p.whole
 	cancel()
 	<-back
 	return hit, victim.start(r.cluster.bootstrap()...)
