@@ -130,6 +130,13 @@ func (f *fakeCluster) Transfer(ctx context.Context, id string) error {
 	return f.Remove(ctx, id, false)
 }
 
+func (f *fakeCluster) Transferable(id string) error {
+	if id == "gone" {
+		return f.Remove(context.Background(), id, false)
+	}
+	return nil
+}
+
 func (f *fakeCluster) Snapshot(context.Context) (uint64, error) {
 	if f.Standing().Role == RoleStopped {
 		return 0, fmt.Errorf("%w: the node is stopped", ErrRefused)
@@ -462,6 +469,7 @@ type neverLeads struct{}
 
 func (neverLeads) Prepare(vfs.FS, string) (string, error)        { return "", nil }
 func (neverLeads) OpenLog(engine.LogOptions) (engine.Log, error) { return emptyLog{}, nil }
+func (neverLeads) LeadsAlone() bool                              { return false }
 
 // emptyLog has nothing, and takes nothing.
 type emptyLog struct{}
@@ -547,7 +555,7 @@ func TestHandOver(t *testing.T) {
 		}
 	})
 	s.proxy.settle = time.Minute
-	if !s.proxy.enter() { // a request that is under way
+	if s.proxy.enter() != nil { // a request that is under way
 		t.Fatal("none may enter")
 	}
 	transferred, asked := make(chan *answer, 1), make(chan *answer, 1)
@@ -573,7 +581,7 @@ func TestHandOver(t *testing.T) {
 func TestHandOverLetsAttemptsEnd(t *testing.T) {
 	c := leading()
 	s := startNode(t, c)
-	s.proxy.quiesce = time.Minute
+	s.proxy.quiesce = time.Hour
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	letGo := sync.OnceFunc(func() { close(goOn) })
 	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(begun); <-goOn }))
@@ -590,13 +598,18 @@ func TestHandOverLetsAttemptsEnd(t *testing.T) {
 			}
 		}
 	})
-	transferred := make(chan *answer, 1)
+	s.do("POST", "/v1/cluster/transfer", adminToken, `{"node_id":"gone"}`).refused(404) // at once
+	transferred, second := make(chan *answer, 1), make(chan error, 1)
 	go func() { transferred <- s.do("POST", "/v1/cluster/transfer", adminToken, `{"node_id":"needed"}`) }()
 	eventually(t, "it is to be handed over", s.proxy.transfers.Load)
 	s.do("POST", "/v1/cluster/transfer", adminToken, "").refused(409, "already")
+	go func() { second <- s.HandOver(t.Context(), "n2") }() // as at SIGTERM: it waits for the other
 	next := s.sendOK(key, `{"target":"`+other.url+`"}`)
 	letGo()
 	(<-transferred).refused(409)
+	if err := <-second; err != nil {
+		t.Error(err)
+	}
 	s.settled(key, next)
 }
 

@@ -118,7 +118,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err := e.openStores(dir); err != nil {
 		return nil, err
 	}
-	if err := e.vault.unlock(e.state().Directory()); err != nil && o.Replica != nil {
+	if err := e.vault.unlock(e.state().Directory()); err != nil && o.Replica != nil && !o.Replica.LeadsAlone() {
 		e.tellLocked(err)
 	} else if err != nil {
 		return nil, errors.Join(err, e.log.Close(), e.state().Close())

@@ -135,6 +135,10 @@ type Replica interface {
 	Prepare(fs vfs.FS, dir string) (restore string, err error)
 
 	OpenLog(LogOptions) (Log, error)
+
+	// LeadsAlone reports whether no other node can lead in this one's place: then the
+	// engine does not open without the keys of its data.
+	LeadsAlone() bool
 }
 
 // LogOptions are what a log needs to know.

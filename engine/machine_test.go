@@ -744,9 +744,7 @@ func TestANodeWithoutTheKeysFollows(t *testing.T) {
 			}
 			locked := func(when string) {
 				t.Helper()
-				if !lacks.Locked() {
-					t.Errorf("%s: it takes itself for one that can lead", when)
-				}
+				awaitCondition(t, "it notices that it lacks keys: "+when, lacks.Locked)
 			}
 			first := open(newKeyring(t, k1), n1, disk)
 			lacks = open(other, n2, second)
@@ -764,6 +762,13 @@ func TestANodeWithoutTheKeysFollows(t *testing.T) {
 			if err := lacks.Close(); err != nil {
 				t.Fatal(err)
 			}
+			n2.alone = true
+			o := testOptions(t, second)
+			o.Replica, o.Keyring = n2, other
+			if _, err := Open("data", o); err == nil || !strings.Contains(err.Error(), "data key of") {
+				t.Errorf("alone it opens: %v", err)
+			}
+			n2.alone = false
 			lacks = open(other, n2, second)
 			locked("it was started")
 			same(t, "what it has", dumped(t, lacks), dumped(t, first))

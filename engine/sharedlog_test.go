@@ -31,6 +31,7 @@ func newSharedLog(seed uint64) *sharedLog {
 type member struct {
 	shared  *sharedLog
 	restore string // what Prepare hands over
+	alone   bool   // no other can lead
 
 	machine Machine
 	first   uint64 // of its own log
@@ -56,6 +57,8 @@ const all = 1<<64 - 1
 func (l *sharedLog) member() *member { return &member{shared: l, limit: all} }
 
 func (m *member) Prepare(vfs.FS, string) (string, error) { return m.restore, nil }
+
+func (m *member) LeadsAlone() bool { return m.alone }
 
 func (m *member) OpenLog(o LogOptions) (Log, error) {
 	m.machine = o.Machine

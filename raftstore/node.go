@@ -178,6 +178,9 @@ func (n *Node) replaceLog(fs vfs.FS, index, term uint64) error {
 	return errors.Join(store.Replace(index, term), store.Close())
 }
 
+// LeadsAlone implements engine.Replica.
+func (n *Node) LeadsAlone() bool { return n.cfg.Single }
+
 // OpenLog implements engine.Replica.
 func (n *Node) OpenLog(o engine.LogOptions) (engine.Log, error) {
 	n.opts = o

@@ -234,6 +234,9 @@ func (f *offline) Prepare(fs vfs.FS, dir string) (restore string, err error) {
 	return data, errors.Join(store.Replace(newest.Index, newest.Term), store.Close())
 }
 
+// LeadsAlone implements engine.Replica: what the others have may be gone for good.
+func (f *offline) LeadsAlone() bool { return true }
+
 // OpenLog implements engine.Replica.
 func (f *offline) OpenLog(o engine.LogOptions) (engine.Log, error) {
 	store, err := OpenStore(o.Dir, StoreOptions{

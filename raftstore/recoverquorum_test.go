@@ -114,7 +114,6 @@ func (h *household) leadsAlone() {
 	noError(h.t, e.Close())
 }
 
-// The same done on several nodes makes them one cluster, and another thing another one.
 // The log of a node that got the state from another one begins behind raft's own entries, which no state knows of.
 func TestANodeThatGotASnapshotIsRecovered(t *testing.T) {
 	h := clustered(t)
@@ -133,6 +132,7 @@ func TestANodeThatGotASnapshotIsRecovered(t *testing.T) {
 	h.leadsAlone()
 }
 
+// The same done on several nodes makes them one cluster, and another thing another one.
 func TestNodesThatAreRecoveredTogetherAreOneCluster(t *testing.T) {
 	two := []Server{{ID: "n1", Address: "b1"}, {ID: "n3", Address: "b3"}}
 	again := []Server{{ID: "n1", Address: "b1"}, {ID: "n3", Address: "b3"}}
