@@ -297,6 +297,42 @@ func TestARefusedCopyIsNotRemembered(t *testing.T) {
 	})
 }
 
+// A node that is about to answer is waited for, though a majority has answered: it may be the one that can tell an old
+// copy. Where others have been met, a configuration of one node is no majority by itself.
+func TestWhoIsStartingIsHeard(t *testing.T) {
+	for name, configured := range map[string][]raft.Server{"no configuration": nil, "of one": {{ID: "n2", Address: "a2"}}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t)
+				knows := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+				other := n.live(vfs.NewMem(), "n3", "a3").member("c", 1, 20)
+				fs := vfs.NewMem()
+				b := n.live(fs, "n2", "a2", joining("", "a1", "a3")).member("c", 1, 20)
+				greet(t, b)
+				copied := copyOf(t, fs)
+				knows.Observe("n2", Acknowledgement{LastLog: 25, Match: 25, Committed: 25})
+				b.die()
+				knows.mu.Lock()
+				knows.last, knows.tried = nil, false // it was started again
+				knows.mu.Unlock()
+				if configured != nil {
+					n.set("a3", nil) // nobody else is there
+				}
+				b = n.live(copied, "n2", "a2", joining("", "a1", "a3"))
+				b.Opened(func() (uint64, uint64) { return 20, 1 })
+				if configured != nil {
+					b.Configured(3, raft.Configuration{Servers: configured})
+				}
+				time.AfterFunc(3*time.Second, func() { knows.Opened(func() (uint64, uint64) { return 25, 1 }) })
+				tells(t, b.Greet(t.Context()), ErrRefused, "n2")
+				if k, _ := other.peers.get("n2"); k.Life == b.identity.Life().ID {
+					t.Error("the copy is remembered")
+				}
+			})
+		})
+	}
+}
+
 // Nodes that start at the same moment answer each other's trials.
 func TestNodesThatGreetAtOnceMeet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

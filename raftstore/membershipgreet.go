@@ -96,6 +96,7 @@ func (m *Membership) tryOut(trial bool) {
 func (m *Membership) greet(ctx context.Context, open []string) (there []string, err error) {
 	var grace <-chan time.Time
 	answered := map[string]*Refusal{} // by node
+	starting := map[string]bool{}     // by address: it is there, and is going to answer
 	for len(open) > 0 {
 		answers := m.sayAll(ctx, open)
 		var silent []string
@@ -106,7 +107,7 @@ func (m *Membership) greet(ctx context.Context, open []string) (there []string, 
 					answers = nil
 					continue
 				}
-				if r.err != nil {
+				if starting[r.address] = errors.Is(r.err, errStarting); r.err != nil {
 					silent = append(silent, r.address)
 				} else if !r.self {
 					if err := m.verdict(&r); err != nil {
@@ -119,7 +120,10 @@ func (m *Membership) greet(ctx context.Context, open []string) (there []string, 
 					grace = time.After(m.o.GreetGrace)
 				}
 			case <-grace:
-				return there, m.count(answered)
+				if !anyOf(starting) {
+					return there, m.count(answered)
+				}
+				grace = nil // until it has answered
 			}
 		}
 		if open = silent; len(open) == 0 {
@@ -129,7 +133,9 @@ func (m *Membership) greet(ctx context.Context, open []string) (there []string, 
 		case <-ctx.Done():
 			open = nil
 		case <-grace:
-			open = nil
+			if grace = nil; !anyOf(starting) {
+				open = nil
+			}
 		case <-time.After(m.o.Interval / 4):
 		}
 	}
@@ -139,13 +145,25 @@ func (m *Membership) greet(ctx context.Context, open []string) (there []string, 
 	return there, m.count(answered)
 }
 
-// majority reports whether that many other nodes and this one are more than half of the voters.
+// anyOf reports whether anything is in set.
+func anyOf(set map[string]bool) bool {
+	for _, in := range set {
+		if in {
+			return true
+		}
+	}
+	return false
+}
+
+// majority reports whether that many other nodes and this one are more than half of the voters. A configuration of one
+// may be out of date where others have been met.
 func (m *Membership) majority(others int) bool {
 	c, known := m.configuration()
-	if known {
+	met := len(m.peers.ids())
+	if known && (c.voters() > 1 || met == 0) {
 		return others+1 > c.voters()/2
 	}
-	return others > 0 && others+1 > (len(m.peers.ids())+1)/2
+	return others > 0 && others+1 > (met+1)/2
 }
 
 // count is the error of a node that most refuse.
@@ -349,8 +367,8 @@ func (m *Membership) members() []string {
 		}
 	}
 	for _, id := range m.peers.ids() { // taken in later than c, see belongs; all others are forgotten
-		if a := told[id]; a != "" && !c.has(id) {
-			list = append(list, a)
+		if k, _ := m.peers.get(id); k.Since > c.index && told[id] != "" && !c.has(id) {
+			list = append(list, told[id])
 		}
 	}
 	return list

@@ -156,11 +156,12 @@ const (
 func (t *ClusterTLS) WarnOfEnd() {
 	now := t.now()
 	soon := func() bool { return now.Add(endsSoon).After(t.NotAfter()) }
-	if now.Before(t.warnAt) || !soon() {
+	if !soon() {
 		return
 	}
-	if t.look(); !soon() {
-		return // there was a new one, which no handshake has needed yet
+	// There may be a new one, which no handshake has needed yet.
+	if t.look(); !soon() || now.Before(t.warnAt) {
+		return
 	}
 	t.warnAt = now.Add(warnEvery)
 	t.log.Warn("the cluster certificate or its CA ends soon, or has ended: other nodes refuse this one then; make a new one and copy it over the old, it is taken without a restart",
