@@ -40,10 +40,12 @@ type Cluster interface {
 	// Remove takes a node out of the cluster; force also where the nodes that
 	// answer then are no majority. Transfer hands leadership to a node, or with an
 	// empty id to the one that is furthest, and returns when this node does not lead
-	// any more. Both are for the node that leads. Their errors are ErrNoNode,
+	// any more; Transferable is its error as far as that is known before, without
+	// doing anything. They are for the node that leads. Their errors are ErrNoNode,
 	// ErrRefused, or those of the engine.
 	Remove(ctx context.Context, id string, force bool) error
 	Transfer(ctx context.Context, id string) error
+	Transferable(id string) error
 
 	// Snapshot makes what is in this node's log unnecessary, up to the index that it
 	// returns.

@@ -170,7 +170,12 @@ func (s *Server) answerByLeader(c *call, here func() error) error {
 	asked := "" // who was asked in vain, since something changed
 	for {
 		leader, self, changed := cluster.Leader()
-		if reign := cluster.Reign(); reign != 0 && s.proxy.enter() {
+		var handedOver <-chan struct{} // nil: it is not being handed over
+		reign := cluster.Reign()
+		if reign != 0 {
+			handedOver = s.proxy.enter()
+		}
+		if reign != 0 && handedOver == nil {
 			err := here()
 			s.proxy.running.Add(-1)
 			switch {
@@ -179,7 +184,7 @@ func (s *Server) answerByLeader(c *call, here func() error) error {
 				return err
 			default: // what was read is not answered; who leads next may be asked soon
 				c.http.Response.Header.Del(fasthttp.HeaderCacheControl)
-				if s.proxy.await(s.ctx, changed, until.Sub(s.now())) != nil {
+				if s.proxy.await(s.ctx, changed, s.proxy.handOverEnds(), until.Sub(s.now())) != nil {
 					s.proxy.uncertain.Inc()
 					return errUncertain
 				}
@@ -198,7 +203,7 @@ func (s *Server) answerByLeader(c *call, here func() error) error {
 			c.http.Response.Header.Set(headerNotLeading, "true")
 			return errNotLeading
 		}
-		if err := s.proxy.await(s.ctx, changed, until.Sub(s.now())); err != nil {
+		if err := s.proxy.await(s.ctx, changed, handedOver, until.Sub(s.now())); err != nil {
 			return err
 		}
 		asked = ""
@@ -244,15 +249,23 @@ func (p *proxy) ask(ctx context.Context, leader string, client *fasthttp.Request
 	return true, nil
 }
 
-// enter counts a handler in that is to work because this node leads, unless it is
-// handing that over.
-func (p *proxy) enter() bool {
+// enter counts a handler in that is to work because this node leads. If it is handing
+// that over, the handler is not counted, and is to wait for what is returned.
+func (p *proxy) enter() (handedOver <-chan struct{}) {
 	p.running.Add(1) // first: who hands over looks at it afterwards
-	if p.handingOver.Load() == nil {
-		return true
+	handedOver = p.handOverEnds()
+	if handedOver != nil {
+		p.running.Add(-1)
 	}
-	p.running.Add(-1)
-	return false
+	return handedOver
+}
+
+// handOverEnds is closed when the hand-over that goes on has ended; nil if none does.
+func (p *proxy) handOverEnds() <-chan struct{} {
+	if h := p.handingOver.Load(); h != nil {
+		return *h
+	}
+	return nil
 }
 
 const (
@@ -267,16 +280,39 @@ const (
 // is furthest. Attempts come to an end first, while sends go on. Then new requests wait,
 // and those under way are answered: what is in raft's hands when its leader changes has
 // an unknown outcome. Where it fails this node leads as before, and attempts go on.
-func (s *Server) HandOver(ctx context.Context, id string) error { return s.handOver(ctx, id, 0) }
+// One that a request has asked for already is waited for.
+func (s *Server) HandOver(ctx context.Context, id string) error {
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := s.handOver(ctx, id, 0)
+		if !errors.Is(err, errHandingOver) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// errHandingOver is said to who wants leadership handed over while it is.
+var errHandingOver = &problem{status: fasthttp.StatusConflict, message: "refused: leadership is being handed over already"}
 
 // handOver is HandOver by so many of the requests under way themselves.
 func (s *Server) handOver(ctx context.Context, id string, own int64) error {
+	if err := s.o.Cluster.Transferable(id); err != nil {
+		return err // before anything rests
+	}
 	if !s.proxy.transfers.CompareAndSwap(false, true) {
-		return &problem{status: fasthttp.StatusConflict, message: "refused: leadership is being handed over already"}
+		return errHandingOver
 	}
 	defer s.proxy.transfers.Store(false)
 	s.quiesce(ctx)
-	defer s.engine.Resume()
+	if !s.draining.Load() {
+		defer s.engine.Resume()
+	}
 	over := make(chan struct{})
 	s.proxy.handingOver.Store(&over)
 	defer close(over)
@@ -302,8 +338,8 @@ func (s *Server) quiesce(ctx context.Context) {
 	}
 }
 
-// await waits until something has changed about who leads.
-func (p *proxy) await(ctx context.Context, changed <-chan struct{}, most time.Duration) error {
+// await waits until something has changed about who leads, or a hand-over has ended.
+func (p *proxy) await(ctx context.Context, changed, handedOver <-chan struct{}, most time.Duration) error {
 	defer p.waiting.Add(-1)
 	if p.waiting.Add(1) > p.most {
 		p.full.Inc()
@@ -311,10 +347,6 @@ func (p *proxy) await(ctx context.Context, changed <-chan struct{}, most time.Du
 	}
 	over := time.NewTimer(most)
 	defer over.Stop()
-	var handedOver <-chan struct{} // never, if it does not hand over
-	if h := p.handingOver.Load(); h != nil {
-		handedOver = *h
-	}
 	select {
 	case <-changed:
 		return nil

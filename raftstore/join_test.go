@@ -353,6 +353,9 @@ func TestTransfer(t *testing.T) {
 		ctx := t.Context()
 		tells(t, ps[1].Transfer(ctx, ""), ErrNotLeading)
 		tells(t, ps[0].Transfer(ctx, "n9"), ErrNoMember, "n1, n2, n3")
+		tells(t, ps[0].Transferable("n9"), ErrNoMember, "n1, n2, n3")
+		tells(t, ps[1].Transferable(""), ErrNotLeading)
+		noError(t, errors.Join(ps[0].Transferable(""), ps[0].Transferable(ps[2].id), ps[0].Transferable(ps[0].id)))
 		noError(t, ps[0].Transfer(ctx, ps[0].id))
 		noError(t, ps[0].Transfer(ctx, ps[2].id))
 		eventually(t, "the new leader", func() bool { return ps[2].raft.State() == raft.Leader })
@@ -363,6 +366,7 @@ func TestTransfer(t *testing.T) {
 		now[1].down(t)
 		time.Sleep(now[0].o.Contact + time.Second)
 		tells(t, now[0].Transfer(ctx, now[1].id), ErrUnsafe, "not been heard")
+		tells(t, now[0].Transferable(now[1].id), ErrUnsafe, "not been heard")
 	})
 }
 

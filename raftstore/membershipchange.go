@@ -125,29 +125,47 @@ func (m *Membership) Transfer(ctx context.Context, id string) error {
 	return m.transfer(ctx, r, &c, id)
 }
 
-func (m *Membership) transfer(ctx context.Context, r Consensus, c *configuration, id string) error {
+// Transferable is the error that Transfer is going to have, as far as that is known before.
+func (m *Membership) Transferable(id string) error {
+	_, c, err := m.leading()
+	if err == nil {
+		_, err = m.heir(&c, id)
+	}
+	return err
+}
+
+// heir is the node with the id, or the best if that is empty, if it can take over, or leads.
+func (m *Membership) heir(c *configuration, id string) (raft.Server, error) {
 	if id == "" {
 		best, ok := m.successor(c)
 		if !ok {
-			return fmt.Errorf("%w: no other voter is alive", ErrUnsafe)
+			return raft.Server{}, fmt.Errorf("%w: no other voter is alive", ErrUnsafe)
 		}
 		id = best
 	}
 	s, ok := c.server(id)
 	switch {
 	case !ok:
-		return fmt.Errorf("%w: %q; there are %s", ErrNoMember, id, c.names())
+		return s, fmt.Errorf("%w: %q; there are %s", ErrNoMember, id, c.names())
 	case id == m.identity.NodeID():
-		return nil // it leads
+		return s, nil
 	case s.Suffrage != raft.Voter:
-		return fmt.Errorf("%w: node %s has no vote yet, it has to catch up first", ErrUnsafe, id)
+		return s, fmt.Errorf("%w: node %s has no vote yet, it has to catch up first", ErrUnsafe, id)
 	case !m.isAlive(id):
-		return fmt.Errorf("%w: node %s has not been heard for %s", ErrUnsafe, id, m.o.Contact)
+		return s, fmt.Errorf("%w: node %s has not been heard for %s", ErrUnsafe, id, m.o.Contact)
+	}
+	return s, nil
+}
+
+func (m *Membership) transfer(ctx context.Context, r Consensus, c *configuration, id string) error {
+	s, err := m.heir(c, id)
+	if err != nil || string(s.ID) == m.identity.NodeID() { // it leads
+		return err
 	}
 	if err := await(ctx, r.LeadershipTransferToServer(s.ID, s.Address)); err != nil {
-		return fmt.Errorf("transfer the leadership to node %s: %w", id, err)
+		return fmt.Errorf("transfer the leadership to node %s: %w", s.ID, err)
 	}
-	m.o.Logger.Info("the leadership was handed over", "to", id)
+	m.o.Logger.Info("the leadership was handed over", "to", s.ID)
 	return nil
 }
 

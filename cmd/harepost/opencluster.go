@@ -192,7 +192,9 @@ func (o *openedCluster) newDoor() *clusterDoor {
 		},
 		remove:   o.members.Remove,
 		transfer: o.members.Transfer,
-		explain:  explainMembership,
+
+		transferable: o.members.Transferable,
+		explain:      explainMembership,
 	}
 }
 

@@ -71,7 +71,7 @@ func (p *program) handOver() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
 	defer cancel()
-	if err := p.api.HandOver(ctx, ""); err != nil {
+	if err := p.api.HandOver(ctx, ""); err != nil && p.cluster.door.Reign() != 0 {
 		p.log.Warn("no other node takes over, the others elect one when this one is gone", "error", err)
 		return
 	}
@@ -79,10 +79,12 @@ func (p *program) handOver() {
 }
 
 // How often a node looks after itself, and how long one that leads and whose disk is full
-// waits until it hands over again: another one's may be full too.
+// waits until it hands over again, and until it does at all after it has come to lead:
+// another one's may be full too, and the lead is not to go round.
 const (
 	selfLook   = time.Second
 	yieldPause = 30 * time.Second
+	yieldRest  = 10 * time.Second
 )
 
 // lookAfterNode has another node lead whenever this one does and its disk is full: it
@@ -97,12 +99,16 @@ func (p *program) lookAfterNode() (stop func()) {
 	looking.Go(func() {
 		look := time.NewTicker(selfLook)
 		defer look.Stop()
-		var last time.Time
+		var last, leads time.Time
+		var reign uint64
 		for {
 			select {
 			case now := <-look.C:
 				p.cluster.look()
-				if p.fullLeader() && now.Sub(last) >= yieldPause {
+				if r := p.cluster.door.Reign(); r != reign {
+					reign, leads = r, now
+				}
+				if p.fullLeader() && now.Sub(last) >= yieldPause && now.Sub(leads) >= yieldRest {
 					p.yield(ctx)
 					last = now
 				}
@@ -202,7 +208,9 @@ type clusterDoor struct {
 	cluster  func() string                         // id of the cluster
 	remove   func(ctx context.Context, id string, force bool) error
 	transfer func(ctx context.Context, id string) error
-	explain  func(error) error // an error of remove or transfer as the API has it
+
+	transferable func(id string) error
+	explain      func(error) error // an error of remove or transfer as the API has it
 }
 
 // reachableWithin is how long ago a node may have answered that counts as reachable.
@@ -329,6 +337,9 @@ func (d *clusterDoor) Transfer(ctx context.Context, id string) error {
 		}
 	}
 }
+
+// Transferable implements api.Cluster.
+func (d *clusterDoor) Transferable(id string) error { return d.explain(d.transferable(id)) }
 
 // Snapshot implements api.Cluster.
 func (d *clusterDoor) Snapshot(context.Context) (uint64, error) { return d.log.Snapshot() }
