@@ -10,7 +10,7 @@ import (
 // Options are what a run is made of. Zero fields get the defaults named here.
 type Options struct {
 	Binary string // the program, as a path
-	Other  string // a build of another version of it, as a path; empty: none, and RollingUpgrade is left out
+	Other  string // a build of another version of it, as a path; empty: none, and UpgradeAll is left out
 	Dir    string // where the nodes' directories are made
 
 	// Nodes is 3. With 1 there is no cluster, and what is tried is the experiment:
