@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"strings"
@@ -46,24 +47,32 @@ func TestKnownDelayIsReportedAsThatDelay(t *testing.T) {
 	o := smallThroughput(t, report.Engine)
 	o.Duration = 800 * time.Millisecond
 	o.EngineFlags = []string{"--answer-delay=" + answer.String(), "--arrival-delay=" + arrival.String()}
-	found, err := Measure(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	check := func(name string, gotMS float64, want time.Duration) {
-		t.Helper()
-		got := time.Duration(gotMS * float64(time.Millisecond))
-		// Never less than the delay; more by what a busy machine adds.
+	var r report.Round
+	var wrong []string
+	check := func(name string, want time.Duration) {
+		got := time.Duration(quantile(r.Latencies[name], 50) * float64(time.Millisecond))
 		if got < want-time.Millisecond || got > 2*want {
-			t.Errorf("%s p50 is %s, want %s", name, got, want)
+			wrong = append(wrong, fmt.Sprintf("%s p50 is %s, want %s", name, got, want))
 		}
 	}
-	r := found.Rounds[0]
-	check("answer", quantile(r.Latencies["answer"], 50), answer)
-	check("arrival", quantile(r.Latencies["arrival"], 50), arrival)
-	// 8 connections, one send every 100 ms each.
-	if rate := r.Values[report.AcceptedRate]; rate < 35 || rate > 82 {
-		t.Errorf("%.1f accepted/s, want about 80", rate)
+	for range 5 { // a busy machine may add anything to one measurement
+		found, err := Measure(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, wrong = found.Rounds[0], nil
+		check("answer", answer)
+		check("arrival", arrival)
+		// 8 connections, one send every 100 ms each.
+		if rate := r.Values[report.AcceptedRate]; rate < 35 || rate > 82 {
+			wrong = append(wrong, fmt.Sprintf("%.1f accepted/s, want about 80", rate))
+		}
+		if len(wrong) == 0 {
+			break
+		}
+	}
+	for _, w := range wrong {
+		t.Error(w)
 	}
 	if r.Values[report.Lost] != 0 {
 		t.Errorf("%g lost: what arrives after the load is late, not lost", r.Values[report.Lost])

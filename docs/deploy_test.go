@@ -169,6 +169,9 @@ var elsewhere = map[string]bool{
 
 	// Of other nodes; see TestClusterMetrics of cmd/harepost.
 	"harepost_cluster_peer_lag_entries": true, "harepost_cluster_peer_reachable": true,
+
+	// Of nodes with certificates; see TestWrongCertificatesAreRefused of cmd/harepost.
+	"harepost_cluster_certificate_not_after_timestamp_seconds": true,
 }
 
 // TestMetricsExist looks for every metric that alerts, dashboard and documents
