@@ -170,7 +170,7 @@ func (n *simNode) failed(l *life, err error) {
 	n.cut(l, 100, fmt.Sprint("failed: ", err))
 }
 
-// transfer has another node lead.
+// transfer has another node lead, as package api does.
 func (l *life) transfer(id raft.ServerID, address raft.ServerAddress) error {
 	select {
 	case l.handing <- struct{}{}:
@@ -178,6 +178,10 @@ func (l *life) transfer(id raft.ServerID, address raft.ServerAddress) error {
 		return errGone
 	}
 	defer func() { <-l.handing }()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = l.engine.Quiesce(ctx) // what is still under way then may be made again
+	defer l.engine.Resume()
 	return l.raft.Transfer(context.Background(), id, address)
 }
 
@@ -225,10 +229,7 @@ func (n *simNode) leave() {
 		return
 	}
 	n.w.trace("%s is asked to stop", l.name)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
 	if l.raft.Leads() {
-		_ = l.engine.Quiesce(ctx)
 		_ = l.transfer("", "")
 	}
 	if err := l.engine.Close(); err != nil && !l.disk.hit.Load() {
