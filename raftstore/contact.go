@@ -3,8 +3,10 @@ package raftstore
 import (
 	"errors"
 	"io"
+	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -232,7 +234,9 @@ func (t *noting) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *r
 	if err := t.admit(string(id)); err != nil {
 		return err
 	}
-	return t.summons.send(func() error { return t.Transport.TimeoutNow(id, target, args, resp) })
+	return t.summons.send(func() error {
+		return again(func() error { return t.Transport.TimeoutNow(id, target, args, resp) })
+	})
 }
 
 // RequestVote implements raft.Transport.
@@ -240,7 +244,7 @@ func (t *noting) RequestVote(id raft.ServerID, target raft.ServerAddress, args *
 	if err := t.admit(string(id)); err != nil {
 		return err
 	}
-	return t.Transport.RequestVote(id, target, args, resp)
+	return again(func() error { return t.Transport.RequestVote(id, target, args, resp) })
 }
 
 // RequestPreVote implements raft.WithPreVote.
@@ -248,7 +252,32 @@ func (t *noting) RequestPreVote(id raft.ServerID, target raft.ServerAddress, arg
 	if err := t.admit(string(id)); err != nil {
 		return err
 	}
-	return t.Transport.(raft.WithPreVote).RequestPreVote(id, target, args, resp)
+	return again(func() error { return t.Transport.(raft.WithPreVote).RequestPreVote(id, target, args, resp) })
+}
+
+// KeptConnections is the MaxPool of a node's transport.
+const KeptConnections = 3
+
+// again asks a peer over as many connections as may be of a former life of it. raft's
+// transport keeps those and does not look at them, and an election that finds them closed
+// is lost, with one more timeout until the next. What is asked so may be asked twice.
+func again(ask func() error) (err error) {
+	for range KeptConnections + 1 {
+		if err = ask(); !isClosed(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// isClosed reports whether a connection was closed that was there.
+func isClosed(err error) bool {
+	for _, closed := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, closed) {
+			return true
+		}
+	}
+	return false
 }
 
 // AppendEntriesPipeline implements raft.Transport.

@@ -1,9 +1,13 @@
 package raftstore
 
 import (
+	"errors"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
@@ -49,5 +53,142 @@ func TestQuorumSince(t *testing.T) {
 		if got := k.quorumSince(5, "a", c.servers); !got.Equal(c.want) {
 			t.Errorf("%s: since %v, want %v", name, got.Sub(begin), c.want.Sub(begin))
 		}
+	}
+}
+
+// A wire is a stream layer by which one node reaches another, in memory.
+type wire struct {
+	accepted chan net.Conn
+	closed   chan struct{}
+	once     sync.Once
+}
+
+func newWire() *wire { return &wire{accepted: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (w *wire) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case w.accepted <- there:
+		return here, nil
+	case <-w.closed:
+		return nil, errors.New("connection refused")
+	}
+}
+
+func (w *wire) Accept() (net.Conn, error) {
+	select {
+	case c := <-w.accepted:
+		return c, nil
+	case <-w.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (w *wire) Close() error   { w.once.Do(func() { close(w.closed) }); return nil }
+func (w *wire) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// A line is a wire to whichever life the other node is in.
+type line struct {
+	*wire
+	mu sync.Mutex
+	to *wire
+}
+
+func (l *line) Dial(a raft.ServerAddress, d time.Duration) (net.Conn, error) {
+	l.mu.Lock()
+	to := l.to
+	l.mu.Unlock()
+	return to.Dial(a, d)
+}
+
+// A vote is not lost because connections are kept of a life of the voter that has ended,
+// be they as many as are kept.
+func TestAVoterThatWasStartedAgainIsAsked(t *testing.T) {
+	const peer = raft.ServerID("b")
+	open := func(layer raft.StreamLayer) *raft.NetworkTransport {
+		return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: layer, MaxPool: KeptConnections, Timeout: time.Minute, Logger: hclog.NewNullLogger()})
+	}
+	l := &line{wire: newWire()}
+	k := contacts{now: time.Now, peers: map[raft.ServerID]contact{}}
+	asks := newNoting(open(l), &k, nil, 0)
+	defer asks.Close()
+	live := func() (end func()) {
+		to := newWire()
+		l.mu.Lock()
+		l.to = to
+		l.mu.Unlock()
+		voter := open(to)
+		var answering sync.WaitGroup
+		stop, together := make(chan struct{}), make(chan struct{}, KeptConnections)
+		answering.Go(func() {
+			for {
+				select {
+				case rpc := <-voter.Consumer():
+					answering.Go(func() {
+						switch r := rpc.Command.(type) {
+						case *raft.RequestVoteRequest:
+							rpc.Respond(&raft.RequestVoteResponse{Term: r.Term, Granted: true}, nil)
+						case *raft.RequestPreVoteRequest:
+							// All at once, each over a connection of its own.
+							for together <- struct{}{}; len(together) < cap(together); {
+								<-time.After(time.Millisecond)
+							}
+							rpc.Respond(&raft.RequestPreVoteResponse{Term: r.Term, Granted: true}, nil)
+						case *raft.TimeoutNowRequest:
+							rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+						}
+					})
+				case <-stop:
+					return
+				}
+			}
+		})
+		return func() {
+			voter.Close()
+			voter.CloseStreams()
+			close(stop)
+			answering.Wait()
+		}
+	}
+	fill := func() {
+		t.Helper()
+		var asking sync.WaitGroup
+		for range KeptConnections {
+			asking.Go(func() {
+				var resp raft.RequestPreVoteResponse
+				if err := asks.RequestPreVote(peer, "b", &raft.RequestPreVoteRequest{Term: 2}, &resp); err != nil || !resp.Granted {
+					t.Errorf("%v, %+v", err, resp)
+				}
+			})
+		}
+		asking.Wait()
+	}
+	end := live()
+	fill()
+	for name, ask := range map[string]func() error{
+		"vote": func() error {
+			var resp raft.RequestVoteResponse
+			err := asks.RequestVote(peer, "b", &raft.RequestVoteRequest{Term: 3}, &resp)
+			if err == nil && !resp.Granted {
+				err = errors.New("not granted")
+			}
+			return err
+		},
+		"summons": func() error {
+			return asks.TimeoutNow(peer, "b", &raft.TimeoutNowRequest{}, new(raft.TimeoutNowResponse))
+		},
+	} {
+		end()
+		end = live()
+		if err := ask(); err != nil {
+			t.Errorf("%s: %v", name, err)
+			break // fill would wait for what is not answered
+		}
+		fill()
+	}
+	end()
+	l.to.Close()
+	if err := asks.RequestVote(peer, "b", &raft.RequestVoteRequest{Term: 4}, new(raft.RequestVoteResponse)); err == nil {
+		t.Error("one that is away has answered")
 	}
 }

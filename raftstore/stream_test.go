@@ -857,7 +857,7 @@ func TestStreamCarriesRaft(t *testing.T) {
 				config.Logger = hclog.NewNullLogger()
 				config.NoLegacyTelemetry = true
 				transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-					Stream: layers[id], MaxPool: 3, Timeout: 10 * time.Second, Logger: hclog.NewNullLogger(),
+					Stream: layers[id], MaxPool: KeptConnections, Timeout: 10 * time.Second, Logger: hclog.NewNullLogger(),
 				})
 				records[id] = &record{more: make(chan struct{}, 1)}
 				store := raft.NewInmemStore()

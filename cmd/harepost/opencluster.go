@@ -118,7 +118,7 @@ func (o *openedCluster) open(ctx context.Context) (err error) {
 	o.node = raftstore.NewNode(raftstore.Config{
 		ID: raft.ServerID(cfg.NodeID),
 		Transport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: o.layer, MaxPool: 3, MaxRPCsInFlight: 2, Timeout: raftTimeout, Logger: hclog.NewNullLogger(),
+			Stream: o.layer, MaxPool: raftstore.KeptConnections, MaxRPCsInFlight: 2, Timeout: raftTimeout, Logger: hclog.NewNullLogger(),
 		}),
 		ElectionTimeout: cfg.ElectionTimeout,
 		EntryBytes:      cfg.EntryBytes,
