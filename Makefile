@@ -88,7 +88,7 @@ fuzz: ## every fuzz target in turn, FUZZTIME=30s each
 crash: ## kills, power cuts and damaged bytes alone, in sizes of N=30 (a night: N=1000)
 	HAREPOST_CRASH_N=$(N) go test -count=1 -timeout 0 -v -run 'Crash|Kill|Cut|Torn|Flip' $(TESTFLAGS) $(PKG)
 
-cluster-torture: ## three nodes under load through N=200 kills, pauses, cuts and disk faults (as root: each with its own network and disk), and upgrades to OTHER=path, a build of another version, and back
+cluster-torture: ## three nodes under load through N=200 kills, pauses, cuts and disk faults (as root: each with its own network, and a disk in memory, for which 200 take some 8 GiB), and upgrades to OTHER=path, a build of another version, and back
 	@mkdir -p out
 	HAREPOST_TORTURE_N=$(call GIVEN,N,200) HAREPOST_TORTURE_OTHER=$(abspath $(OTHER)) HAREPOST_TORTURE_JSON=$(CURDIR)/out/cluster-torture.json \
 		go test -count=1 -timeout 0 -v -run TestClusterLosesNothing $(TESTFLAGS) ./bench/torture

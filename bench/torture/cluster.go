@@ -22,14 +22,16 @@ type cluster struct {
 }
 
 const (
-	// diskMebibytes is the size of a node's disk.
-	diskMebibytes = 2048
-	joinToken     = "the-way-in-to-the-torture-chamber"
+	joinToken = "the-way-in-to-the-torture-chamber"
 
 	// mostInFlight is --max-in-flight: with it, the first half of the bound on what
 	// a failover repeats.
 	mostInFlight = 64
 )
+
+// diskMebibytes is the size of a node's disk. Nothing is dropped in a run, so it grows
+// with what is sent; memory is taken for what is written.
+func (o *Options) diskMebibytes() int { return 2048 + 16*o.Events }
 
 // openCluster makes networks, disks and certificates, and no process yet.
 func openCluster(ctx context.Context, o *Options, resolver func(host string) (address string, err error)) (_ *cluster, err error) {
@@ -72,7 +74,7 @@ func openDisk(ctx context.Context, o *Options, dir string) (disk, error) {
 		return nil, err
 	}
 	if o.Isolated {
-		return makeLoopDisk(ctx, dir, diskMebibytes)
+		return makeLoopDisk(ctx, dir, o.diskMebibytes())
 	}
 	return plainDisk(dir), nil
 }
