@@ -114,6 +114,7 @@ type Node struct {
 	quorum     atomic.Int64  // nanoseconds from begun to the latest moment at which a quorum followed this leader
 	summons    summons       // of others, to lead in this node's place
 	transfers  sync.Mutex    // one at a time
+	balked     balked        // transfers' own
 	snapshot   chan struct{} // asks for one; room for one
 	snapshotAt atomic.Int64  // how long the log must be for the next
 	changes    changes       // of the leader and of reign

@@ -178,11 +178,13 @@ func (l *life) transfer(id raft.ServerID, address raft.ServerAddress) error {
 		return errGone
 	}
 	defer func() { <-l.handing }()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	_ = l.engine.Quiesce(ctx) // what is still under way then may be made again
+	quiet, cancelQuiet := context.WithTimeout(ctx, 2*time.Second)
+	defer cancelQuiet()
+	_ = l.engine.Quiesce(quiet) // what is still under way then may be made again
 	defer l.engine.Resume()
-	return l.raft.Transfer(context.Background(), id, address)
+	return l.raft.Transfer(ctx, id, address)
 }
 
 // cut ends a life as a power cut does, of which the disk has what was synced and a part

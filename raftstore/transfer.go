@@ -56,6 +56,26 @@ func (s *summons) open() bool {
 	return s.under > 0 || s.now().Before(s.until)
 }
 
+// balked are the nodes to which a transfer has failed in a term. raft v1.8.0 may leave a
+// question of it with the goroutine that replicates to the node; that of another transfer
+// then waits for room without end, and once this node has lost the leadership raft takes
+// no entry from it ever again.
+type balked struct {
+	term uint64
+	to   map[raft.ServerID]bool
+}
+
+// in forgets those of other terms.
+func (b *balked) in(term uint64) map[raft.ServerID]bool {
+	if b.term != term || b.to == nil {
+		*b = balked{term: term, to: map[raft.ServerID]bool{}}
+	}
+	return b.to
+}
+
+// errBalked is that of a second transfer to a node, after one that has failed.
+var errBalked = errors.New("raftstore: transfer: one has failed already since this node leads; have another node lead, or try again when the leader has changed")
+
 // landingTime is for how long a transfer waits for what raft was given before.
 const landingTime = time.Second
 
@@ -81,6 +101,10 @@ func (n *Node) transfer(id raft.ServerID, address raft.ServerAddress) error {
 	if !n.Leads() {
 		return engine.ErrNotLeader
 	}
+	balked := n.balked.in(term)
+	if balked[id] || balked[""] || id == "" && len(balked) > 0 {
+		return errBalked
+	}
 	// raft refuses what it is given during a transfer. The record of an attempt
 	// must not be among it: if this node goes on to lead, nobody makes it again.
 	if !n.batcher.hold(landingTime) {
@@ -98,6 +122,7 @@ func (n *Node) transfer(id raft.ServerID, address raft.ServerAddress) error {
 		n.awaitEnd(term)
 		return nil
 	}
+	balked[id] = true
 	n.awaitEntries()
 	return fmt.Errorf("raftstore: transfer: %w", err)
 }
