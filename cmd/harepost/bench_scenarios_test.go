@@ -59,7 +59,7 @@ func TestBenchScenariosRun(t *testing.T) {
 	check("latency", 4, "--rate", "100..300", "--poisson", "--saturation", "1000", "--shares", "20")
 	check("cluster", 4, "--connections", "8", "--rate", "100", "--failovers", "1", "--duration", "1s")
 	check("cluster", 3, "--connections", "8", "--entry-bytes", "16KiB", "--in-flight", "1,8", "--duration", "1s")
-	check("payload", 2, "--sizes", "100,65536", "--connections", "4", "--systems", "engine")
+	check("payload", 2, "--sizes", "100,65536", "--connections", "4", "--systems", "engine", "--duration", "1s")
 }
 
 func TestBenchRefusesFlagsThatMakeNoSense(t *testing.T) {
