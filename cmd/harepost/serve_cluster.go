@@ -84,7 +84,7 @@ func (p *program) handOver() {
 const (
 	selfLook   = time.Second
 	yieldPause = 30 * time.Second
-	yieldRest  = 10 * time.Second
+	yieldRest  = 3 * time.Second
 )
 
 // lookAfterNode has another node lead whenever this one does and its disk is full: it
