@@ -342,6 +342,10 @@ func TestALeaderThatIsToRemoveItselfHandsOver(t *testing.T) {
 		if rest[0] == ps[0] {
 			t.Fatal("it still leads")
 		}
+		eventually(t, "a leader that has heard of the others", func() bool {
+			_, c, err := rest[0].leading()
+			return err == nil && rest[0].alive(&c, ps[0].id) == 2
+		})
 		noError(t, rest[0].Remove(t.Context(), ps[0].id, false))
 		tells(t, <-ps[0].ended, ErrRefused, "removed")
 	})

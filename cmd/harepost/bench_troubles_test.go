@@ -101,7 +101,7 @@ func TestBenchManyHosts(t *testing.T) {
 	rounds := wantRounds(t, r, 1)
 	allArrived(t, rounds...)
 	wantFinding(t, numbers, "deliveries to each host", rounds[0].Values[report.Accepted]/50, rounds[0].Values[report.Accepted]/50)
-	wantFinding(t, numbers, "most open connections", 0, 2*50)
+	wantFinding(t, numbers, "most open connections", 0, 50*128) // as many as a lane may have
 }
 
 // The receiver is away for half a second: its share of the sends is pending then,
