@@ -260,21 +260,28 @@ func TestOldCopiesAreRefused(t *testing.T) {
 	}
 }
 
+// anOldCopy is a cluster of which n2 has ended: fs is its directory, and copied an older
+// copy, which n1 can tell and n3 cannot.
+func anOldCopy(t *testing.T, n *network) (knows, other *being, fs, copied vfs.FS) {
+	t.Helper()
+	knows = n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+	other = n.live(vfs.NewMem(), "n3", "a3").member("c", 1, 20)
+	fs = vfs.NewMem()
+	b := n.live(fs, "n2", "a2", joining("", "a1", "a3")).member("c", 1, 20)
+	greet(t, b)
+	copied = copyOf(t, fs)
+	knows.Observe("n2", Acknowledgement{LastLog: 25, Match: 25, Committed: 25})
+	b.die()
+	return knows, other, fs, copied
+}
+
 // A copy of a directory that a node was started with since has all its lives. Not all nodes can tell it by its log,
 // and those that cannot must not know of it when the directory itself comes back.
 func TestARefusedCopyIsNotRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t)
-		leader := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
-		other := n.live(vfs.NewMem(), "n3", "a3").member("c", 1, 20)
-		fs := vfs.NewMem()
-		b := n.live(fs, "n2", "a2", joining("", "a1", "a3")).member("c", 1, 20)
-		greet(t, b)
-		copied := copyOf(t, fs)
-		leader.Observe("n2", Acknowledgement{LastLog: 25, Match: 25, Committed: 25})
-		b.die()
-
-		b = n.live(copied, "n2", "a2", joining("", "a1", "a3"))
+		leader, other, fs, copied := anOldCopy(t, n)
+		b := n.live(copied, "n2", "a2", joining("", "a1", "a3"))
 		b.Opened(func() (uint64, uint64) { return 20, 1 })
 		if r := other.say(t.Context(), "a2"); r.err == nil {
 			t.Errorf("before anybody was asked the copy says %+v", r.answer)
@@ -304,21 +311,14 @@ func TestWhoIsStartingIsHeard(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNetwork(t)
-				knows := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
-				other := n.live(vfs.NewMem(), "n3", "a3").member("c", 1, 20)
-				fs := vfs.NewMem()
-				b := n.live(fs, "n2", "a2", joining("", "a1", "a3")).member("c", 1, 20)
-				greet(t, b)
-				copied := copyOf(t, fs)
-				knows.Observe("n2", Acknowledgement{LastLog: 25, Match: 25, Committed: 25})
-				b.die()
+				knows, other, _, copied := anOldCopy(t, n)
 				knows.mu.Lock()
 				knows.last, knows.tried = nil, false // it was started again
 				knows.mu.Unlock()
 				if configured != nil {
 					n.set("a3", nil) // nobody else is there
 				}
-				b = n.live(copied, "n2", "a2", joining("", "a1", "a3"))
+				b := n.live(copied, "n2", "a2", joining("", "a1", "a3"))
 				b.Opened(func() (uint64, uint64) { return 20, 1 })
 				if configured != nil {
 					b.Configured(3, raft.Configuration{Servers: configured})

@@ -107,7 +107,11 @@ func (m *Membership) greet(ctx context.Context, open []string) (there []string, 
 					answers = nil
 					continue
 				}
-				if starting[r.address] = errors.Is(r.err, errStarting); r.err != nil {
+				delete(starting, r.address)
+				if errors.Is(r.err, errStarting) {
+					starting[r.address] = true
+				}
+				if r.err != nil {
 					silent = append(silent, r.address)
 				} else if !r.self {
 					if err := m.verdict(&r); err != nil {
@@ -120,7 +124,7 @@ func (m *Membership) greet(ctx context.Context, open []string) (there []string, 
 					grace = time.After(m.o.GreetGrace)
 				}
 			case <-grace:
-				if !anyOf(starting) {
+				if len(starting) == 0 {
 					return there, m.count(answered)
 				}
 				grace = nil // until it has answered
@@ -133,7 +137,7 @@ func (m *Membership) greet(ctx context.Context, open []string) (there []string, 
 		case <-ctx.Done():
 			open = nil
 		case <-grace:
-			if grace = nil; !anyOf(starting) {
+			if grace = nil; len(starting) == 0 {
 				open = nil
 			}
 		case <-time.After(m.o.Interval / 4):
@@ -143,16 +147,6 @@ func (m *Membership) greet(ctx context.Context, open []string) (there []string, 
 		return nil, err
 	}
 	return there, m.count(answered)
-}
-
-// anyOf reports whether anything is in set.
-func anyOf(set map[string]bool) bool {
-	for _, in := range set {
-		if in {
-			return true
-		}
-	}
-	return false
 }
 
 // majority reports whether that many other nodes and this one are more than half of the voters. A configuration of one
