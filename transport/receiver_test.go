@@ -152,7 +152,7 @@ func always(answer string) func(*http.Request, string) string {
 }
 
 // tolerance is how far past its deadline an attempt may end on a busy machine.
-const tolerance = 2 * time.Second
+const tolerance = 250 * time.Millisecond
 
 // shared is a value that a test changes while a receiver reads it.
 type shared[T any] struct{ p atomic.Pointer[T] }

@@ -449,7 +449,7 @@ func TestTXTFailures(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if _, err := tr.LookupTXT(ctx, "silent.example"); err == nil || time.Since(began) > tolerance {
+	if _, err := tr.LookupTXT(ctx, "silent.example"); err == nil || time.Since(began) > 8*tolerance {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 }
