@@ -260,6 +260,13 @@ func (e *Engine) wait(t *ticket) (Receipt, error) {
 // or on its way by itself.
 func (b *batch) follow(ctx context.Context, t *ticket) {
 	for _, i := range b.followers {
+		// After a failure the applier may have the ticket still, and the gate says
+		// so once.
+		if err := b.engine.ended(); err != nil {
+			b.results[i].Err = err
+			continue
+		}
+		t.clear()
 		r, err := b.engine.acceptOnce(ctx, b.account, b.sends[i], b.now, t)
 		b.results[i] = SendResult{r, err}
 	}

@@ -149,6 +149,50 @@ func TestBatchChecksEachTarget(t *testing.T) {
 	}
 }
 
+// Sends of a batch that wait one after the other, since each took the place of
+// another send with its key, are all answered when the engine fails, though the log
+// still takes what nobody will commit.
+func TestSendsThatTookAPlaceAreAnsweredAfterAFailure(t *testing.T) {
+	m := newSharedLog(1).member()
+	e := openMember(t, m, vfs.NewMem())
+	m.lead(t)
+	a := newAccount(t, e)
+	m.shared.mu.Lock()
+	m.hold = true
+	m.shared.mu.Unlock()
+
+	target := receiver(t, func(http.ResponseWriter, *http.Request) {})
+	b := batch{engine: e, account: a, now: e.opts.Now(), results: make([]SendResult, 3)}
+	for i := range b.results {
+		s := sendTo(target, "x")
+		s.IdempotencyKey = fmt.Sprint(i)
+		b.sends, b.followers = append(b.sends, s), append(b.followers, i)
+	}
+	ticket, err := e.gate.enter(t.Context(), a, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket.term = e.reign.Load()
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		b.follow(t.Context(), ticket)
+		e.gate.leave(ticket)
+	}()
+	m.shared.mu.Lock()
+	for len(m.queue) == 0 {
+		m.shared.more.Wait()
+	}
+	m.shared.mu.Unlock()
+	e.fail(errors.New("no more"))
+	<-followed
+	for i, r := range b.results {
+		if !errors.Is(r.Err, ErrUnknown) {
+			t.Errorf("send %d: %v, want ErrUnknown", i, r.Err)
+		}
+	}
+}
+
 func BenchmarkSendBatch(b *testing.B) {
 	for _, n := range []int{1, 10, 100, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
