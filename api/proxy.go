@@ -26,6 +26,7 @@ import (
 const (
 	headerNode         = "X-Harepost-Node"          // who answered
 	headerNotLeading   = "X-Harepost-Not-Leading"   // between nodes: nothing was done, ask who leads
+	headerHandedOn     = "X-Harepost-Handed-On"     // between nodes: it is a client's request
 	headerAppliedIndex = "X-Harepost-Applied-Index" // of a stale read: what the node's state had
 	headerAge          = "X-Harepost-Age-Ms"        // of a stale read: since the node heard of the leader
 )
@@ -368,6 +369,10 @@ func copyRequest(req *fasthttp.Request, client *fasthttp.RequestCtx) {
 		req.Header.Del(name)
 	}
 	req.Header.SetNoDefaultContentType(true)
+	if len(req.Header.Host()) == 0 { // HTTP/1.0; it would be taken from the target, and that be rewritten
+		req.Header.SetHost("localhost")
+	}
+	req.Header.Set(headerHandedOn, "true")
 	req.Header.SetBytesV(headerRequestID, client.Response.Header.Peek(headerRequestID))
 	req.SetBodyRaw(client.Request.Body())
 }
@@ -382,6 +387,12 @@ func copyAnswer(to, from *fasthttp.Response) {
 	to.Header.ResetConnectionClose()
 	to.Header.SetNoDefaultContentType(true)
 	to.SwapBody(from.SwapBody(nil))
+}
+
+// HandedOn reports whether a request that came over the cluster port is a client's, which
+// another node has handed on. Whatever its path, it is none of that node's own.
+func HandedOn(ctx *fasthttp.RequestCtx) bool {
+	return len(ctx.Request.Header.Peek(headerHandedOn)) > 0
 }
 
 // NotLeading answers a request that another node has handed on, before there is a

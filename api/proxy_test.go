@@ -146,6 +146,30 @@ func TestProxyGoesUnnoticed(t *testing.T) {
 	}
 }
 
+// What is handed on has the client's target as it was, and says that it is a client's: by
+// a path that says another thing when it is decoded, or by leaving out the host, nobody
+// speaks to the other node as a node would.
+func TestAClientsTargetIsHandedOnAsItIs(t *testing.T) {
+	_, follower, _, p := startPair(t)
+	const path = "/v1/deliveries/..%2F..%2Finternal%2Fv1%2Fwho"
+	for _, request := range []string{
+		"GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET " + path + " HTTP/1.1\r\nHost: x\r\nX-Harepost-Handed-On:\r\nConnection: X-Harepost-Handed-On\r\n\r\n",
+		"GET http://x" + path + " HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET " + path + " HTTP/1.0\r\n\r\n",
+		"GET http://x" + path + " HTTP/1.0\r\n\r\n",
+	} {
+		answer := follower.raw(request)
+		if !strings.Contains(answer, " 401 ") {
+			t.Errorf("%q is answered\n%s", request, answer)
+		}
+		head := p.last()
+		if strings.Count(head, headerHandedOn+": true\r\n") != 1 || !strings.HasSuffix(head, path) {
+			t.Errorf("%q is handed on as\n%s", request, head)
+		}
+	}
+}
+
 // A follower that does not know a key yet takes large bodies all the same, and the
 // leader says whether it is one.
 func TestProxyLargeBatch(t *testing.T) {

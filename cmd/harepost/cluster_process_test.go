@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Every node takes what clients send, whoever leads.
@@ -35,6 +39,35 @@ func TestEveryNodeTakesEverything(t *testing.T) {
 		page := c.nodes[(i+1)%3].at(c.key).page(t, url.Values{"limit": {"100"}})
 		if want := 17 * (i + 1); len(page.Data) != want {
 			t.Errorf("after %s: %d deliveries, want %d", n.id, len(page.Data), want)
+		}
+	}
+}
+
+// Clients do not speak to nodes as nodes do, whichever they ask.
+func TestClientsAreNoNodes(t *testing.T) {
+	t.Parallel()
+	c := startTestCluster(t, 3)
+	for _, n := range c.nodes {
+		for _, target := range []string{
+			"/internal/v1/who", "/v1/../internal/v1/who", "/v1/deliveries/..%2F..%2Finternal%2Fv1%2Fwho", "http://x/v1/keys/..%2F..%2Finternal%2Fv1%2Fhello",
+		} {
+			for _, head := range []string{"GET %s HTTP/1.1\r\nHost: x\r\n", "DELETE %s HTTP/1.0\r\nContent-Length: 2\r\n"} {
+				conn, err := net.Dial("tcp", n.api)
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn.SetDeadline(time.Now().Add(time.Minute))
+				_, err = fmt.Fprintf(conn, head+"Connection: close\r\n\r\n{}", target)
+				answer, readErr := io.ReadAll(conn)
+				conn.Close()
+				if err = errors.Join(err, readErr); err != nil {
+					t.Fatal(err)
+				}
+				// 503: there was no leader for a moment.
+				if status := strings.SplitN(string(answer)+"  ", " ", 3)[1]; !slices.Contains([]string{"401", "404", "405", "503"}, status) || strings.Contains(string(answer), "lives") {
+					t.Errorf("%s: %q of %s is answered\n%s", n.id, head, target, answer)
+				}
+			}
 		}
 	}
 }

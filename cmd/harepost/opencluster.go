@@ -158,10 +158,12 @@ func (o *openedCluster) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// hear answers a request of another node.
+// hear answers a request of another node. What a client says in the path of a request
+// that is handed on is not to be taken for the word of that node: the path is looked at
+// as it came, since a decoded one may be any.
 func (o *openedCluster) hear(ctx *fasthttp.RequestCtx) {
-	path := string(ctx.Path())
-	if !raftstore.OwnPath(path) {
+	path := string(ctx.URI().PathOriginal())
+	if api.HandedOn(ctx) || !raftstore.OwnPath(path) {
 		o.answer(ctx)
 		return
 	}
