@@ -106,5 +106,5 @@ type Member struct {
 	Reachable  bool          // has answered lately
 	Contact    time.Duration // since it last answered; below 0: it has not
 	LagEntries uint64        // how far it is behind the leader's last entry
-	LagBytes   int64         // those entries together, as far as they are in the log; -1: not known
+	LagBytes   int64         // about what those entries take in the log, as far as it has them
 }

@@ -104,7 +104,7 @@ func (f *fakeCluster) Status() ClusterStatus {
 		Standing: f.Standing(), ClusterID: "8f0c", Last: 101, SnapshotIndex: 50, SnapshotAt: time.Unix(1_800_000_000, 0),
 		Members: []Member{
 			{ID: "n1", Address: "127.0.0.1:7401", API: "http://127.0.0.1:8081", Version: "1", Voter: true, Known: true, Reachable: true, LagBytes: 0},
-			{ID: "n2", Address: "127.0.0.1:7402", Voter: true, Known: true, Contact: 3 * time.Second, LagEntries: 70_000, LagBytes: -1},
+			{ID: "n2", Address: "127.0.0.1:7402", Voter: true, Known: true, Contact: 3 * time.Second, LagEntries: 70_000, LagBytes: 9_000_000},
 			{ID: "n3", Address: "127.0.0.1:7403"},
 		},
 	}
@@ -183,7 +183,7 @@ func TestClusterStatus(t *testing.T) {
 		`"commit_index":100,"applied_index":100,"lag_entries":0,"leader_contact_ms":0,"cluster_id":"8f0c","version":"",` +
 		`"last_index":101,"snapshot_index":50,"snapshot_at":"TIME","nodes":\[` +
 		`{"node_id":"n1","address":"127.0.0.1:7401","api_url":"http://127.0.0.1:8081","version":"1","voter":true,"reachable":true,"contact_ms":0,"lag_entries":0,"lag_bytes":0},` +
-		`{"node_id":"n2","address":"127.0.0.1:7402","api_url":null,"version":null,"voter":true,"reachable":false,"contact_ms":3000,"lag_entries":70000,"lag_bytes":null},` +
+		`{"node_id":"n2","address":"127.0.0.1:7402","api_url":null,"version":null,"voter":true,"reachable":false,"contact_ms":3000,"lag_entries":70000,"lag_bytes":9000000},` +
 		`{"node_id":"n3","address":"127.0.0.1:7403","api_url":null,"version":null,"voter":false,"reachable":null,"contact_ms":null,"lag_entries":null,"lag_bytes":null}\]}`)
 	if !s.do("DELETE", "/v1/cluster/nodes/needed?force=true", adminToken, "").want2xx() {
 		t.Error("a forced removal is refused")

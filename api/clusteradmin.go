@@ -155,10 +155,6 @@ func appendMember(b []byte, m *Member) []byte {
 	b = append(b, `,"lag_entries":`...)
 	b = strconv.AppendUint(b, m.LagEntries, 10)
 	b = append(b, `,"lag_bytes":`...)
-	if m.LagBytes < 0 {
-		b = append(b, "null"...)
-	} else {
-		b = strconv.AppendInt(b, m.LagBytes, 10)
-	}
+	b = strconv.AppendInt(b, m.LagBytes, 10)
 	return append(b, '}')
 }

@@ -36,7 +36,7 @@ type ClusterNode struct {
 	Reachable  *bool    `json:"reachable"`
 	ContactMS  *float64 `json:"contact_ms"` // since it last answered
 	LagEntries *uint64  `json:"lag_entries"`
-	LagBytes   *int64   `json:"lag_bytes"`
+	LagBytes   *int64   `json:"lag_bytes"` // about what those entries take in the log
 }
 
 // Cluster returns what the node that is asked knows of its cluster. It shows

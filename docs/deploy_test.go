@@ -168,7 +168,7 @@ var elsewhere = map[string]bool{
 	"harepost_lane_pending": true, "harepost_lane_in_flight": true, "harepost_lane_oldest_due_age_seconds": true,
 
 	// Of other nodes; see TestClusterMetrics of cmd/harepost.
-	"harepost_cluster_peer_lag_entries": true, "harepost_cluster_peer_reachable": true,
+	"harepost_cluster_peer_lag_entries": true, "harepost_cluster_peer_lag_bytes": true, "harepost_cluster_peer_reachable": true,
 
 	// Of nodes with certificates; see TestWrongCertificatesAreRefused of cmd/harepost.
 	"harepost_cluster_certificate_not_after_timestamp_seconds": true,

@@ -28,6 +28,7 @@ type PeerStatus struct {
 	Address  raft.ServerAddress
 	Voter    bool
 	LastLog  uint64    // how far its log is known to be the leader's; only the leader does
+	Behind   int64     // bytes of the log, as it is on disk, that it lacks, see wal.Log.BytesFrom
 	Answered time.Time // its last answer to this node; zero: none
 }
 
@@ -46,6 +47,9 @@ func (n *Node) Status() Status {
 			p.LastLog, p.Answered = s.LastIndex, time.Now()
 		} else if c, ok := n.contacts.of(m.ID); ok && s.Role == raft.Leader {
 			p.LastLog, p.Answered = c.agrees, c.at
+			if c.agrees < s.LastIndex {
+				p.Behind = n.store.BytesFrom(c.agrees + 1)
+			}
 		}
 		s.Peers = append(s.Peers, p)
 	}

@@ -125,6 +125,9 @@ func (s *Store) Hold(low uint64) {
 // SizeBytes is the size of the log's files.
 func (s *Store) SizeBytes() int64 { return s.log.SizeBytes() }
 
+// BytesFrom is [wal.Log.BytesFrom].
+func (s *Store) BytesFrom(index uint64) int64 { return s.log.BytesFrom(wal.Index(index)) }
+
 // MaxEntryBytes is the most that an entry's data may take.
 func (s *Store) MaxEntryBytes() int { return s.log.MaxEntryBytes() }
 

@@ -211,6 +211,20 @@ func (l *Log) SizeBytes() int64 {
 	return n
 }
 
+// BytesFrom is how much of the files the durable entries from index i on take, as far as the log has them: as they were
+// written, and up to 64 KiB too much, since not every entry's place is known.
+func (l *Log) BytesFrom(i Index) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var n int64
+	for _, s := range l.segments {
+		if !s.empty() && s.last >= i {
+			n += s.end - s.from(i)
+		}
+	}
+	return n
+}
+
 // Identity is the one that the directory was made with.
 func (l *Log) Identity() [16]byte { return l.identity }
 

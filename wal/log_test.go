@@ -647,3 +647,44 @@ func TestAppendDuringTruncationIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// How much the entries from an index on take is known to within what lies between two points of the offset table.
+func TestBytesFromAnIndex(t *testing.T) {
+	w := newWitness()
+	l := mustOpen(t, w.watch(Options{FS: vfs.NewMem(), SegmentBytes: 1 << 20, Compression: CompressionNone}))
+	defer mustClose(t, l)
+	l.Start()
+	if n := l.BytesFrom(1); n != 0 {
+		t.Errorf("an empty log has %d bytes from 1", n)
+	}
+	const entries, size, together = 3000, 1000, 10
+	for n := together; n <= entries; n += together {
+		batch := make([]Entry, together)
+		for i := range batch {
+			batch[i].Data = make([]byte, size)
+		}
+		if err := l.AppendBatch(batch); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.wait(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := Index(1); i <= entries+1; i++ {
+		least := int64(entries+1-i) * size
+		// A frame and the entries in it have heads; and a segment's last frame may be begun before the point.
+		most := least + least/50 + pointBytes + (together+1)*size
+		if i > entries {
+			most = 0
+		}
+		if n := l.BytesFrom(i); n < least || n > most {
+			t.Fatalf("%d bytes from %d, want %d to %d", n, i, least, most)
+		}
+	}
+	if err := l.TruncateFront(entries); err != nil {
+		t.Fatal(err)
+	}
+	if n := l.BytesFrom(1); n < size || n > l.SizeBytes() {
+		t.Errorf("%d bytes from 1, where the log begins with %d and has %d", n, l.FirstIndex(), l.SizeBytes())
+	}
+}

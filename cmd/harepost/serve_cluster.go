@@ -295,7 +295,7 @@ func (d *clusterDoor) Status() api.ClusterStatus {
 }
 
 func (d *clusterDoor) member(st *raftstore.Status, p *raftstore.PeerStatus) api.Member {
-	m := api.Member{ID: string(p.ID), Address: string(p.Address), Voter: p.Voter, LagBytes: -1}
+	m := api.Member{ID: string(p.ID), Address: string(p.Address), Voter: p.Voter}
 	m.API, m.Version = d.about(m.ID)
 	if m.ID != d.id && st.Role != raft.Leader {
 		return m
@@ -305,10 +305,7 @@ func (d *clusterDoor) member(st *raftstore.Status, p *raftstore.PeerStatus) api.
 		m.Contact = max(time.Since(p.Answered), 0)
 		m.Reachable = m.Contact < reachableWithin
 	}
-	m.LagEntries = max(st.LastIndex, p.LastLog) - p.LastLog
-	if m.LagEntries == 0 {
-		m.LagBytes = 0
-	}
+	m.LagEntries, m.LagBytes = max(st.LastIndex, p.LastLog)-p.LastLog, p.Behind
 	return m
 }
 
@@ -365,6 +362,7 @@ func writeClusterMetrics(w io.Writer, s *api.ClusterStatus) {
 		if m.Known && m.ID != s.Node {
 			fmt.Fprintf(w, "harepost_cluster_peer_reachable{node=%q} %d\n", m.ID, flag(m.Reachable))
 			fmt.Fprintf(w, "harepost_cluster_peer_lag_entries{node=%q} %d\n", m.ID, m.LagEntries)
+			fmt.Fprintf(w, "harepost_cluster_peer_lag_bytes{node=%q} %d\n", m.ID, m.LagBytes)
 		}
 	}
 }

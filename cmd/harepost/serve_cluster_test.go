@@ -32,7 +32,7 @@ func toldDoor(role raft.RaftState, leader raft.ServerID) *clusterDoor {
 			Role: role, Term: 7, Leader: leader, LastIndex: 100, Committed: 98, Applied: 95, Contact: now.Add(-time.Minute),
 			Peers: []raftstore.PeerStatus{
 				{ID: "n1", Address: "a1:1", Voter: true, LastLog: 100, Answered: now},
-				{ID: "n2", Address: "a2:1", Voter: true, LastLog: 97, Answered: now.Add(-time.Hour)},
+				{ID: "n2", Address: "a2:1", Voter: true, LastLog: 97, Behind: 5000, Answered: now.Add(-time.Hour)},
 				{ID: "n3", Address: "a3:1"},
 			},
 		}},
@@ -47,7 +47,7 @@ func TestDoorTellsWhatOnlyTheLeaderKnows(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	n2, n3 := s.Members[1], s.Members[2]
-	if !n2.Known || n2.Reachable || n2.Contact < time.Hour || n2.LagEntries != 3 || n2.LagBytes != -1 || n2.API != "http://n2" || n2.Version != "v1" {
+	if !n2.Known || n2.Reachable || n2.Contact < time.Hour || n2.LagEntries != 3 || n2.LagBytes != 5000 || n2.API != "http://n2" || n2.Version != "v1" {
 		t.Errorf("%+v", n2)
 	}
 	if n3.Voter || !n3.Known || n3.Reachable || n3.Contact >= 0 || n3.LagEntries != 100 {
@@ -95,7 +95,8 @@ func TestClusterMetrics(t *testing.T) {
 	writeClusterMetrics(&b, &s)
 	for _, want := range []string{
 		"harepost_cluster_leads 1\n", "harepost_cluster_has_leader 1\n", "harepost_cluster_term 7\n", "harepost_cluster_lag_entries 3\n",
-		`harepost_cluster_peer_lag_entries{node="n2"} 3` + "\n", `harepost_cluster_peer_reachable{node="n2"} 0` + "\n",
+		`harepost_cluster_peer_lag_entries{node="n2"} 3` + "\n", `harepost_cluster_peer_lag_bytes{node="n2"} 5000` + "\n",
+		`harepost_cluster_peer_reachable{node="n2"} 0` + "\n",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
