@@ -114,6 +114,18 @@ func (v *vault) follow(a AccountID, dir *state.Directory) (err error) {
 // It follows: its copy is whole. But it cannot lead.
 func (e *Engine) Locked() bool { return e.vault.locked.Load() }
 
+// FitToLead is nil if this node would do well to lead. The error says that it lacks keys
+// of the encrypted data, see Locked, or that its disk is full.
+func (e *Engine) FitToLead() error {
+	switch {
+	case e.Locked():
+		return errors.New("it lacks keys of the encrypted data")
+	case e.space.isShort():
+		return errors.New("its disk is full")
+	}
+	return nil
+}
+
 // tellLocked logs what a node that follows lacks.
 func (e *Engine) tellLocked(err error) {
 	e.opts.Logger.Error("this node lacks keys of the encrypted data: it follows, and ends if it is elected; start it with the key file that the other nodes have", "error", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,7 @@ type peerNode struct {
 	snaps *raft.InmemSnapshotStore
 	raft  *raft.Raft
 	trans *raft.InmemTransport
+	full  atomic.Bool // its disk, so that it is not fit to lead
 }
 
 // gated is raft's transport under the rules of a Membership.
@@ -108,7 +110,12 @@ func (p *peerNode) up(t *testing.T, n *network, address string, how ...birth) er
 	c.NoLegacyTelemetry = true
 	p.raft, err = raft.NewRaft(c, watcher{p}, p.logs, p.logs, p.snaps, gated{p.trans, p})
 	noError(t, err)
-	b.Start(p.raft)
+	b.Start(p.raft, func() error {
+		if p.full.Load() {
+			return errors.New("its disk is full")
+		}
+		return nil
+	})
 	return nil
 }
 
@@ -369,8 +376,30 @@ func TestTransfer(t *testing.T) {
 		now = leaderFirst(t, ps)
 		now[1].down(t)
 		time.Sleep(now[0].o.Contact + time.Second)
-		tells(t, now[0].Transfer(ctx, now[1].id), ErrUnsafe, "not been heard")
-		tells(t, now[0].Transferable(now[1].id), ErrUnsafe, "not been heard")
+		tells(t, now[0].Transfer(ctx, now[1].id), ErrNoHeir, "not been heard")
+		tells(t, now[0].Transferable(now[1].id), ErrNoHeir, "not been heard")
+	})
+}
+
+// A leader hands over to a node that can do what it is to, as far as those say themselves.
+func TestTransferToWhoIsFit(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network) {
+		ps := three(t, n)
+		told := func(p *peerNode) bool { k, _ := ps[0].peers.get(p.id); return (k.unfit != "") == p.full.Load() }
+		ps[1].full.Store(true)
+		eventually(t, "word of the full disk", func() bool { return told(ps[1]) })
+		tells(t, ps[0].Transferable(ps[1].id), ErrNoHeir, ps[1].id, "its disk is full")
+		c, _ := ps[0].configuration()
+		if heir, err := ps[0].heir(&c, ""); err != nil || string(heir.ID) != ps[2].id {
+			t.Errorf("%s is to lead: %v", heir.ID, err)
+		}
+		ps[2].full.Store(true)
+		eventually(t, "word of both", func() bool { return told(ps[2]) })
+		tells(t, ps[0].Transfer(t.Context(), ""), ErrNoHeir, ps[1].id, ps[2].id, "its disk is full")
+		ps[1].full.Store(false)
+		eventually(t, "word of room", func() bool { return told(ps[1]) })
+		noError(t, ps[0].Transfer(t.Context(), ""))
+		eventually(t, "the new leader", func() bool { return ps[1].raft.State() == raft.Leader })
 	})
 }
 

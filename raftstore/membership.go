@@ -155,7 +155,7 @@ func (o *MembershipOptions) setDefaults() {
 //	err = i.Found(...)      // or ConvertSingle
 //	err = m.Greet(ctx)      // others may refuse this node
 //	... start raft, with Admit, Observe and Configured ...
-//	m.Start(raft)
+//	m.Start(raft, fit)
 //	m.Close()               // before raft is shut down
 //
 // # Who is believed
@@ -184,6 +184,7 @@ type Membership struct {
 	last    func() (index, term uint64)
 	tried   bool // Greet has asked the others whether they would believe this node
 	raft    Consensus
+	fit     func() error // nil: nothing has been started
 	config  configuration
 	met     map[string]string // addresses that others told of, by node; at most peersKept
 	warned  map[string]string // what was last logged of a node; at most peersKept
@@ -316,7 +317,7 @@ func (m *Membership) hello() Hello {
 		Peers: m.peers.addresses(),
 	}
 	m.mu.Lock()
-	last, r := m.last, m.raft
+	last, r, fit := m.last, m.raft, m.fit
 	h.Trial = last != nil && !m.tried
 	maps.Copy(h.Peers, m.met)
 	m.mu.Unlock()
@@ -329,6 +330,11 @@ func (m *Membership) hello() Hello {
 	if r != nil {
 		address, id := r.LeaderWithID()
 		h.LeaderID, h.LeaderAddress = string(id), string(address)
+	}
+	if fit != nil {
+		if err := fit(); err != nil {
+			h.Unfit = err.Error()
+		}
 	}
 	return h
 }

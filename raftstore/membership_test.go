@@ -379,7 +379,7 @@ func TestNodesTakenInSinceTheSnapshotMeet(t *testing.T) {
 		}
 		two := []*being{up(1), up(2)} // they are a majority
 		for _, b := range two {
-			b.Start(&stubRaft{})
+			b.Start(&stubRaft{}, nil)
 		}
 		time.Sleep(3 * time.Second)
 		met := errors.Join(two[0].Admit("n3"), two[1].Admit("n2"))
@@ -602,7 +602,7 @@ func TestFloorsAreSavedTogether(t *testing.T) {
 		fs := vfs.NewMem()
 		a := n.live(fs, "n1", "a1").member("c", 1, 20)
 		greet(t, n.live(vfs.NewMem(), "n2", "a2", joining("", "a1")).member("c", 1, 20))
-		a.Start(&stubRaft{})
+		a.Start(&stubRaft{}, nil)
 		for i := range uint64(100) {
 			a.Observe("n2", Acknowledgement{LastLog: i, Match: i, Committed: i})
 		}

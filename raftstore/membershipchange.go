@@ -19,6 +19,8 @@ var (
 	ErrNotLeading = errors.New("this node does not lead")
 	// ErrUnsafe means that the cluster would lose its majority.
 	ErrUnsafe = errors.New("the cluster would be left without a majority")
+	// ErrNoHeir means that the node that was named, or any other, cannot take over.
+	ErrNoHeir = errors.New("the leadership cannot be handed over")
 )
 
 // A Member is a node of the cluster as this one sees it.
@@ -137,9 +139,12 @@ func (m *Membership) Transferable(id string) error {
 // heir is the node with the id, or the best if that is empty, if it can take over, or leads.
 func (m *Membership) heir(c *configuration, id string) (raft.Server, error) {
 	if id == "" {
-		best, ok := m.successor(c)
-		if !ok {
-			return raft.Server{}, fmt.Errorf("%w: no other voter is alive", ErrUnsafe)
+		best, unfit := m.successor(c)
+		switch {
+		case best == "" && unfit == "":
+			return raft.Server{}, fmt.Errorf("%w: no other voter is alive", ErrNoHeir)
+		case best == "":
+			return raft.Server{}, fmt.Errorf("%w: no other voter is alive and fit to lead: %s", ErrNoHeir, unfit)
 		}
 		id = best
 	}
@@ -150,9 +155,15 @@ func (m *Membership) heir(c *configuration, id string) (raft.Server, error) {
 	case id == m.identity.NodeID():
 		return s, nil
 	case s.Suffrage != raft.Voter:
-		return s, fmt.Errorf("%w: node %s has no vote yet, it has to catch up first", ErrUnsafe, id)
+		return s, fmt.Errorf("%w: node %s has no vote yet, it has to catch up first", ErrNoHeir, id)
 	case !m.isAlive(id):
-		return s, fmt.Errorf("%w: node %s has not been heard for %s", ErrUnsafe, id, m.o.Contact)
+		return s, fmt.Errorf("%w: node %s has not been heard for %s", ErrNoHeir, id, m.o.Contact)
+	}
+	if k, _ := m.peers.get(id); k.unfit != "" {
+		return s, fmt.Errorf("%w: node %s is not fit to lead: %s", ErrNoHeir, id, k.unfit)
+	}
+	if m.balked(s.ID) {
+		return s, fmt.Errorf("%w: node %s: %w", ErrNoHeir, id, errBalked)
 	}
 	return s, nil
 }
@@ -169,19 +180,30 @@ func (m *Membership) transfer(ctx context.Context, r Consensus, c *configuration
 	return nil
 }
 
-// successor is the other voter that is alive and whose log is the longest.
-func (m *Membership) successor(c *configuration) (id string, ok bool) {
+// successor is the other voter that is alive and fit to lead, and whose log is the longest; empty: there is none, and
+// unfit says why those that are alive are not.
+func (m *Membership) successor(c *configuration) (id, unfit string) {
 	var longest uint64
+	var why []string
 	for _, s := range c.servers {
 		k, known := m.peers.get(string(s.ID))
-		if !known || s.Suffrage != raft.Voter || !m.isAlive(string(s.ID)) {
-			continue
-		}
-		if !ok || k.last > longest {
-			id, longest, ok = string(s.ID), k.last, true
+		switch {
+		case !known || s.Suffrage != raft.Voter || !m.isAlive(string(s.ID)):
+		case m.balked(s.ID):
+			why = append(why, fmt.Sprintf("node %s: %v", s.ID, errBalked))
+		case k.unfit != "":
+			why = append(why, fmt.Sprintf("node %s: %s", s.ID, k.unfit))
+		case id == "" || k.last > longest:
+			id, longest = string(s.ID), k.last
 		}
 	}
-	return id, ok
+	return id, strings.Join(why, "; ")
+}
+
+// balked reports whether raft would not try to hand over to a node.
+func (m *Membership) balked(id raft.ServerID) bool {
+	r, ok := m.consensus().(interface{ Balked(raft.ServerID) bool })
+	return ok && r.Balked(id)
 }
 
 // alive counts the voters that have been heard lately, this node among them, without one.

@@ -242,10 +242,11 @@ func (m *Membership) removed(by string) error {
 }
 
 // Start begins to look after the other nodes: it says hello to those that were not met, promotes new ones that have
-// caught up and takes over new addresses where this node leads, and finds out when the node is not to go on.
-func (m *Membership) Start(r Consensus) {
+// caught up and takes over new addresses where this node leads, and finds out when the node is not to go on. fit says
+// why this node should not lead, or nil: whoever leads hands over to others.
+func (m *Membership) Start(r Consensus, fit func() error) {
 	m.mu.Lock()
-	m.raft = r
+	m.raft, m.fit = r, fit
 	m.mu.Unlock()
 	m.loop.Go(m.watch)
 }

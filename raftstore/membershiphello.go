@@ -37,6 +37,8 @@ type Hello struct {
 	// Trial: it asks only whether it would be believed; nobody takes note of the life. See Greet.
 	Trial bool `json:"trial,omitempty"`
 
+	Unfit string `json:"unfit,omitempty"` // why another node should lead; empty: it may as well
+
 	Expect  int       `json:"expect,omitempty"`  // --bootstrap-expect of a node that waits for others
 	Promise *Proposal `json:"promise,omitempty"` // the cluster that it takes part in founding
 

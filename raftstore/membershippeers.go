@@ -31,6 +31,7 @@ type peer struct {
 
 	admitted bool      // in this life of ours
 	version  string    // of its program
+	unfit    string    // why it should not lead, as last told; empty: it may
 	last     uint64    // the end of its log, as last told
 	heard    time.Time // when it last answered an append, or said hello
 	answered time.Time // when it last answered an append
@@ -121,7 +122,7 @@ func (p *peers) believe(h *Hello, now time.Time) error {
 		p.dirty = true
 	}
 	k.Since, k.Incarnation, k.Life, k.Address, k.API = h.Since, life.Incarnation, life.ID, h.Address, h.API
-	k.admitted, k.version, k.heard = true, h.Version, now
+	k.admitted, k.version, k.unfit, k.heard = true, h.Version, h.Unfit, now
 	k.last = max(k.last, h.LastIndex)
 	if fresh {
 		k.last = h.LastIndex

@@ -56,21 +56,31 @@ func (s *summons) open() bool {
 	return s.under > 0 || s.now().Before(s.until)
 }
 
-// balked are the nodes to which a transfer has failed in a term. raft v1.8.0 may leave a
-// question of it with the goroutine that replicates to the node; that of another transfer
-// then waits for room without end, and once this node has lost the leadership raft takes
-// no entry from it ever again.
+// balked are the nodes to which a transfer has failed in a term; empty: to the one that
+// raft chose. raft v1.8.0 may leave a question of it with the goroutine that replicates to
+// the node; that of another transfer then waits for room without end, and once this node
+// has lost the leadership raft takes no entry from it ever again.
 type balked struct {
+	mu   sync.Mutex
 	term uint64
 	to   map[raft.ServerID]bool
 }
 
-// in forgets those of other terms.
-func (b *balked) in(term uint64) map[raft.ServerID]bool {
+// note forgets those of other terms.
+func (b *balked) note(term uint64, id raft.ServerID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.term != term || b.to == nil {
-		*b = balked{term: term, to: map[raft.ServerID]bool{}}
+		b.term, b.to = term, map[raft.ServerID]bool{}
 	}
-	return b.to
+	b.to[id] = true
+}
+
+// has reports whether no transfer to a node is to be tried any more in a term.
+func (b *balked) has(term uint64, id raft.ServerID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.term == term && (b.to[id] || b.to[""] || id == "" && len(b.to) > 0)
 }
 
 // errBalked is that of a second transfer to a node, after one that has failed.
@@ -101,8 +111,7 @@ func (n *Node) transfer(id raft.ServerID, address raft.ServerAddress) error {
 	if !n.Leads() {
 		return engine.ErrNotLeader
 	}
-	balked := n.balked.in(term)
-	if balked[id] || balked[""] || id == "" && len(balked) > 0 {
+	if n.balked.has(term, id) {
 		return errBalked
 	}
 	// raft refuses what it is given during a transfer. The record of an attempt
@@ -122,7 +131,7 @@ func (n *Node) transfer(id raft.ServerID, address raft.ServerAddress) error {
 		n.awaitEnd(term)
 		return nil
 	}
-	balked[id] = true
+	n.balked.note(term, id)
 	n.awaitEntries()
 	return fmt.Errorf("raftstore: transfer: %w", err)
 }
@@ -163,6 +172,9 @@ type handingOver struct {
 	*raft.Raft
 	n *Node
 }
+
+// Balked reports whether a transfer to a node is not tried any more in this reign.
+func (h handingOver) Balked(id raft.ServerID) bool { return h.n.balked.has(h.n.reign.Load(), id) }
 
 // LeadershipTransfer implements Consensus.
 func (h handingOver) LeadershipTransfer() raft.Future { return h.LeadershipTransferToServer("", "") }

@@ -148,7 +148,7 @@ func (o *openedCluster) open(ctx context.Context) (err error) {
 		}
 	}
 	o.clusterNode.stopped = o.stopped
-	o.clusterNode.start = func() { o.members.Start(o.node.Consensus()) }
+	o.clusterNode.start = func(fit func() error) { o.members.Start(o.node.Consensus(), fit) }
 	o.clusterNode.leave = func() {
 		if err := o.members.Close(); err != nil {
 			log.Warn("what is known of other nodes was not written down", "error", err)
@@ -209,7 +209,7 @@ func explainMembership(err error) error {
 		return fmt.Errorf("%w: %w", engine.ErrNotLeader, err)
 	case errors.Is(err, raftstore.ErrNoMember):
 		return fmt.Errorf("%w: %w", api.ErrNoNode, err)
-	case errors.Is(err, raftstore.ErrUnsafe):
+	case errors.Is(err, raftstore.ErrUnsafe), errors.Is(err, raftstore.ErrNoHeir):
 		return fmt.Errorf("%w: %w", api.ErrRefused, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrEnqueueTimeout):
 		return fmt.Errorf("%w: %w", engine.ErrUnknown, err)

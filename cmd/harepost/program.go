@@ -82,7 +82,7 @@ func openProgram(ctx context.Context, cfg config) (_ *program, err error) {
 		return nil, err
 	}
 	if p.cluster != nil {
-		p.cluster.start()
+		p.cluster.start(p.engine.FitToLead)
 		p.cluster.serve(p.api.PeerHandler())
 	}
 	return p, nil

@@ -25,7 +25,7 @@ import (
 //	c, err := openCluster(ctx, cfg, url) // waits until the node belongs to a cluster
 //	engine.Open(... Replica: c.replica ...)
 //	api.New(... Cluster: c.door ...)
-//	c.start()                            // looks after the others
+//	c.start(fit)                         // looks after the others
 //	c.serve(api.PeerHandler())           // from here on other nodes' requests are answered
 //	c.handOver(...)                      // when it is to end: another one leads
 //	c.leave(); engine.Close(); c.close()
@@ -38,7 +38,7 @@ type clusterNode struct {
 
 	peers atomic.Pointer[fasthttp.RequestHandler] // nil until the API is there
 	look  func()                                  // every second: what is to be warned of
-	start func()                                  // when raft runs
+	start func(fit func() error)                  // when raft runs; fit: whether this node should lead
 	leave func()                                  // before the engine closes, which ends raft
 	close func() error                            // after it
 }
