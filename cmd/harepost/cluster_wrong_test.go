@@ -185,6 +185,25 @@ func TestWrongNodesAreRefused(t *testing.T) {
 			return strings.Contains(text, n3.address), text
 		})
 	})
+	t.Run("new addresses of all at once", func(t *testing.T) {
+		for _, n := range c.nodes {
+			n.stop()
+		}
+		for _, n := range c.nodes {
+			n.address, n.api = reservedAddress(t), reservedAddress(t)
+		}
+		c.up()
+		until(t, "the new addresses are known", func() (bool, string) {
+			_, text := c.leader().request("GET", "/v1/cluster", worldAdminToken, "")
+			for _, n := range c.nodes {
+				if !strings.Contains(text, n.address) {
+					return false, text
+				}
+			}
+			return true, text
+		})
+		goesOn()
+	})
 	t.Run("an old copy of the directory", func(t *testing.T) {
 		old := filepath.Join(t.TempDir(), "old")
 		copyDir(t, n3.dir, old)

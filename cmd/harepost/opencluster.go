@@ -119,6 +119,7 @@ func (o *openedCluster) open(ctx context.Context) (err error) {
 		ID: raft.ServerID(cfg.NodeID),
 		Transport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: o.layer, MaxPool: raftstore.KeptConnections, MaxRPCsInFlight: 2, Timeout: raftTimeout, Logger: hclog.NewNullLogger(),
+			ServerAddressProvider: o.members,
 		}),
 		ElectionTimeout: cfg.ElectionTimeout,
 		EntryBytes:      cfg.EntryBytes,
