@@ -149,6 +149,7 @@ func (b *batcher) dropLocked() []any {
 	}
 	clear(b.queue)
 	b.queue = b.queue[:0]
+	b.urgent, b.due = false, false
 	b.room.Broadcast()
 	b.work.Broadcast()
 	return cookies
@@ -207,7 +208,10 @@ func (b *batcher) appendLater(term uint64, p engine.Proposal) error {
 	}
 	b.queue = append(b.queue, p)
 	b.bytes += size
-	if len(b.queue) == 1 && !b.urgent {
+	switch {
+	case b.urgent: // of somebody who waits for room
+		b.work.Signal()
+	case len(b.queue) == 1:
 		b.timer.Reset(b.later)
 	}
 	return nil

@@ -220,6 +220,82 @@ func TestTheEndOfAReign(t *testing.T) {
 		if b.bytes != 0 || len(b.flights) != 0 {
 			t.Errorf("%d bytes and %d entries left", b.bytes, len(b.flights))
 		}
+		// That somebody waited then is of no weight in the next reign.
+		if err := b.appendLater(2, proposals(command.KindAttempt, "record")[0]); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(r.entries) != inFlight {
+			t.Error("what nobody waits for went to raft at once")
+		}
+		time.Sleep(holdBack) // the bubble's clock
+		synctest.Wait()
+		if len(r.entries) != inFlight+1 {
+			t.Fatalf("what nobody waits for has not gone to raft: %d entries", len(r.entries))
+		}
+		r.apply(t, b, inFlight, 1)
+		b.close(time.Second)
+		b.wait()
+	})
+}
+
+// A command that nobody waits for goes with those that have no room yet, also where all
+// that takes the room is with raft.
+func TestWhatNobodyWaitsForMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, r := newTestBatcher(1<<20, 1024)
+		b.begin(1)
+		large := func() engine.Proposal {
+			return engine.Proposal{Cmd: append(cmd(command.KindAttempt, ""), make([]byte, 800)...)}
+		}
+		const times = 200 // who of the two is first, the waiter or the batcher, is up to chance
+		for i := range times {
+			added := make(chan error)
+			go func() { added <- b.appendLater(1, large()) }()
+			synctest.Wait()
+			if i > 0 { // it waits for the one before, which is with raft
+				r.apply(t, b, i-1, 1)
+			}
+			if err := <-added; err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(holdBack) // the bubble's clock
+			synctest.Wait()
+			if len(r.entries) != i+1 {
+				t.Fatalf("%d entries after %d commands", len(r.entries), i+1)
+			}
+		}
+		r.apply(t, b, times-1, 1)
+		b.close(time.Second)
+		b.wait()
+	})
+}
+
+// Of what is given up nobody hears twice.
+func TestWhatIsWithRaftIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, r := newTestBatcher(1<<20, 4096)
+		b.begin(1)
+		for range inFlight {
+			if err := b.append(1, proposals(command.KindAccept, "flying")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		b.end()
+		b.abandon()
+		if len(r.lost) != inFlight || len(r.refused) != 0 || b.bytes != 0 {
+			t.Errorf("lost %v, refused %v, %d bytes left", r.lost, r.refused, b.bytes)
+		}
+		if cookies := r.apply(t, b, 0, 1); cookies != nil {
+			t.Errorf("%v hears of it again", cookies)
+		}
+		r.futures[1] <- raft.ErrNotLeader
+		r.futures[2] <- raft.ErrLeadershipLost
+		synctest.Wait()
+		if len(r.lost) != inFlight || len(r.refused) != 0 {
+			t.Errorf("lost %v, refused %v", r.lost, r.refused)
+		}
 		b.close(time.Second)
 		b.wait()
 	})
