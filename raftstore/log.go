@@ -90,9 +90,10 @@ func (l replicatedLog) Release(low uint64) error {
 	return nil
 }
 
-// CopyTo implements engine.Log.
+// CopyTo implements engine.Log. A node that has not heard of a leader since its start knows
+// only what it has applied to be committed.
 func (l replicatedLog) CopyTo(dir string, from uint64) (uint64, error) {
-	return l.store.CopyTo(dir, from, l.raft.CommitIndex())
+	return l.store.CopyTo(dir, from, max(l.raft.CommitIndex(), l.opts.Applied))
 }
 
 // MostBytes implements engine.Log.
