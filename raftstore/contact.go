@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,6 +19,10 @@ import (
 type contacts struct {
 	now      func() time.Time                   // monotonic
 	observed func(id string, a Acknowledgement) // nil: nobody wants to know
+
+	// committed is the highest index that a leader has said to be. raft itself follows it only as far as
+	// this node's log goes, which is of no use to one that waits for a snapshot.
+	committed atomic.Uint64
 
 	mu    sync.Mutex
 	peers map[raft.ServerID]contact
@@ -60,6 +65,16 @@ func (c *contacts) answered(id raft.ServerID, req *raft.AppendEntriesRequest, se
 		p.term, p.sent = term, sent
 	}
 	c.peers[id] = p
+}
+
+// told takes note of what a leader says to be committed.
+func (c *contacts) told(committed uint64) {
+	for {
+		known := c.committed.Load()
+		if committed <= known || c.committed.CompareAndSwap(known, committed) {
+			return
+		}
+	}
 }
 
 // of is what is known of a peer.
@@ -182,7 +197,12 @@ func (t *noting) admitted(rpc *raft.RPC) error {
 		}
 	}
 	if c, ok := rpc.Command.(raft.WithRPCHeader); ok {
-		return t.admit(string(c.GetRPCHeader().ID))
+		if err := t.admit(string(c.GetRPCHeader().ID)); err != nil {
+			return err
+		}
+	}
+	if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
+		t.contacts.told(req.LeaderCommitIndex)
 	}
 	return nil
 }

@@ -192,3 +192,33 @@ func TestAVoterThatWasStartedAgainIsAsked(t *testing.T) {
 		t.Error("one that is away has answered")
 	}
 }
+
+// A node that lacks entries knows how many by its leader's word: not that of a heartbeat, which says
+// nothing of them, nor that of somebody who is no member.
+func TestWhatALeaderHasCommitted(t *testing.T) {
+	in := make(chan raft.RPC)
+	k := contacts{now: time.Now}
+	n := newNoting(bareTransport{in: in}, &k, nil, 0)
+	defer n.Close()
+	n.admit = func(id string) error {
+		if id != "a" {
+			return errors.New("not a member")
+		}
+		return nil
+	}
+	for _, c := range []struct {
+		by              string
+		committed, want uint64
+	}{{"a", 0, 0}, {"x", 9, 0}, {"a", 7, 7}, {"a", 0, 7}, {"a", 5, 7}, {"x", 90, 7}, {"a", 8, 8}} {
+		answer := make(chan raft.RPCResponse, 1)
+		in <- raft.RPC{Command: &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ID: []byte(c.by)}, LeaderCommitIndex: c.committed}, RespChan: answer}
+		if c.by == "a" {
+			rpc := <-n.Consumer()
+			rpc.Respond(nil, nil)
+		}
+		<-answer
+		if got := k.committed.Load(); got != c.want {
+			t.Errorf("%+v: %d is known", c, got)
+		}
+	}
+}

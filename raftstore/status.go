@@ -14,7 +14,7 @@ type Status struct {
 	Leader    raft.ServerID // empty: none is known
 	LeaderAt  raft.ServerAddress
 	LastIndex uint64    // of this node's log
-	Committed uint64    // as far as this node knows
+	Committed uint64    // as far as this node knows; a leader's word, too, of what it lacks yet
 	Applied   uint64    // handed to the engine
 	Contact   time.Time // with the leader, of a follower
 	Snapshot  SnapshotMeta
@@ -36,7 +36,7 @@ type PeerStatus struct {
 func (n *Node) Status() Status {
 	r := n.raft
 	s := Status{
-		Role: r.State(), Term: r.CurrentTerm(), LastIndex: r.LastIndex(), Committed: r.CommitIndex(),
+		Role: r.State(), Term: r.CurrentTerm(), LastIndex: r.LastIndex(), Committed: max(r.CommitIndex(), n.contacts.committed.Load()),
 		Applied: r.AppliedIndex(), Contact: r.LastContact(), LogBytes: n.store.SizeBytes(),
 	}
 	s.LeaderAt, s.Leader = r.LeaderWithID()
