@@ -305,6 +305,22 @@ func (b *batcher) claim(number uint64) *flight {
 	return f
 }
 
+// abandon gives up what is with raft: nobody knows what will become of it.
+func (b *batcher) abandon() {
+	var lost []any
+	b.mu.Lock()
+	for number, f := range b.flights {
+		lost = append(lost, f.cookies...)
+		b.bytes -= f.bytes
+		delete(b.flights, number)
+	}
+	b.work.Signal()
+	b.room.Broadcast()
+	b.landed.Broadcast()
+	b.mu.Unlock()
+	b.lost(lost)
+}
+
 // claimApplied is claim of a committed batch, with as many cookies as it has commands.
 func (b *batcher) claimApplied(batch command.Batch, commands int) ([]any, time.Duration, error) {
 	if batch.Proposer != b.proposer {

@@ -130,6 +130,7 @@ type noting struct {
 	contacts *contacts
 	admit    func(id string) error
 	summons  *summons
+	stall    *stall
 	votesAt  time.Time // from then on votes are given
 	in       chan raft.RPC
 	closed   chan struct{}
@@ -142,7 +143,7 @@ type noting struct {
 // stopped, and remembers nothing of it.
 func newNoting(t raft.Transport, c *contacts, m Members, lease time.Duration) *noting {
 	n := &noting{
-		votesAt: c.now().Add(lease), summons: &summons{now: c.now},
+		votesAt: c.now().Add(lease), summons: &summons{now: c.now}, stall: &stall{},
 		Transport: t, contacts: c, in: make(chan raft.RPC), closed: make(chan struct{}),
 		admit: func(string) error { return nil },
 	}
@@ -230,7 +231,7 @@ func (t *noting) Close() error {
 
 // AppendEntries implements raft.Transport.
 func (t *noting) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if err := t.admit(string(id)); err != nil {
+	if err := errors.Join(t.admit(string(id)), t.stall.say(args.Term)); err != nil {
 		return err
 	}
 	sent := t.contacts.now()
@@ -309,7 +310,7 @@ func (t *noting) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddre
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{AppendPipeline: inner, id: id, contacts: t.contacts, out: make(chan raft.AppendFuture, mostAnswers), closed: make(chan struct{})}
+	p := &pipeline{AppendPipeline: inner, id: id, contacts: t.contacts, stall: t.stall, out: make(chan raft.AppendFuture, mostAnswers), closed: make(chan struct{})}
 	p.running.Go(p.pass)
 	return p, nil
 }
@@ -325,6 +326,7 @@ type pipeline struct {
 	raft.AppendPipeline
 	id       raft.ServerID
 	contacts *contacts
+	stall    *stall
 	out      chan raft.AppendFuture
 	closed   chan struct{}
 	once     sync.Once
@@ -332,6 +334,14 @@ type pipeline struct {
 }
 
 func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.out }
+
+// AppendEntries implements raft.AppendPipeline.
+func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if err := p.stall.say(args.Term); err != nil {
+		return nil, err
+	}
+	return p.AppendPipeline.AppendEntries(args, resp)
+}
 
 func (p *pipeline) pass() {
 	in := p.AppendPipeline.Consumer()

@@ -17,13 +17,18 @@ import (
 	"github.com/harepost/harepost/engine"
 )
 
-// openMembers opens a cluster of three in one process, which the test closes.
-func openMembers(t *testing.T, replica func(*Node) engine.Replica) (ms []*member) {
+// openMembers opens a cluster of three in one process, which the test closes. with says
+// what is special of each.
+func openMembers(t *testing.T, with func(*member)) (ms []*member) {
 	t.Helper()
 	var boot []raft.Server
 	for _, id := range []string{"n1", "n2", "n3"} {
 		_, tr := raft.NewInmemTransport(raft.ServerAddress(id))
-		ms = append(ms, &member{id: id, fs: vfs.NewMem(), trans: tr, replica: replica, election: time.Second})
+		m := &member{id: id, fs: vfs.NewMem(), trans: tr, election: time.Second}
+		if with != nil {
+			with(m)
+		}
+		ms = append(ms, m)
 		boot = append(boot, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
 	}
 	for _, a := range ms {
@@ -190,7 +195,9 @@ func TestANodeReignsWhenItsEngineDoes(t *testing.T) {
 	begun, leave := make(chan struct{}, 64), make(chan struct{})
 	var once sync.Once
 	goOn := func() { once.Do(func() { close(leave) }) }
-	ms := openMembers(t, func(n *Node) engine.Replica { return slowToLead{n, begun, leave} })
+	ms := openMembers(t, func(m *member) {
+		m.replica = func(n *Node) engine.Replica { return slowToLead{n, begun, leave} }
+	})
 	defer goOn() // before the engines are closed
 	<-begun
 	for _, m := range ms {

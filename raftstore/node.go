@@ -48,6 +48,10 @@ type Config struct {
 	// What comes meanwhile waits, and makes the next one. Default DefaultEntriesInFlight.
 	EntriesInFlight int
 
+	// DiskPatience is for how long a leader's disk may take no entry: then the node falls
+	// silent, so that another one is elected, see stall. Default 5 s.
+	DiskPatience time.Duration
+
 	// CacheBytes bounds the newest entries that are kept in memory. Default 64 MiB.
 	CacheBytes int64
 
@@ -89,6 +93,9 @@ func (c *Config) withDefaults() {
 	if c.EntriesInFlight == 0 {
 		c.EntriesInFlight = DefaultEntriesInFlight
 	}
+	if c.DiskPatience == 0 {
+		c.DiskPatience = 5 * time.Second
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -115,6 +122,7 @@ type Node struct {
 	summons    summons       // of others, to lead in this node's place
 	transfers  sync.Mutex    // one at a time
 	balked     balked        // transfers' own
+	stall      stall
 	snapshot   chan struct{} // asks for one; room for one
 	snapshotAt atomic.Int64  // how long the log must be for the next
 	changes    changes       // of the leader and of reign
@@ -252,7 +260,7 @@ func (n *Node) start() error {
 		return err
 	}
 	t := newNoting(n.cfg.Transport, n.contacts, n.cfg.Members, n.leaseTime())
-	t.summons = &n.summons
+	t.summons, t.stall = &n.summons, &n.stall
 	c := n.raftConfig()
 	if len(n.cfg.Bootstrap) > 0 {
 		err := raft.BootstrapCluster(c, n.store, n.store, n.snapshots, t, raft.Configuration{Servers: n.cfg.Bootstrap})
@@ -269,6 +277,7 @@ func (n *Node) start() error {
 	n.batcher.outcome = n.wait
 	n.batcher.start()
 	n.running.Go(n.rule)
+	n.running.Go(n.watchDisk)
 	n.running.Go(n.watchLeader)
 	n.running.Go(n.takeSnapshots)
 	return nil
@@ -387,12 +396,26 @@ func (n *Node) rule() {
 			}
 		case <-look.C:
 			n.contacts.keep(n.servers())
-			if n.reign.Load() != 0 && !n.reigns() {
-				n.endReign() // LeaderCh is about to say so
-			}
+			n.look()
 		case <-n.stop:
 			return
 		}
+	}
+}
+
+// look ends a reign, or begins one, of which LeaderCh does not tell, or not yet.
+func (n *Node) look() {
+	term := n.raft.CurrentTerm()
+	switch reign := n.reign.Load(); {
+	case reign != 0 && n.stall.silent(reign):
+		n.endReign()
+		n.batcher.abandon()
+	case reign != 0 && !n.reigns():
+		n.endReign() // LeaderCh is about to say so
+	case reign == 0 && n.raft.State() == raft.Leader && !n.stall.silent(term):
+		// It was elected while a transfer of an earlier reign was under way, as far as raft
+		// knows, and could not begin.
+		n.beginReign()
 	}
 }
 
@@ -415,7 +438,9 @@ func (n *Node) servers() []raft.Server {
 func (n *Node) beginReign() {
 	term := n.raft.CurrentTerm()
 	if err := n.wait(n.raft.Barrier(0)); err != nil {
-		n.cfg.Logger.Warn("raftstore: elected, and not leader any more", "term", term, "error", err)
+		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) { // look tries again
+			n.cfg.Logger.Warn("raftstore: elected, and not leader any more", "term", term, "error", err)
+		}
 		return
 	}
 	if n.raft.State() != raft.Leader || n.raft.CurrentTerm() != term {

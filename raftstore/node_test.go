@@ -24,6 +24,9 @@ type member struct {
 
 	replica  func(*Node) engine.Replica // nil: the node itself
 	election time.Duration              // its timeout; 0: 300 ms
+	patience time.Duration              // with its disk; 0: as users have it
+
+	between func(*raft.InmemTransport) raft.Transport // it and the node; nil: nothing
 }
 
 func openMember(t *testing.T, m *member, boot []raft.Server, logBytes int64) {
@@ -38,7 +41,14 @@ func openMember(t *testing.T, m *member, boot []raft.Server, logBytes int64) {
 		t.Fatal(err)
 	}
 	t.Cleanup(tr.Close)
-	m.node = NewNode(Config{ID: raft.ServerID(m.id), Transport: m.trans, Bootstrap: boot, Logger: logger, ElectionTimeout: cmp.Or(m.election, 300*time.Millisecond)})
+	var trans raft.Transport = m.trans
+	if m.between != nil {
+		trans = m.between(m.trans)
+	}
+	m.node = NewNode(Config{
+		ID: raft.ServerID(m.id), Transport: trans, Bootstrap: boot, Logger: logger,
+		ElectionTimeout: cmp.Or(m.election, 300*time.Millisecond), DiskPatience: m.patience,
+	})
 	var replica engine.Replica = m.node
 	if m.replica != nil {
 		replica = m.replica(m.node)

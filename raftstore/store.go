@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -61,6 +62,7 @@ type Store struct {
 	ghost   uint64     // see Installed; last entry of the log that was deleted, 0: none
 	last    wal.Index  // what the StoreLogs under way waits for, 0 when there is none
 	done    chan struct{}
+	since   time.Time // see storing
 
 	closeOnce sync.Once
 	closeErr  error

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -35,6 +36,8 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
 	}
+	s.storing(time.Now())
+	defer s.storing(time.Time{})
 	if err := s.begin(); err != nil {
 		return err
 	}
@@ -120,6 +123,23 @@ func (s *Store) await(last wal.Index, done chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last, s.done = last, done
+}
+
+// storing notes since when a StoreLogs is under way; the zero time: none is.
+func (s *Store) storing(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since = since
+}
+
+// Storing is for how long the StoreLogs that is under way has been; 0: none is.
+func (s *Store) Storing() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.since.IsZero() {
+		return 0
+	}
+	return time.Since(s.since)
 }
 
 // committed runs on the writer's goroutine.

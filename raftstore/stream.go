@@ -38,6 +38,11 @@ type StreamOptions struct {
 	// Handshakes bounds the connections accepted that have not said so. One more
 	// cuts off the one that has been at it longest. Default 64.
 	Handshakes int
+	// IdleTimeout is for how long a connection of raft's that was accepted may say
+	// nothing; then a read of it fails. raft's own goroutine reads a snapshot off one,
+	// and gives no vote meanwhile: were its sender frozen, that would be for good.
+	// Those that nobody uses are closed by it too, and raft dials anew. Default 15 s.
+	IdleTimeout time.Duration
 	// Conns bounds the accepted connections beyond their handshakes. One more
 	// is closed. Default 1024.
 	Conns int
@@ -52,6 +57,9 @@ func (o *StreamOptions) setDefaults() {
 	}
 	if o.HandshakeTimeout == 0 {
 		o.HandshakeTimeout = 5 * time.Second
+	}
+	if o.IdleTimeout == 0 {
+		o.IdleTimeout = 15 * time.Second
 	}
 	if o.Handshakes == 0 {
 		o.Handshakes = 64
@@ -379,6 +387,8 @@ func (l *StreamLayer) run(c *net.TCPConn, h *handshake) {
 	queue := l.raft
 	if kind == kindHTTP {
 		queue = l.http.queue
+	} else {
+		p.idle = l.o.IdleTimeout
 	}
 	select {
 	case queue <- p:

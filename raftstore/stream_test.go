@@ -963,3 +963,36 @@ func TestLoadClusterTLSRefuses(t *testing.T) {
 		t.Errorf("a CA's file without certificates: %v", err)
 	}
 }
+
+// Whoever reads off a connection of raft's does not wait for ever for one who has begun to say something and is
+// frozen; a connection of HTTP has bounds of its own.
+func TestASilentConnectionOfRaftIsGivenUp(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
+			noLeaks(t)
+			dir := ""
+			if secure {
+				dir = certDir(t, "n1", "n2")
+			}
+			n1 := listenAs(t, dir, "n1", func(o *StreamOptions) { o.IdleTimeout = 100 * time.Millisecond })
+			n2 := listenAs(t, dir, "n2", nil)
+			c, err := n2.Dial(raft.ServerAddress(n1.Addr().String()), 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			accepted, err := n1.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer accepted.Close()
+			if _, err := io.WriteString(c, "the first part of"); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(accepted)
+			if string(got) != "the first part of" || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+}

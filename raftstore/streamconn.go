@@ -18,7 +18,8 @@ type peerConn struct {
 	peer     string    // the node id that its certificate proves; empty without TLS
 
 	layer    *StreamLayer
-	accepted bool // and not dialed; written before others have the connection
+	idle     time.Duration // a read waits no longer; 0: without end
+	accepted bool          // and not dialed; written before others have the connection
 	closed   atomic.Bool
 }
 
@@ -52,6 +53,16 @@ func (p *peerConn) secure(c *tls.Conn) error {
 	}
 	p.Conn, p.tls, p.peer = c, c, id
 	return nil
+}
+
+// Read reads as net.Conn says, and for no longer than idle.
+func (p *peerConn) Read(b []byte) (int, error) {
+	if p.idle > 0 {
+		if err := p.SetReadDeadline(time.Now().Add(p.idle)); err != nil {
+			return 0, err
+		}
+	}
+	return p.Conn.Read(b)
 }
 
 // PeerID returns the id of the node at the other end, as its certificate proves
