@@ -33,7 +33,7 @@ func openCluster(ctx context.Context, p *program) (_ *clusterNode, err error) {
 		err = identity.BeginConversion()
 	}
 	if err != nil {
-		return nil, exitWith(exitExpelled, err)
+		return nil, explainNode(cfg.DataDir, err)
 	}
 	layer, certs, err := listenCluster(p)
 	if err != nil {
@@ -174,12 +174,24 @@ func (o *openedCluster) hear(ctx *fasthttp.RequestCtx) {
 	ctx.SetBody(answer)
 }
 
-// clusterError gives an error of a node that others do not want its status.
+// clusterError gives an error that starting the node again does not mend its status:
+// others do not want it, or its directory does not say who it is.
 func clusterError(err error) error {
-	if errors.Is(err, raftstore.ErrRefused) || errors.Is(err, raftstore.ErrIdentity) {
-		return exitWith(exitExpelled, err)
+	for _, final := range []error{raftstore.ErrRefused, raftstore.ErrIdentity, raftstore.ErrDamaged, raftstore.ErrFuture} {
+		if errors.Is(err, final) {
+			return exitWith(exitExpelled, err)
+		}
 	}
 	return err
+}
+
+// explainNode is explainOpen for the directory of a node. A clusterError says itself what
+// can be done.
+func explainNode(dir string, err error) error {
+	if final := clusterError(err); final != err {
+		return final
+	}
+	return explainOpen(dir, err)
 }
 
 func (o *openedCluster) newDoor() *clusterDoor {

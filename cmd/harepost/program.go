@@ -104,10 +104,7 @@ func (p *program) openEngine() (*engine.Engine, error) {
 	select {
 	case o := <-opened:
 		if o.err != nil {
-			if expelled := clusterError(o.err); expelled != o.err {
-				return nil, expelled
-			}
-			return nil, explainOpen(p.cfg.DataDir, o.err)
+			return nil, explainNode(p.cfg.DataDir, o.err)
 		}
 		return o.engine, nil
 	case err := <-p.failed:

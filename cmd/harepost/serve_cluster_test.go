@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -87,6 +90,36 @@ func TestDoorTellsOutcomesApart(t *testing.T) {
 	f("n2", fmt.Errorf("x: %w", raftstore.ErrUnknown), api.ErrUnanswered)
 	f("n2", errors.New("something new"), api.ErrUnanswered)
 	f("n9", nil, api.ErrNotSent)
+}
+
+// Whoever keeps servers running does not start one again that ended with status 11: that
+// is for what a later start finds as it was. A full disk is not.
+func TestOnlyWhatIsFinalKeepsANodeAway(t *testing.T) {
+	f := func(err error, status int, words ...string) {
+		t.Helper()
+		if got := statusOf(err); got != status {
+			t.Errorf("%v: status %d, want %d", err, got, status)
+		}
+		for _, word := range words {
+			if !strings.Contains(fmt.Sprint(err), word) {
+				t.Errorf("%v does not say %q", err, word)
+			}
+		}
+	}
+	for _, final := range []error{raftstore.ErrIdentity, raftstore.ErrRefused, raftstore.ErrDamaged, raftstore.ErrFuture} {
+		f(explainNode("d", fmt.Errorf("x: %w", final)), exitExpelled)
+	}
+	f(explainNode("d", fmt.Errorf("x: %w", syscall.ENOSPC)), exitFailed, "make room")
+	f(explainNode("d", fmt.Errorf("x: %w", syscall.EROFS)), exitFailed, "harepost check")
+
+	var p program
+	p.cfg.DataDir, p.cfg.NodeID = t.TempDir(), "n1"
+	inTheWay := filepath.Join(p.cfg.DataDir, clusterDir, "node.json.tmp")
+	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := openCluster(t.Context(), &p)
+	f(err, exitFailed, "node.json", "harepost check")
 }
 
 func TestClusterMetrics(t *testing.T) {
