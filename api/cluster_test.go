@@ -410,6 +410,7 @@ func TestAsksAgainOnlyWhenNothingWasDone(t *testing.T) {
 	if n := c.timesAsked(); n != 1 || a.header.Get("Retry-After") != "1" {
 		t.Errorf("asked %d times, Retry-After %q", n, a.header.Get("Retry-After"))
 	}
+	says := map[string]string{"not sent": "the node that leads, n2, cannot be reached", "not leading": "no node leads"}
 	for what, fn := range map[string]func(*fasthttp.Response) error{
 		"not sent": func(*fasthttp.Response) error { return fmt.Errorf("%w: refused", ErrNotSent) },
 		"not leading": func(resp *fasthttp.Response) error {
@@ -419,7 +420,7 @@ func TestAsksAgainOnlyWhenNothingWasDone(t *testing.T) {
 		},
 	} {
 		reply(fn)
-		s.do("POST", "/v1/send", "hp_live_x", "{}").refused(503, "no node leads", "nothing was done")
+		s.do("POST", "/v1/send", "hp_live_x", "{}").refused(503, says[what], "nothing was done")
 		if n := c.timesAsked(); n != 1 {
 			t.Errorf("%s: asked %d times", what, n)
 		}
@@ -438,6 +439,37 @@ func TestAsksAgainOnlyWhenNothingWasDone(t *testing.T) {
 			t.Errorf("no %s", want)
 		}
 	}
+}
+
+// A node that hears of a leader and gets no request to it does not say that there is none,
+// and tells why in its log: not with every request.
+func TestLeaderOutOfReach(t *testing.T) {
+	c := following("n2")
+	c.reply = func(context.Context, *fasthttp.Request, *fasthttp.Response) error {
+		return fmt.Errorf("%w: the certificate has expired", ErrNotSent)
+	}
+	s := startNode(t, c)
+	for range 3 {
+		s.do("POST", "/v1/send", "hp_live_x", "{}").refused(503, "the node that leads, n2, cannot be reached from this one", "nothing was done")
+	}
+	said := func(want int) {
+		t.Helper()
+		if log := s.log.String(); strings.Count(log, "the certificate has expired") != want {
+			t.Errorf("the log does not say why %d times:\n%s", want, log)
+		}
+	}
+	said(1)
+	s.proxy.saidWhy.Add(-int64(sayWhyEvery))
+	s.do("GET", "/v1/jobs", "hp_live_x", "").refused(503, "cannot be reached")
+	said(2)
+	// It does not lead any more when the request turns out not to reach it.
+	c.change(func() {
+		c.reply = func(context.Context, *fasthttp.Request, *fasthttp.Response) error {
+			c.change(func() { c.standing.Leader = "" })
+			return ErrNotSent
+		}
+	})
+	s.do("GET", "/v1/jobs", "hp_live_x", "").refused(503, "no node leads")
 }
 
 // elected is a node that says that it does not lead, and tells who does, who then

@@ -75,6 +75,9 @@ var (
 	}
 )
 
+// sayWhyEvery is how often the log tells why the leader is out of reach, as long as it is.
+const sayWhyEvery = 30 * time.Second
+
 // unanswered is the answer to a request that another node got and did not answer.
 func unanswered(err error) *problem {
 	return &problem{
@@ -96,6 +99,7 @@ type proxy struct {
 	settle   time.Duration // for requests under way, after it
 	most     int64         // that wait for a leader
 	waiting  atomic.Int64
+	saidWhy  atomic.Int64 // Unix nanoseconds at which the log last told why the leader is out of reach
 
 	running     atomic.Int64                  // handlers at work because this node leads
 	transfers   atomic.Bool                   // one is under way
@@ -168,7 +172,8 @@ func (s *Server) answer(c *call, r *route, h handler) error {
 func (s *Server) answerByLeader(c *call, here func() error) error {
 	cluster := s.o.Cluster
 	until := s.now().Add(s.proxy.patience)
-	asked := "" // who was asked in vain, since something changed
+	asked := ""         // who was asked in vain, since something changed
+	var unreached error // why the request did not get there, if it did not
 	for {
 		leader, self, changed := cluster.Leader()
 		var handedOver <-chan struct{} // nil: it is not being handed over
@@ -189,15 +194,15 @@ func (s *Server) answerByLeader(c *call, here func() error) error {
 					s.proxy.uncertain.Inc()
 					return errUncertain
 				}
-				asked = ""
+				asked, unreached = "", nil
 				continue
 			}
 		} else if leader != "" && !self && leader != asked && !c.handedOn {
 			answered, err := s.proxy.ask(s.ctx, leader, c.http)
-			if answered || err != nil {
+			if answered || err != nil && !errors.Is(err, ErrNotSent) {
 				return err
 			}
-			asked = leader
+			asked, unreached = leader, err
 			continue
 		}
 		if c.handedOn && !self {
@@ -205,9 +210,27 @@ func (s *Server) answerByLeader(c *call, here func() error) error {
 			return errNotLeading
 		}
 		if err := s.proxy.await(s.ctx, changed, handedOver, until.Sub(s.now())); err != nil {
+			if unreached != nil && leader == asked && s.ctx.Err() == nil {
+				return s.outOfReach(leader, unreached)
+			}
 			return err
 		}
-		asked = ""
+		asked, unreached = "", nil
+	}
+}
+
+// outOfReach is the answer to a request that could not be handed on to the node that leads,
+// of which this one hears all the same. The log says why, once in a while.
+func (s *Server) outOfReach(leader string, why error) *problem {
+	now := s.now().UnixNano()
+	if said := s.proxy.saidWhy.Load(); now-said >= int64(sayWhyEvery) && s.proxy.saidWhy.CompareAndSwap(said, now) {
+		s.log.Warn("requests cannot be handed on to the node that leads, they are refused here", "leader", leader, "error", why)
+	}
+	return &problem{
+		status:     fasthttp.StatusServiceUnavailable,
+		message:    "the node that leads, " + leader + ", cannot be reached from this one",
+		detail:     "nothing was done; this node's log says why: try again, or at another node",
+		retryAfter: time.Second,
 	}
 }
 
@@ -227,8 +250,8 @@ func (s *Server) isRefusal(err error) bool {
 	return 400 <= status && status < 500
 }
 
-// ask has a node answer that is said to lead. It reports false without an error
-// when no node has acted on the request, nor will.
+// ask has a node answer that is said to lead. It reports false, without an error or with
+// one that is ErrNotSent, when no node has acted on the request, nor will.
 func (p *proxy) ask(ctx context.Context, leader string, client *fasthttp.RequestCtx) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -240,7 +263,7 @@ func (p *proxy) ask(ctx context.Context, leader string, client *fasthttp.Request
 	switch {
 	case errors.Is(err, ErrNotSent), err == nil && len(resp.Header.Peek(headerNotLeading)) > 0:
 		p.notSent.Inc()
-		return false, nil
+		return false, err
 	case err != nil:
 		p.unknown.Inc()
 		return false, unanswered(err)
