@@ -189,6 +189,45 @@ func TestTheEndOfACertificateIsSaidBefore(t *testing.T) {
 	}
 }
 
+// A certificate that is there before its time is taken when that has come, and the log tells
+// once what it waits for.
+func TestACertificateOfTomorrow(t *testing.T) {
+	start := time.Now()
+	now := start
+	made := func(at time.Time) ClusterTLSFiles {
+		dir := t.TempDir()
+		if _, err := MakeCerts(CertOptions{Dir: dir, Nodes: []string{"n1"}, Now: at}); err != nil {
+			t.Fatal(err)
+		}
+		return certFilesOf(dir, "n1")
+	}
+	var book logBook
+	c, err := loadClusterTLS(made(start), book.logger(), func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := c.NotAfter()
+	tomorrow := start.Add(24 * time.Hour)
+	c.files = made(tomorrow)
+	for range 3 {
+		now = now.Add(time.Minute)
+		c.get()
+	}
+	if got := c.NotAfter(); !got.Equal(first) {
+		t.Errorf("the one in use ends %s, want %s", got, first)
+	}
+	now = tomorrow
+	c.get()
+	if got := c.NotAfter(); !got.After(first) {
+		t.Errorf("the one in use still ends %s", got)
+	}
+	for words, want := range map[string]int{"cannot be used": 1, "was replaced": 1} {
+		if got := strings.Count(book.text.String(), words); got != want {
+			t.Errorf("%q is said %d times, want %d:\n%s", words, got, want, book.text.String())
+		}
+	}
+}
+
 // A certificate that is made to outlive its CA is good for as long as that is.
 func TestACertificateEndsWithItsCA(t *testing.T) {
 	dir := t.TempDir()

@@ -88,7 +88,8 @@ const (
 // The files are read again when they change: once a second at most, a handshake
 // reads all three and compares what they hold. What cannot be used (one file is
 // new and the other not yet, another node's certificate, one that has expired)
-// leaves the old in use; that is logged once for every such content. Connections
+// leaves the old in use; that is logged once for every such content, which is tried
+// again all the same: the time of a certificate may be still to come. Connections
 // there are go on as they are. No goroutine watches.
 type ClusterTLS struct {
 	files ClusterTLSFiles
@@ -99,9 +100,10 @@ type ClusterTLS struct {
 	current atomic.Pointer[identity]
 	checked atomic.Int64 // Unix nanoseconds of the last look
 
-	mu   sync.Mutex // held by the handshake that reads the files
-	seen [sha256.Size]byte
-	lost bool // the files could not be read the last time
+	mu   sync.Mutex        // held by the handshake that reads the files
+	used [sha256.Size]byte // what current is of
+	seen [sha256.Size]byte // what was there the last time
+	lost bool              // the files could not be read the last time
 
 	warnAt time.Time // next, of the end; WarnOfEnd's
 }
@@ -134,7 +136,7 @@ func loadClusterTLS(files ClusterTLSFiles, log *slog.Logger, now func() time.Tim
 	if err != nil {
 		return nil, fmt.Errorf("raftstore: --cluster-cert %s, --cluster-key %s, --cluster-ca %s: %w", files.Cert, files.Key, files.CA, err)
 	}
-	t.id, t.seen = id.id, texts.digest()
+	t.id, t.used = id.id, texts.digest()
 	t.current.Store(id)
 	return t, nil
 }
@@ -277,19 +279,23 @@ func (t *ClusterTLS) look() {
 	}
 	t.lost = false
 	sum := texts.digest()
-	if sum == t.seen {
+	fresh := sum != t.seen
+	t.seen = sum
+	if sum == t.used {
 		return
 	}
-	t.seen = sum
 	id, err := t.parse(texts)
 	if err == nil && id.id != t.id {
 		err = &wrongNodeError{got: id.id, want: t.id}
 	}
 	if err != nil {
-		t.log.Error("the new cluster certificate cannot be used, the old one stays in use",
-			"cert", t.files.Cert, "key", t.files.Key, "ca", t.files.CA, "error", err)
+		if fresh {
+			t.log.Error("the new cluster certificate cannot be used, the old one stays in use",
+				"cert", t.files.Cert, "key", t.files.Key, "ca", t.files.CA, "error", err)
+		}
 		return
 	}
+	t.used = sum
 	t.current.Store(id)
 	t.log.Info("the cluster certificate was replaced", "node", t.id, "cert", t.files.Cert, "not_after", t.NotAfter())
 }
