@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/harepost/harepost/engine"
+	"github.com/harepost/harepost/engine/seal"
 	"github.com/harepost/harepost/engine/state"
 	"github.com/harepost/harepost/transport"
 	"github.com/harepost/harepost/wal"
@@ -29,6 +30,7 @@ type household struct {
 	t       *testing.T
 	fs      *vfs.MemFS
 	trans   *transport.Transport
+	keys    *seal.Keyring // nil: nothing is encrypted
 	target  engine.Target
 	account engine.AccountID
 	acked   []engine.DeliveryID
@@ -54,7 +56,7 @@ func newHousehold(t *testing.T) *household {
 }
 
 func (h *household) options(r engine.Replica) engine.Options {
-	return engine.Options{FS: h.fs, Transport: h.trans, DevLoopback: true, Logger: silent, Replica: r, LogSegmentBytes: 256 << 10,
+	return engine.Options{FS: h.fs, Transport: h.trans, DevLoopback: true, Logger: silent, Replica: r, Keyring: h.keys, LogSegmentBytes: 256 << 10,
 		State: state.Options{CacheBytes: 1 << 20, MemTableBytes: 256 << 10}}
 }
 

@@ -46,7 +46,7 @@ type Recovered struct {
 // disk. What the lost nodes had acknowledged without this one is lost; nothing else is. If several nodes are left, it
 // is done on each with the same Peers; the most up-to-date of them will lead. The cluster gets a new id, so that a
 // node of the old one that comes back is refused. After a crash it has to be run again, and a node whose
-// recovery is not finished does not start.
+// recovery is not finished does not start; one that fails before it has changed anything leaves the node as it was.
 //
 // It is what raft.RecoverCluster is, which applies the whole log anew to the state machine, and writes a snapshot of
 // it; here the engine replays what its state does not have, and the snapshot says where that ended, see Rebase.
@@ -92,14 +92,13 @@ func RecoverQuorum(ctx context.Context, o RecoverOptions) (r Recovered, err erro
 	}
 	r.OldCluster, r.Servers = me.ClusterID, servers
 	r.NewCluster = recoveredID(me.ClusterID, me.Recovered+1, servers)
-	err = i.change(func(s *self) error {
-		s.Recover = &recovery{ClusterID: r.NewCluster, Servers: servers}
-		return nil
-	})
-	if err != nil {
-		return r, err
+	mark := func() error {
+		return i.change(func(s *self) error {
+			s.Recover = &recovery{ClusterID: r.NewCluster, Servers: servers}
+			return nil
+		})
 	}
-	if err := r.rebase(ctx, &o); err != nil {
+	if err := r.rebase(ctx, &o, mark); err != nil {
 		return r, fmt.Errorf("raftstore: recover %s: %w", o.Dir, err)
 	}
 	// What the others were known to hold is not what counts any more.
@@ -175,10 +174,14 @@ func serversConfiguration(servers []Server) raft.Configuration {
 	return c
 }
 
-// rebase has an engine replay the log and begins a new one behind it.
-func (r *Recovered) rebase(ctx context.Context, o *RecoverOptions) error {
-	replica := &offline{logger: o.Logger}
+// rebase has an engine replay the log and begins a new one behind it. It calls mark, once or twice, before it makes
+// something of the directory that a node of the old cluster could not go on with.
+func (r *Recovered) rebase(ctx context.Context, o *RecoverOptions, mark func() error) error {
+	replica := &offline{logger: o.Logger, mark: mark}
 	replica.begin = func(m engine.Machine) (err error) {
+		if err := mark(); err != nil {
+			return err
+		}
 		b := Rebase{Machine: m, Store: replica.store, Snapshots: replica.snapshots, Configuration: serversConfiguration(r.Servers)}
 		if r.Rebased, err = b.run(ctx); err == nil && r.Index == 0 {
 			err = errors.New("there is nothing in its log, no snapshot and no state")
@@ -200,6 +203,7 @@ func (r *Recovered) rebase(ctx context.Context, o *RecoverOptions) error {
 
 // offline is the log of an engine that never leads: it is opened, replayed to its end, and then begin is called.
 type offline struct {
+	mark   func() error // nil, or called before the state gets entries that may never have been committed
 	begin  func(engine.Machine) error
 	logger *slog.Logger
 
@@ -253,6 +257,11 @@ func (f *offline) OpenLog(o engine.LogOptions) (engine.Log, error) {
 	}
 	if last > o.Applied {
 		f.unproven = last - o.Applied
+	}
+	if f.unproven > 0 && f.mark != nil {
+		if err := f.mark(); err != nil {
+			return nil, errors.Join(err, store.Close())
+		}
 	}
 	return offlineLog{f}, nil
 }

@@ -1,12 +1,15 @@
 package raftstore
 
 import (
+	"encoding/base64"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 
+	"github.com/harepost/harepost/engine/seal"
 	"github.com/harepost/harepost/wal"
 )
 
@@ -191,4 +194,46 @@ func TestARecoveryThatWasInterrupted(t *testing.T) {
 		t.Errorf("it went on with %v", r.Servers)
 	}
 	openIdentity(t, h.fs, "n1")
+}
+
+// That the key file is missing turns out when the log was replayed. The node can go on in its old cluster then, unless
+// its state may have got entries that were never committed.
+func TestARecoveryWithoutTheKeyFile(t *testing.T) {
+	h := newHousehold(t)
+	keys, err := seal.ParseKeyring([]byte("k1:" + base64.StdEncoding.EncodeToString(make([]byte, 32))))
+	noError(t, err)
+	h.keys = keys
+	e := h.open(nil)
+	h.send(e, 10)
+	noError(t, e.Close())
+	i := openIdentity(t, h.fs, "n1")
+	noError(t, i.BeginConversion())
+	noError(t, h.open(converting(i)).Close())
+	h.keys = nil
+	locked := func() {
+		t.Helper()
+		if _, err := h.recoverWith("n1"); err == nil || !strings.Contains(err.Error(), "key file") {
+			t.Fatalf("it recovered without the keys: %v", err)
+		}
+	}
+	locked()
+	openIdentity(t, h.fs, "n1")
+
+	disk, err := inspectLog(h.fs, "data", "wal")
+	noError(t, err)
+	s := openStoreOf(t, h.fs)
+	noError(t, s.StoreLog(&raft.Log{Index: disk.last + 1, Term: 7, Type: raft.LogNoop}))
+	noError(t, s.SetUint64(keyCurrentTerm, 7))
+	noError(t, s.Close())
+	locked()
+	_, err = OpenIdentity(h.fs, "data", "n1")
+	tells(t, err, ErrIdentity, "recover", "again")
+	h.keys = keys
+	r, err := h.recoverWith("n1")
+	noError(t, err)
+	if r.Index != disk.last+1 {
+		t.Errorf("it recovered %+v of a log up to %d", r, disk.last+1)
+	}
+	openIdentity(t, h.fs, "n1")
+	h.leadsAlone()
 }
