@@ -95,6 +95,13 @@ func (r *fakeRaft) apply(t *testing.T, b *batcher, i int, commands int) []any {
 	return cookies
 }
 
+// given is how many entries raft has got.
+func (r *fakeRaft) given() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.entries)
+}
+
 // What comes while entries are on their way is one entry; a command that needs one to
 // itself has it, and order is kept.
 func TestWhatComesMeanwhileIsOneEntry(t *testing.T) {
@@ -225,13 +232,13 @@ func TestTheEndOfAReign(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if len(r.entries) != inFlight {
+		if r.given() != inFlight {
 			t.Error("what nobody waits for went to raft at once")
 		}
 		time.Sleep(holdBack) // the bubble's clock
 		synctest.Wait()
-		if len(r.entries) != inFlight+1 {
-			t.Fatalf("what nobody waits for has not gone to raft: %d entries", len(r.entries))
+		if n := r.given(); n != inFlight+1 {
+			t.Fatalf("what nobody waits for has not gone to raft: %d entries", n)
 		}
 		r.apply(t, b, inFlight, 1)
 		b.close(time.Second)
@@ -261,8 +268,8 @@ func TestWhatNobodyWaitsForMakesRoom(t *testing.T) {
 			}
 			time.Sleep(holdBack) // the bubble's clock
 			synctest.Wait()
-			if len(r.entries) != i+1 {
-				t.Fatalf("%d entries after %d commands", len(r.entries), i+1)
+			if n := r.given(); n != i+1 {
+				t.Fatalf("%d entries after %d commands", n, i+1)
 			}
 		}
 		r.apply(t, b, times-1, 1)
