@@ -447,6 +447,21 @@ func TestNodesThatDoNotFit(t *testing.T) {
 	}
 }
 
+// An empty node that was given another one's id by mistake ends, and not the node that has it.
+func TestAnEmptyNodeWithMyID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		n.live(vfs.NewMem(), "n3", "a3").member("c", 1, 20)
+		a := n.live(vfs.NewMem(), "n1", "a1", joining("", "a2", "a3")).member("c", 1, 20)
+		b := n.live(vfs.NewMem(), "n1", "a2", joining("secret", "a1", "a3"))
+		greet(t, a)
+		r := a.say(t.Context(), "a2")
+		noError(t, r.err)
+		noError(t, a.verdict(&r))
+		tells(t, b.Form(t.Context()), ErrRefused, "node n1")
+	})
+}
+
 // One node of a foreign cluster at an address of ours does not keep a node from starting that others believe.
 func TestOneStrangerIsNoMajority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -181,8 +181,8 @@ func (m *Membership) verdict(r *heard) error {
 	switch refusal := r.answer.Refusal; {
 	case refusal != nil && refusal.Stale:
 		return errors.Join(refusal.err(), m.identity.condemn(refusal.Why))
-	case refusal != nil && refusal.Final:
-		return refusal.err()
+	case refusal != nil && refusal.Final && r.answer.Hello.ClusterID == me.ClusterID:
+		return refusal.err() // another one, as an empty node that has this one's id by mistake, is the one to end
 	case refusal != nil:
 		m.warn("another node refuses this one", r, refusal.Why)
 	case r.answer.Removed && r.answer.Configuration >= me.Since && r.answer.Hello.ClusterID == me.ClusterID:
