@@ -172,7 +172,8 @@ func (m *Membership) takeIn(ctx context.Context, r Consensus, h *Hello) (joinAns
 }
 
 // lead is what the leader does in each round: it gives the vote to one new node that has caught up, or writes
-// down one address that has changed.
+// down one address that has changed. One that raft refuses, as where an address is in the configuration still as
+// another node's, holds up nobody else.
 func (m *Membership) lead(ctx context.Context, r Consensus, c *configuration) {
 	select {
 	case m.changes <- struct{}{}:
@@ -200,12 +201,17 @@ func (m *Membership) lead(ctx context.Context, r Consensus, c *configuration) {
 		default:
 			continue
 		}
+		about := "configuration " + string(s.ID)
 		if err := await(ctx, f); err != nil {
-			if ctx.Err() == nil && !errors.Is(err, raft.ErrNotLeader) && !errors.Is(err, raft.ErrLeadershipLost) {
+			if ctx.Err() != nil || errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) {
+				return
+			}
+			if m.news(about, err.Error()) {
 				m.o.Logger.Warn("the configuration could not be changed", "node", s.ID, "address", address, "error", err)
 			}
-			return
+			continue
 		}
+		m.news(about, "")
 		m.o.Logger.Info("the configuration was changed", "node", s.ID, "address", address, "voter", s.Suffrage == raft.Voter || caughtUp)
 		return // the next one with the configuration that this makes
 	}

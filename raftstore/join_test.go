@@ -282,6 +282,24 @@ func TestAnAddressThatChanged(t *testing.T) {
 	})
 }
 
+// A node that moves to where another one was, which has moved, too, is a member there when that is known.
+func TestANodeMovesToWhereAnotherWas(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network) {
+		ps := three(t, n)
+		moves, was := ps[1], ps[2] // the configuration has them in this order
+		moves.down(t)
+		was.down(t)
+		address := was.address
+		noError(t, was.up(t, n, "b"+was.id[1:]))
+		noError(t, moves.up(t, n, address))
+		for _, p := range ps {
+			eventually(t, "both addresses known to "+p.id, func() bool {
+				return p.voterAt(moves.id, address) && p.voterAt(was.id, was.address)
+			})
+		}
+	})
+}
+
 func TestRemoval(t *testing.T) {
 	inBubble(t, func(t *testing.T, n *network) {
 		ps := three(t, n)
