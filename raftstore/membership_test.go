@@ -425,6 +425,67 @@ func TestTwoProcessesWithOneID(t *testing.T) {
 	})
 }
 
+// advertising has a node say that it is at an address, whether it is there or not.
+func advertising(address string) birth {
+	return func(o *MembershipOptions) { o.Address = address }
+}
+
+// Of two nodes that say that they are at one address whoever answers there is believed: raft would give its vote to
+// both.
+func TestTwoNodesAtOneAddress(t *testing.T) {
+	for name, configured := range map[string]bool{"by their words": false, "by the configuration": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t)
+				n.names["one"] = "a1"
+				a := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
+				disk2, disk3 := vfs.NewMem(), vfs.NewMem()
+				c := n.live(disk3, "n3", "a3").member("c", 1, 20)
+				if configured {
+					a.Configured(1, threeServers())
+				} else {
+					noError(t, a.say(t.Context(), "a3").err)
+				}
+				start := func(how ...birth) (b *being, err error) {
+					b = n.live(disk2, "n2", "a2", append(how, joining("", "one", "a3"))...).member("c", 1, 20)
+					return b, b.Greet(t.Context())
+				}
+				b, err := start(advertising("a3"))
+				tells(t, err, ErrRefused, "node n2", "a3", "node n3 answers", "--cluster-advertise")
+				b.die()
+				c.die()
+				b, err = start(advertising("a3"))
+				tells(t, err, ErrRefused, "node n2", "a3", "nobody answers", "--cluster-advertise")
+				b.die()
+				b, err = start(advertising("a1"))
+				tells(t, err, ErrRefused, "nodes n2 and n1", "a1", "--cluster-advertise")
+				if a.Admit("n2") == nil {
+					t.Error("it is admitted")
+				}
+				b.die()
+
+				// It may take the other one's place, as long as that one is not there.
+				b = n.live(disk2, "n2", "a3", joining("", "a1")).member("c", 1, 20)
+				greet(t, b)
+				noError(t, a.Admit("n2"))
+				if a.Admit("n3") == nil {
+					t.Error("two nodes are admitted at one address")
+				}
+				b.die()
+				c = n.live(disk3, "n3", "a3", joining("", "a1")).member("c", 1, 20)
+				greet(t, c)
+				noError(t, a.Admit("n3"))
+				if a.Admit("n2") == nil {
+					t.Error("two nodes are admitted at one address")
+				}
+				// And nothing was held against it for good.
+				_, err = start()
+				noError(t, errors.Join(err, a.Admit("n2"), a.Admit("n3")))
+			})
+		})
+	}
+}
+
 func TestNodesThatDoNotFit(t *testing.T) {
 	for name, c := range map[string]struct {
 		other func(n *network)

@@ -112,6 +112,8 @@ func (m *Membership) judge(h *Hello) *Refusal {
 	case h.ClusterID != me.ClusterID:
 		return &Refusal{Why: fmt.Sprintf("node %s at %s is of the cluster %s, node %s of %s: correct --join; where the cluster was recovered or restored meanwhile, empty the directory of the node that is still of the former one",
 			h.NodeID, h.Address, h.ClusterID, me.NodeID, me.ClusterID)}
+	case h.Address == m.o.Address:
+		return &Refusal{Why: fmt.Sprintf("the nodes %s and %s both say that they are at %s: correct --cluster-advertise", h.NodeID, me.NodeID, h.Address)}
 	}
 	return m.judgePeer(h, me.NodeID)
 }
@@ -142,17 +144,53 @@ func (m *Membership) elsewhere(ctx context.Context, h *Hello) *Refusal {
 	if !ok || !k.admitted || k.Life == h.life().ID || k.Address == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.o.ProbeTimeout)
-	defer cancel()
-	var other Hello
-	if err := m.call(ctx, k.Address, pathWho, nil, &other); err != nil || other.check() != nil {
-		return nil
-	}
-	if other.NodeID != h.NodeID || other.life().ID != k.Life {
+	if other, there := m.who(ctx, k.Address); !there || other.NodeID != h.NodeID || other.life().ID != k.Life {
 		return nil
 	}
 	return &Refusal{Final: true, Why: fmt.Sprintf("node %s is running at %s already, on another copy of the directory: stop one of the two for good",
 		h.NodeID, k.Address)}
+}
+
+// misplaced asks at the address that h gives, if it was another node's, which of the two it leads to. raft tells by
+// the address whom it has given its vote to, and would give it to both in one term.
+func (m *Membership) misplaced(ctx context.Context, h *Hello) *Refusal {
+	k, _ := m.peers.get(h.NodeID)
+	whose := m.whose(h.Address, h.NodeID)
+	if whose == "" || k.admitted && k.Life == h.life().ID && k.Address == h.Address {
+		return nil
+	}
+	other, there := m.who(ctx, h.Address)
+	if there && other.NodeID == h.NodeID && other.life() == h.life() {
+		return nil
+	}
+	answers := "nobody answers"
+	if there {
+		answers = fmt.Sprintf("node %s answers", other.NodeID)
+	}
+	return &Refusal{Why: fmt.Sprintf("node %s says that it is at %s, which is the address of node %s, and %s there: correct --cluster-advertise",
+		h.NodeID, h.Address, whose, answers)}
+}
+
+// whose is the node that an address is of as far as is known, other than the node but; empty: nobody's.
+func (m *Membership) whose(address, but string) string {
+	c, _ := m.configuration()
+	for _, s := range c.servers {
+		if string(s.Address) == address && string(s.ID) != but {
+			return string(s.ID)
+		}
+	}
+	for id, a := range m.peers.addresses() {
+		if a == address && id != but {
+			return id
+		}
+	}
+	return ""
+}
+
+// who asks which node is at an address.
+func (m *Membership) who(ctx context.Context, address string) (h Hello, there bool) {
+	err := m.callFor(ctx, m.o.ProbeTimeout, address, pathWho, nil, &h)
+	return h, err == nil && h.check() == nil
 }
 
 // meet judges h and, when it is believed, takes it over. believed is false, too, where there is nothing to
@@ -161,7 +199,10 @@ func (m *Membership) meet(ctx context.Context, h *Hello) (believed bool, r *Refu
 	if r = m.judge(h); r == nil {
 		r = m.elsewhere(ctx, h)
 	}
-	if r != nil || h.Trial || h.ClusterID == "" || h.ClusterID != m.identity.ClusterID() || !m.belongs(h.NodeID, h.Since) {
+	if r != nil || h.ClusterID == "" || h.ClusterID != m.identity.ClusterID() || !m.belongs(h.NodeID, h.Since) {
+		return false, r, nil
+	}
+	if r = m.misplaced(ctx, h); r != nil || h.Trial {
 		return false, r, nil
 	}
 	m.meeting.Lock()

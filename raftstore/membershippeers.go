@@ -127,6 +127,11 @@ func (p *peers) believe(h *Hello, now time.Time) error {
 	if fresh {
 		k.last = h.LastIndex
 	}
+	for id, other := range p.known { // raft is to know one node at an address, see misplaced
+		if id != h.NodeID && other.Address == h.Address {
+			other.admitted = false
+		}
+	}
 	p.mu.Unlock()
 	if fresh {
 		return p.save()
