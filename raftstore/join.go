@@ -152,7 +152,8 @@ func (m *Membership) takeIn(ctx context.Context, r Consensus, h *Hello) (joinAns
 	}
 	for _, s := range c.servers {
 		if string(s.Address) == h.Address {
-			return notJoined(true, "node %s is at %s already: correct --cluster-advertise", s.ID, h.Address), nil
+			return notJoined(true, "node %s is at %s already: if this node takes its place, run `harepost cluster remove %s` first; else correct --cluster-advertise",
+				s.ID, h.Address, s.ID), nil
 		}
 	}
 	if len(c.servers) >= membersMost {

@@ -251,7 +251,7 @@ func TestNodesThatAreNotTakenIn(t *testing.T) {
 		p := newPeerNode("n4")
 		b, err := n.tryLive(p.fs, "n4", "a9", joining("secret", "a1", "a2", "a3"), func(o *MembershipOptions) { o.Address = ps[1].address })
 		noError(t, err)
-		tells(t, b.Form(t.Context()), ErrRefused, "--cluster-advertise", ps[1].id)
+		tells(t, b.Form(t.Context()), ErrRefused, "--cluster-advertise", "cluster remove "+ps[1].id)
 		if c, _ := ps[0].configuration(); len(c.servers) != 3 {
 			t.Errorf("the members are %v", c.servers)
 		}
