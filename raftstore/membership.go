@@ -281,7 +281,7 @@ func (m *Membership) belongs(id string, since uint64) bool {
 // Admit is nil if raft may talk to the node in this life of ours, over connections that it has accepted as well as
 // over those that it makes. If not, hello is said to it soon.
 func (m *Membership) Admit(id string) error {
-	if k, ok := m.peers.get(id); ok && k.admitted {
+	if k, ok := m.peers.get(id); ok && k.admitted && !k.unsaved {
 		return nil
 	}
 	m.signal()

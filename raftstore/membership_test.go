@@ -10,11 +10,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/hashicorp/raft"
 )
 
@@ -668,6 +671,37 @@ func TestMemoryOfOthersIsBounded(t *testing.T) {
 	noError(t, err)
 	if !slices.Equal(again.ids(), a.peers.ids()) {
 		t.Error("what was saved is not what was known")
+	}
+}
+
+// A life that could not be written down is not believed, however often it is told.
+func TestALifeIsOnDiskBeforeItIsBelieved(t *testing.T) {
+	n := newNetwork(t)
+	var full atomic.Bool
+	fs := onChange(vfs.NewMem(), func(errorfs.Op) error {
+		if full.Load() {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	a := n.live(fs, "n1", "a1").member("c", 1, 20)
+	b := n.live(vfs.NewMem(), "n2", "a2").member("c", 1, 20)
+	full.Store(true)
+	for range 2 {
+		if r := b.say(t.Context(), "a1"); r.err == nil {
+			t.Errorf("it is told %+v", r.answer)
+		}
+		if a.Admit("n2") == nil {
+			t.Error("raft would talk to it")
+		}
+	}
+	full.Store(false)
+	r := b.say(t.Context(), "a1")
+	noError(t, errors.Join(r.err, a.Admit("n2"), b.Admit("n1")))
+	saved, err := openPeers(fs, "data")
+	noError(t, err)
+	if k, _ := saved.get("n2"); k.Life != b.identity.Life().ID {
+		t.Errorf("saved is %+v", k)
 	}
 }
 

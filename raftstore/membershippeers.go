@@ -30,6 +30,7 @@ type peer struct {
 	API         string `json:"api,omitempty"`
 
 	admitted bool      // in this life of ours
+	unsaved  bool      // its life is not on disk: raft is not to talk to it yet
 	version  string    // of its program
 	unfit    string    // why it should not lead, as last told; empty: it may
 	last     uint64    // the end of its log, as last told
@@ -82,12 +83,18 @@ func (p *peers) save() error {
 	}
 	p.mu.Unlock()
 	err := writeSealed(p.fs, p.path, peersVersion, known)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err != nil {
-		p.mu.Lock()
 		p.dirty = true
-		p.mu.Unlock()
+		return err
 	}
-	return err
+	for id, saved := range known {
+		if k := p.known[id]; k != nil && k.Life == saved.Life && k.Since == saved.Since {
+			k.unsaved = false
+		}
+	}
+	return nil
 }
 
 // get returns a copy.
@@ -100,8 +107,8 @@ func (p *peers) get(id string) (peer, bool) {
 	return peer{}, false
 }
 
-// believe takes over what a node that is believed has said of itself. A life that is new is durable before it
-// returns.
+// believe takes over what a node that is believed has said of itself. Its life is durable before it returns; if that
+// could not be, it is tried again.
 func (p *peers) believe(h *Hello, now time.Time) error {
 	p.mu.Lock()
 	k := p.known[h.NodeID]
@@ -125,15 +132,16 @@ func (p *peers) believe(h *Hello, now time.Time) error {
 	k.admitted, k.version, k.unfit, k.heard = true, h.Version, h.Unfit, now
 	k.last = max(k.last, h.LastIndex)
 	if fresh {
-		k.last = h.LastIndex
+		k.last, k.unsaved = h.LastIndex, true
 	}
 	for id, other := range p.known { // raft is to know one node at an address, see misplaced
 		if id != h.NodeID && other.Address == h.Address {
 			other.admitted = false
 		}
 	}
+	unsaved := k.unsaved
 	p.mu.Unlock()
-	if fresh {
+	if unsaved {
 		return p.save()
 	}
 	return nil
