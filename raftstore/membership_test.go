@@ -542,6 +542,48 @@ func TestOneStrangerIsNoMajority(t *testing.T) {
 	})
 }
 
+// Others at the addresses of --join do not keep a node from starting that knows where the members are, or that it is
+// the only one; where a member is to be they do.
+func TestStrangersAtJoinDoNotCount(t *testing.T) {
+	for name, c := range map[string]struct {
+		configuration []raft.Server
+		met           string // address of n1 as n2 has met it
+		refused       bool
+	}{
+		"it knows nothing":           {nil, "", true},
+		"it is alone":                {[]raft.Server{{ID: "n2", Address: "a2"}}, "", false},
+		"it was alone elsewhere":     {[]raft.Server{{ID: "n2", Address: "a7"}}, "", false},
+		"a member is elsewhere":      {[]raft.Server{{ID: "n1", Address: "a1"}, {ID: "n2", Address: "a2"}}, "", false},
+		"a member is to be there":    {[]raft.Server{{ID: "n1", Address: "a7"}, {ID: "n2", Address: "a2"}}, "", true},
+		"one that it met, elsewhere": {nil, "a1", false},
+		"one that it met was there":  {nil, "a7", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t)
+				fs := vfs.NewMem()
+				if c.met != "" {
+					a := n.live(vfs.NewMem(), "n1", c.met).member("c", 1, 20)
+					b := n.live(fs, "n2", "a2", joining("", c.met)).member("c", 1, 20)
+					greet(t, b)
+					a.die()
+					b.die()
+				}
+				n.live(vfs.NewMem(), "n1", "a7").member("d", 1, 20)
+				b := n.live(fs, "n2", "a2", joining("", "a7")).member("c", 1, 20)
+				if c.configuration != nil {
+					b.Configured(1, raft.Configuration{Servers: c.configuration})
+				}
+				if err := b.Greet(t.Context()); c.refused {
+					tells(t, err, ErrRefused, "cluster c", "--join")
+				} else {
+					noError(t, err)
+				}
+			})
+		})
+	}
+}
+
 // A node of the version before or after, which says what this one has never heard of, is a member like any other,
 // whoever speaks first, and may join. One that is further away is neither.
 func TestVersionsThatMeet(t *testing.T) {

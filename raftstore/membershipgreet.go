@@ -66,8 +66,9 @@ func (m *Membership) sayAll(ctx context.Context, addresses []string) <-chan hear
 }
 
 // Greet says hello to all other nodes that are known, before raft is started, and fails if they refuse this one:
-// if any of them says that it is not who it was, or if the majority of those that answer refuse it. It waits a while
-// for those that do not answer (GreetWait, GreetGrace); then they are left to Start, and to Admit.
+// if any of them says that it is not who it was, or if the majority of those that answer refuse it. Who refuses it
+// where no member is known to be, as at an address of --join that is another cluster's by now, does not count. It waits
+// a while for those that do not answer (GreetWait, GreetGrace); then they are left to Start, and to Admit.
 //
 // It asks all of them first whether they would believe it (Hello.Trial), and only then has them do so: not every node
 // knows enough to tell an old copy of a directory, and one that took note of the copy's life would refuse the
@@ -118,7 +119,9 @@ func (m *Membership) greet(ctx context.Context, open []string) (there []string, 
 						return nil, err
 					}
 					there = append(there, r.address)
-					answered[r.answer.Hello.NodeID] = r.answer.Refusal
+					if r.answer.Refusal == nil || m.expected(r.address) {
+						answered[r.answer.Hello.NodeID] = r.answer.Refusal
+					}
 				}
 				if grace == nil && m.majority(len(answered)) {
 					grace = time.After(m.o.GreetGrace)
@@ -158,6 +161,12 @@ func (m *Membership) majority(others int) bool {
 		return others+1 > c.voters()/2
 	}
 	return others > 0 && others+1 > (met+1)/2
+}
+
+// expected reports whether a member may be at an address. As long as none is known that is any.
+func (m *Membership) expected(address string) bool {
+	_, known := m.configuration()
+	return !known && len(m.peers.ids()) == 0 || m.whose(address, m.identity.NodeID()) != ""
 }
 
 // count is the error of a node that most refuse.
