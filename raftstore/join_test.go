@@ -92,6 +92,12 @@ func (p *peerNode) up(t *testing.T, n *network, address string, how ...birth) er
 		return err
 	}
 	p.being = b
+	return p.goOn(t, n)
+}
+
+// goOn is the rest of a start.
+func (p *peerNode) goOn(t *testing.T, n *network) (err error) {
+	b := p.being
 	if err := b.Form(t.Context()); err != nil {
 		return err
 	}
@@ -103,7 +109,7 @@ func (p *peerNode) up(t *testing.T, n *network, address string, how ...birth) er
 	if err := b.Greet(t.Context()); err != nil {
 		return err
 	}
-	_, p.trans = raft.NewInmemTransport(raft.ServerAddress(address))
+	_, p.trans = raft.NewInmemTransport(raft.ServerAddress(b.address))
 	n.connect(p)
 	c := raft.DefaultConfig()
 	c.LocalID, c.LogOutput, c.ShutdownOnRemove = raft.ServerID(p.id), io.Discard, false
@@ -208,6 +214,56 @@ func (p *peerNode) voterAt(id, address string) bool {
 func inBubble(t *testing.T, fn func(t *testing.T, n *network)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) { fn(t, newNetwork(t)) })
+}
+
+// Founders that crashed before their logs had the first entry found the cluster when they are back, whether the others
+// know yet that there is one or not.
+func TestFoundersComeBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		know []int // who has written down that it is a founder
+		back []int // who crashed after that
+	}{
+		"the coordinator":                  {[]int{0}, []int{0}},
+		"the coordinator and one it asked": {[]int{0}, []int{0, 2}},
+		"all, one knows":                   {[]int{0}, []int{0, 1, 2}},
+		"all, two know":                    {[]int{0, 1}, []int{0, 1, 2}},
+		"all, all know":                    {[]int{0, 1, 2}, []int{0, 1, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, n *network) {
+				ps := []*peerNode{newPeerNode("n1"), newPeerNode("n2"), newPeerNode("n3")}
+				how := expecting(3, "a1", "a2", "a3")
+				for _, p := range ps {
+					p.being = n.live(p.fs, p.id, "a"+p.id[1:], how)
+				}
+				for _, i := range c.know {
+					formAll(t, 10*time.Second, ps[i].being)
+				}
+				done := make(chan error, len(ps))
+				for i, p := range ps {
+					if slices.Contains(c.back, i) {
+						p.die()
+					}
+				}
+				for i, p := range ps {
+					if slices.Contains(c.back, i) {
+						go func() { done <- p.up(t, n, "a"+p.id[1:], how) }()
+					} else {
+						go func() { done <- p.goOn(t, n) }()
+					}
+				}
+				for range ps {
+					noError(t, <-done)
+				}
+				defer func() {
+					for _, p := range ps {
+						p.down(t)
+					}
+				}()
+				leaderFirst(t, ps)
+			})
+		})
+	}
 }
 
 func TestANodeJoinsAndGetsAVote(t *testing.T) {

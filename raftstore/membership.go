@@ -340,14 +340,14 @@ func (m *Membership) hello() Hello {
 }
 
 // presentable reports whether the node can say what it is asked for in a hello: a member knows where its log ends when
-// it is open. That of a founder is empty before. Whoever asks in earnest takes note of the answer, which has to wait
-// until this node was tried, see Greet.
+// it is open. That of a founder in its first life is empty before; in a later one its directory may be a copy. Whoever
+// asks in earnest takes note of the answer, which has to wait until this node was tried, see Greet.
 func (m *Membership) presentable(trial bool) bool {
 	m.mu.Lock()
 	opened := m.last != nil && (trial || m.tried)
 	m.mu.Unlock()
 	me := m.identity.get()
-	return opened || me.ClusterID == "" || me.Founders != nil
+	return opened || me.ClusterID == "" || me.Founders != nil && len(me.Lives) == 1
 }
 
 // learn takes note of a node's address and those that it knows. They are only where to ask.

@@ -307,6 +307,32 @@ func TestARefusedCopyIsNotRemembered(t *testing.T) {
 	})
 }
 
+// A copy from while the cluster was founded is that of a founder, whose log is empty, and is tried all the same.
+func TestACopyOfAFounderIsTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t)
+		other := n.live(vfs.NewMem(), "n3", "a3").member("c", 1, 20)
+		fs := vfs.NewMem()
+		b := n.live(fs, "n2", "a2", joining("", "a3"))
+		noError(t, b.identity.change(func(s *self) error {
+			s.ClusterID, s.Since, s.Founders = "c", 1, []Founder{{"n2", s.Directory, "a2"}, {"n3", "d", "a3"}}
+			return nil
+		}))
+		copied := copyOf(t, fs)
+		r := other.say(t.Context(), "a2")
+		noError(t, errors.Join(r.err, other.Admit("n2"))) // the founder itself is not
+		life := b.identity.Life()
+		b.die()
+		n.live(copied, "n2", "a2", joining("", "a3"))
+		if r := other.say(t.Context(), "a2"); !errors.Is(r.err, errStarting) {
+			t.Errorf("before anybody was asked the copy says %+v", r.answer)
+		}
+		if k, _ := other.peers.get("n2"); k.Life != life.ID {
+			t.Errorf("known of n2 is %+v", k)
+		}
+	})
+}
+
 // A node that is about to answer is waited for, though a majority has answered: it may be the one that can tell an old
 // copy. Where others have been met, a configuration of one node is no majority by itself.
 func TestWhoIsStartingIsHeard(t *testing.T) {

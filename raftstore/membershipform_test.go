@@ -220,7 +220,12 @@ func foundInStorm(t *testing.T, rng *rand.Rand) {
 		nodes[i] = s
 		go func() {
 			defer close(s.formed)
-			if err := s.Form(ctx); err != nil && ctx.Err() == nil {
+			err := s.Form(ctx)
+			if err == nil { // as a node's start does it
+				s.Opened(func() (uint64, uint64) { return 1, 1 })
+				err = s.Greet(ctx)
+			}
+			if err != nil && ctx.Err() == nil {
 				t.Errorf("node n%d: %v", i+1, err)
 			}
 		}()
