@@ -189,8 +189,14 @@ func TestNodesThatMeetAreAdmitted(t *testing.T) {
 		if a.Admit("n2") == nil || b.Admit("n1") == nil {
 			t.Fatal("admitted before a word was said")
 		}
+		if id, ok := a.NodeOf("a2"); ok {
+			t.Errorf("%q is expected where nobody was met", id)
+		}
 		greet(t, a)
 		noError(t, errors.Join(a.Admit("n2"), b.Admit("n1")))
+		if id, ok := a.NodeOf("a2"); id != "n2" || !ok {
+			t.Errorf("%q is expected where n2 is", id)
+		}
 		if k, _ := b.peers.get("n1"); k.Address != "a1" || k.API != "api.a1" || k.Life != a.identity.Life().ID {
 			t.Errorf("n2 knows of n1 %+v", k)
 		}
@@ -497,15 +503,15 @@ func TestTwoNodesAtOneAddress(t *testing.T) {
 				b = n.live(disk2, "n2", "a3", joining("", "a1")).member("c", 1, 20)
 				greet(t, b)
 				noError(t, a.Admit("n2"))
-				if a.Admit("n3") == nil {
-					t.Error("two nodes are admitted at one address")
+				if id, _ := a.NodeOf("a3"); id != "n2" || a.Admit("n3") == nil {
+					t.Errorf("two nodes are admitted at one address, %q is expected there", id)
 				}
 				b.die()
 				c = n.live(disk3, "n3", "a3", joining("", "a1")).member("c", 1, 20)
 				greet(t, c)
 				noError(t, a.Admit("n3"))
-				if a.Admit("n2") == nil {
-					t.Error("two nodes are admitted at one address")
+				if id, _ := a.NodeOf("a3"); id != "n3" || a.Admit("n2") == nil {
+					t.Errorf("two nodes are admitted at one address, %q is expected there", id)
 				}
 				// And nothing was held against it for good.
 				_, err = start()

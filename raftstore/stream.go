@@ -28,9 +28,10 @@ type StreamOptions struct {
 	TLS *ClusterTLS
 	// NodeID is this node's id, which its certificate must be for.
 	NodeID string
-	// NodeOf tells which node is expected at an address. Where it does not know,
-	// as when joining, or where it is nil, any node of the CA will do. It is
-	// called when connecting, from any goroutine.
+	// NodeOf tells which node raft expects at an address: what another one answers
+	// there would be taken for its word. Where it does not know, id being empty, or
+	// where it is nil, any node of the CA will do, as for internal HTTP, by which
+	// nodes find out who is where. It is called when connecting, from any goroutine.
 	NodeOf func(address string) (id string, ok bool)
 	// HandshakeTimeout bounds the time from accept to the byte that says what
 	// the connection is for. Default 5 s.

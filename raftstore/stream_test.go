@@ -336,6 +336,27 @@ func TestStreamRefusesWrongCertificates(t *testing.T) {
 	}
 }
 
+// Who is at an address where raft expects another node is told to those that ask.
+func TestStreamAsksWhoeverIsThere(t *testing.T) {
+	noLeaks(t)
+	dir := certDir(t, "n1", "n2")
+	n1 := listenAs(t, dir, "n1", nil)
+	echo(t, n1)
+	echo(t, n1.HTTPListener())
+	n2 := listenAs(t, dir, "n2", expect("n3"))
+	c, err := n2.DialHTTP(t.Context(), n1.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := talk(t, c); got != "n2:hello" || PeerID(c) != "n1" {
+		t.Errorf("node %q answers %q", PeerID(c), got)
+	}
+	if _, err := n2.Dial(raft.ServerAddress(n1.Addr().String()), 10*time.Second); err == nil || !strings.Contains(err.Error(), `for node "n1" and not for "n3"`) {
+		t.Errorf("raft connects, or is told %v", err)
+	}
+}
+
 func TestStreamRefusesNoCertificate(t *testing.T) {
 	noLeaks(t)
 	dir := certDir(t, "n1")

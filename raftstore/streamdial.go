@@ -55,9 +55,9 @@ func (l *StreamLayer) dialHTTP(ctx context.Context, address string) (*peerConn, 
 
 // dial connects to address for kind. ctx has a deadline, and ends with the layer.
 func (l *StreamLayer) dial(ctx context.Context, address string, kind byte) (*peerConn, error) {
-	want, known := l.o.NodeOf(address)
-	if !known {
-		want = ""
+	want := "" // internal HTTP asks who is there
+	if kind == kindRaft {
+		want, _ = l.o.NodeOf(address)
 	}
 	p, err := l.connect(ctx, address, want, kind)
 	if err == nil && !l.register(p, false) {

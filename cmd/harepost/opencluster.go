@@ -35,11 +35,10 @@ func openCluster(ctx context.Context, p *program) (_ *clusterNode, err error) {
 	if err != nil {
 		return nil, explainNode(cfg.DataDir, err)
 	}
-	layer, certs, err := listenCluster(p)
-	if err != nil {
+	o := openedCluster{p: p, identity: identity, stopped: make(chan error, 1)}
+	if o.layer, o.certs, err = listenCluster(p, o.nodeOf); err != nil {
 		return nil, err
 	}
-	o := openedCluster{p: p, layer: layer, certs: certs, identity: identity, stopped: make(chan error, 1)}
 	if err := o.open(ctx); err != nil {
 		return nil, errors.Join(err, o.close())
 	}
@@ -60,9 +59,9 @@ func isUsed(cfg *config) (bool, error) {
 }
 
 // listenCluster opens the node's port. Without certificates there are none.
-func listenCluster(p *program) (*raftstore.StreamLayer, *raftstore.ClusterTLS, error) {
+func listenCluster(p *program, nodeOf func(address string) (id string, ok bool)) (*raftstore.StreamLayer, *raftstore.ClusterTLS, error) {
 	cfg := &p.cfg
-	o := raftstore.StreamOptions{Bind: cfg.ClusterAddr, Advertise: cfg.ClusterAdvertise, NodeID: cfg.NodeID, Logger: p.log}
+	o := raftstore.StreamOptions{Bind: cfg.ClusterAddr, Advertise: cfg.ClusterAdvertise, NodeID: cfg.NodeID, NodeOf: nodeOf, Logger: p.log}
 	if cfg.ClusterCert != "" {
 		files := raftstore.ClusterTLSFiles{Cert: cfg.ClusterCert, Key: cfg.ClusterKey, CA: cfg.ClusterCA}
 		var err error
@@ -93,6 +92,9 @@ type openedCluster struct {
 	node     *raftstore.Node
 	stopped  chan error // room for one
 }
+
+// nodeOf is for raft, which connects to others when members is there.
+func (o *openedCluster) nodeOf(address string) (id string, ok bool) { return o.members.NodeOf(address) }
 
 func (o *openedCluster) open(ctx context.Context) (err error) {
 	cfg, log := &o.p.cfg, o.p.log
