@@ -288,19 +288,6 @@ func (m *Membership) Admit(id string) error {
 	return fmt.Errorf("raftstore: node %s has not been met yet", id)
 }
 
-// NodeOf is the node that was met and says that it is at an address, which no two are, see misplaced. It is for
-// StreamOptions.NodeOf.
-func (m *Membership) NodeOf(address string) (id string, ok bool) {
-	m.peers.mu.Lock()
-	defer m.peers.mu.Unlock()
-	for id, k := range m.peers.known {
-		if k.admitted && k.Address == address {
-			return id, true
-		}
-	}
-	return "", false
-}
-
 // Observe notes a node's answer to an append; without, no node counts as alive and none gets a vote. It is cheap.
 func (m *Membership) Observe(id string, a Acknowledgement) {
 	m.peers.observe(id, a, m.o.Now())

@@ -15,3 +15,16 @@ func (m *Membership) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	}
 	return "", fmt.Errorf("raftstore: node %s has not said yet where it is", id)
 }
+
+// NodeOf is the node that was met and says that it is at an address, which no two are, see misplaced. It is for
+// StreamOptions.NodeOf.
+func (m *Membership) NodeOf(address string) (id string, ok bool) {
+	m.peers.mu.Lock()
+	defer m.peers.mu.Unlock()
+	for id, k := range m.peers.known {
+		if k.admitted && k.Address == address {
+			return id, true
+		}
+	}
+	return "", false
+}
