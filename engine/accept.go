@@ -199,6 +199,7 @@ func (e *Engine) prepare(a AccountID, s *Send, hash *[16]byte, now time.Time, t 
 	}
 	c := command.Accept{
 		Stored:      due-id.UnixMilli() > youngDelay.Milliseconds(),
+		Apart:       e.opts.RetainPayload > 0,
 		Destination: rec.Destination(),
 	}
 	if hash != nil {

@@ -161,9 +161,6 @@ func (e *Engine) openStores(dir string) error {
 	so := &e.opts.State
 	so.FS, so.Logger, so.Durable = e.opts.FS, e.opts.Logger, e.release
 	so.Failed = e.fail
-	if e.opts.RetainPayload > 0 {
-		so.InlineBodyBytes = state.BodiesApart
-	}
 	st, err := state.Open(e.opts.FS.PathJoin(dir, stateDir), *so)
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)

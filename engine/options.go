@@ -71,9 +71,9 @@ type Options struct {
 
 	// RetainPayload is how long the body of a delivered or cancelled delivery can
 	// be read; after it the delivery cannot be replayed. It costs a key more for
-	// each delivery that is finished while it is set, and bodies of up to 1 KiB of
-	// those that finished before it was set stay. Default 0: as long as the
-	// delivery.
+	// each delivery that is accepted while it is set, and bodies of up to 1 KiB of
+	// those that were accepted before stay; on several nodes what counts is that of
+	// the node that accepts. Default 0: as long as the delivery.
 	RetainPayload time.Duration
 
 	// MaxDataBytes is what log and state may take on disk together. Above it the

@@ -138,12 +138,17 @@ func (n *simNode) start() {
 	l.raft = NewNode(c)
 	n.life.Store(l)
 	w.trace("%s starts", l.name)
+	var retainPayload time.Duration
+	if n.id == "n1" { // the nodes' flags are not all the same
+		retainPayload = 24 * time.Hour
+	}
 	e, err := engine.Open("data", engine.Options{
 		Transport: simEgress{l}, DevLoopback: true,
 		MaxInFlight: 200, SendsAtOnce: 256, BreakerFailures: -1, DrainTimeout: time.Second,
 		LogSegmentBytes: w.profile.segmentBytes, LogBytes: w.profile.logBytes,
-		State:   state.Options{CacheBytes: 1 << 20, MemTableBytes: w.profile.memTableBytes, YoungDeliveries: w.profile.young, InlineBodyBytes: 256},
-		Replica: simReplica{l.raft, l}, FS: l.disk, Now: l.now, Logger: w.logger(l),
+		RetainPayload: retainPayload,
+		State:         state.Options{CacheBytes: 1 << 20, MemTableBytes: w.profile.memTableBytes, YoungDeliveries: w.profile.young},
+		Replica:       simReplica{l.raft, l}, FS: l.disk, Now: l.now, Logger: w.logger(l),
 		Failed: func(err error) { w.running.Go(func() { n.failed(l, err) }) },
 	})
 	if err != nil {

@@ -113,7 +113,7 @@ func finish(r *wire.Reader) error {
 
 // An Accept makes a delivery of a send. Payload:
 //
-//	flags        byte: 1 stored at once, 2 idempotent, 4 ordered
+//	flags        byte: 1 stored at once, 2 idempotent, 4 ordered, 8 body apart
 //	idempotency  16 bytes, if idempotent: hash of key, target, method and body
 //	order        16 bytes, if ordered: hash of the ordering key
 //	destination  8 bytes: the lane within the account
@@ -123,12 +123,17 @@ func finish(r *wire.Reader) error {
 // Stored at once says that the delivery goes straight to the disk queue,
 // because its first attempt is too far off to be worth memory, or because it has
 // an ordering key: whether another of its key is before it is then to be read.
+//
+// Body apart says that the body is kept beside the delivery's row, however short it
+// is, so that a DropBodies finds it: which bodies go, and with that which deliveries
+// can be replayed, is the same wherever the log is applied.
 type Accept struct {
 	Stored      bool
 	Idempotent  bool
 	Hash        [16]byte
 	Ordered     bool // only if Stored
 	OrderHash   delivery.OrderHash
+	Apart       bool
 	Destination uint64
 	Record      []byte
 	Body        []byte
@@ -138,6 +143,7 @@ const (
 	acceptStored = 1 << iota
 	acceptIdempotent
 	acceptOrdered
+	acceptApart
 )
 
 // AppendAccept appends the command for record and body.
@@ -152,6 +158,9 @@ func AppendAccept(dst []byte, a *Accept) []byte {
 	}
 	if a.Ordered {
 		flags |= acceptOrdered
+	}
+	if a.Apart {
+		flags |= acceptApart
 	}
 	dst = append(dst, flags)
 	if a.Idempotent {
@@ -169,7 +178,7 @@ func AppendAccept(dst []byte, a *Accept) []byte {
 func ReadAccept(r *wire.Reader) (Accept, error) {
 	var a Accept
 	flags := r.Byte()
-	if flags > acceptStored|acceptIdempotent|acceptOrdered || flags&acceptOrdered != 0 && flags&acceptStored == 0 {
+	if flags > acceptStored|acceptIdempotent|acceptOrdered|acceptApart || flags&acceptOrdered != 0 && flags&acceptStored == 0 {
 		r.Fail()
 	}
 	a.Stored = flags&acceptStored != 0
@@ -180,6 +189,7 @@ func ReadAccept(r *wire.Reader) (Accept, error) {
 	if a.Ordered = flags&acceptOrdered != 0; a.Ordered {
 		copy(a.OrderHash[:], r.Fixed(len(a.OrderHash)))
 	}
+	a.Apart = flags&acceptApart != 0
 	a.Destination = r.Uint64()
 	a.Record = r.Bytes()
 	a.Body = r.Rest()

@@ -114,7 +114,7 @@ func samples() map[Kind][]byte {
 	d := account.Domain{Account: 5, Name: "your-app.com", Token: "abc123", CreatedAt: when, VerifiedAt: when}
 	return map[Kind][]byte{
 		KindAccept: AppendAccept(nil, &Accept{
-			Idempotent: true, Hash: [16]byte{1}, Stored: true, Ordered: true, OrderHash: delivery.OrderHash{2}, Destination: 9,
+			Idempotent: true, Hash: [16]byte{1}, Stored: true, Ordered: true, OrderHash: delivery.OrderHash{2}, Apart: true, Destination: 9,
 			Record: delivery.AppendRecord(nil, &rec), Body: []byte(`{"a": 1}`),
 		}),
 		KindAttempt: AppendAttempt(nil, &Attempt{

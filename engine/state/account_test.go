@@ -24,7 +24,7 @@ func deliverTo(t testing.TB, s *State, h *history, a account.ID, pending int) {
 // A sweep drops no more in one step than it may, keeps the count of what is
 // pending, and leaves not one key of the account.
 func TestSweepIsBounded(t *testing.T) {
-	s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 50, InlineBodyBytes: 100})
+	s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 50})
 	h := newHistory(12)
 	deliverTo(t, s, h, 3, 100)
 	apply := func(cmd []byte) Entry {

@@ -393,7 +393,7 @@ func (s *State) applyAccept(b *applying, y *Young) error {
 // store writes a young delivery into the disk queue of its lane, or of its order
 // if it has to wait there.
 func (s *State) store(b *applying, y *Young) error {
-	w, body := y.row(s.opts.InlineBodyBytes)
+	w, body := y.row()
 	if y.Accept.Ordered {
 		s.ordered++
 		w.OrderNumber = s.ordered

@@ -28,7 +28,7 @@ func (s *State) applyAttempt(b *applying, c *command.Attempt) (ignored bool, err
 // finishYoung records the first attempt of a young delivery: the only write
 // that it costs, if the attempt was the last as well.
 func (s *State) finishYoung(b *applying, y *Young, c *command.Attempt) error {
-	w, body := y.row(s.opts.InlineBodyBytes)
+	w, body := y.row()
 	w.UpdatedAt, w.Count, w.Attempts = c.UpdatedAt, 1, c.Record
 	b.leave(y)
 	return s.settle(b, c, &w, body, y.Accept.Destination)

@@ -177,7 +177,7 @@ func (s *State) cancel(b *applying, c *command.Control, id delivery.ID, effect *
 	y := s.young.byID[id]
 	s.young.mu.RUnlock()
 	if y != nil && !y.gone && y.Account == c.Account {
-		w, body := y.row(s.opts.InlineBodyBytes)
+		w, body := y.row()
 		w.UpdatedAt = c.At
 		b.leave(y)
 		b.storeThrough = max(b.storeThrough, y.index)

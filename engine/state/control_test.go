@@ -13,7 +13,7 @@ import (
 // A worker that is about to make an attempt meets the cancellation of its
 // delivery: it has ended, and is not damaged.
 func TestAPendingDeliveryIsCancelledWhileItIsRead(t *testing.T) {
-	e := newEnded(t, Options{InlineBodyBytes: 100}) // the body is beside the row
+	e := newEnded(t, Options{}) // the body is beside the row
 	for range 2000 {
 		id := e.add(delivery.Retrying, false, 2000)
 		at := delivery.Attempt{Number: 1, Outcome: delivery.OutcomeFailed, HTTPStatus: 500, StartedAt: epoch, CreatedAt: epoch, NextAttemptAt: epoch}

@@ -45,7 +45,7 @@
 //	n account name                     a domain
 //	d account status id                a delivery that is pending, or that ended within an hour of its acceptance
 //	e account status day id            one that ended later, under the day (4 bytes) on which it ended
-//	b account class id                 its body, where it is too long for the row
+//	b account class id                 its body, where it is too long for the row, or was accepted to be apart from it
 //	c account class day id             the same for a late one
 //	q account destination due id n     a pending attempt: due in milliseconds, n is the attempt's number (4 bytes)
 //	i bucket account hash              an idempotency key, under the 6 hours (4 bytes) in which it was first seen

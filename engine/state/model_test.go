@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -47,12 +48,17 @@ type history struct {
 	ordered bool
 	orders  map[Order]*modelOrder
 	numbers uint64
+
+	// For histories in which short bodies are kept apart, too, and bodies are dropped.
+	bodies bool
 }
 
 // A modelDelivery is what the state must know of a delivery.
 type modelDelivery struct {
 	rec      delivery.Record
 	body     []byte
+	apart    bool // the body can be dropped
+	dropped  bool // it is
 	status   delivery.Status
 	updated  int64
 	due      int64
@@ -221,6 +227,9 @@ func (h *history) step() {
 	if h.ordered && h.rng.IntN(20) == 0 {
 		h.releaseStep()
 	}
+	if h.bodies && h.rng.IntN(30) == 0 {
+		h.dropBodies()
+	}
 	switch p := h.rng.IntN(100); {
 	case p < 45 || len(h.live) == 0:
 		h.accept()
@@ -274,6 +283,7 @@ func (h *history) accept() {
 	c := command.Accept{
 		Stored:      m.rec.NotBefore-m.rec.ID.UnixMilli() > 2000 || m.number != 0,
 		Ordered:     m.number != 0,
+		Apart:       h.bodies && h.rng.IntN(3) == 0,
 		Destination: m.rec.Destination(),
 		Record:      delivery.AppendRecord(nil, &m.rec),
 		Body:        m.body,
@@ -282,6 +292,7 @@ func (h *history) accept() {
 		c.OrderHash = delivery.HashOrder(m.rec.OrderingKey)
 		h.join(m)
 	}
+	m.apart = c.Apart && len(m.body) > 0 || len(m.body) > inlineBodyBytes
 	h.add(command.AppendAccept(nil, &c))
 	h.model[m.rec.ID] = m
 	h.live = append(h.live, m)
@@ -373,7 +384,7 @@ func (h *history) controlStep() {
 
 func (h *history) controlOne(c *command.Control, m *modelDelivery) {
 	switch {
-	case c.Kind == job.Replay && m.status.Final() && (c.Job == 0 || m.status.Dead()):
+	case c.Kind == job.Replay && m.status.Final() && !m.dropped && (c.Job == 0 || m.status.Dead()):
 		m.status, m.updated, m.due = delivery.Retrying, c.At, c.At
 		m.replayed, m.base, m.replayDue = true, len(m.attempts), c.At
 		h.live = append(h.live, m)
@@ -385,6 +396,20 @@ func (h *history) controlOne(c *command.Control, m *modelDelivery) {
 	case c.Kind == job.Purge && m.status.Dead():
 		h.left(m, c.At)
 		delete(h.model, m.rec.ID)
+	}
+}
+
+// dropBodies adds a command that drops the bodies of what ended a while ago.
+func (h *history) dropBodies() {
+	c := command.DropBodies{Last: 1<<64 - 1, Before: h.now - h.rng.Int64N(4*time.Hour.Milliseconds())}
+	h.add(command.AppendDropBodies(nil, &c))
+	for _, m := range h.model {
+		p := placeOf(account.ID(m.rec.Account), m.status, m.rec.ID, m.updated)
+		old := m.rec.ID.UnixMilli() < c.Before-lateAfter.Milliseconds()
+		if p.late {
+			old = p.day < dayOf(c.Before)
+		}
+		m.dropped = m.dropped || old && m.apart && classOf(m.status) == classDone
 	}
 }
 
@@ -439,7 +464,11 @@ func (h *history) dump() string {
 			panic(err)
 		}
 		d.WaitsForOrder = m.waits
-		lines = append(lines, dumpDelivery(account.ID(m.rec.Account), &d, m.body))
+		body := m.body
+		if m.dropped {
+			body = nil
+		}
+		lines = append(lines, dumpDelivery(account.ID(m.rec.Account), &d, body))
 		if !m.status.Final() && !m.waits {
 			lane := Lane{account.ID(m.rec.Account), m.rec.Destination()}
 			lines = append(lines, dumpQueued(lane, Position{m.queuedAt(), m.rec.ID, uint32(len(m.attempts)) + 1}))
@@ -490,7 +519,7 @@ func dumpState(t testing.TB, s *State) string {
 					t.Fatalf("order of %s: %v", d.ID, err)
 				}
 				body, err := s.Body(&found)
-				if err != nil {
+				if err != nil && !(errors.Is(err, ErrNotFound) && classOf(d.Status) == classDone) {
 					t.Fatalf("body of %s: %v", d.ID, err)
 				}
 				lines = append(lines, dumpDelivery(a, d, body))

@@ -27,11 +27,6 @@ type Options struct {
 	YoungBytes      int64
 	YoungLogBytes   int64
 
-	// InlineBodyBytes is the longest body that is kept inside its row, where
-	// it costs no key of its own but is read by every list that passes it.
-	// Default 1 KiB. A row remembers where its body is, so the number may change.
-	InlineBodyBytes int // BodiesApart: none but empty ones
-
 	// Durable is called on the state's own goroutine when more has become
 	// durable: the log is needed only from low on. Calls do not overlap.
 	Durable func(applied, low uint64)
@@ -43,10 +38,6 @@ type Options struct {
 
 	Logger *slog.Logger // default slog.Default()
 }
-
-// BodiesApart keeps every body beside its row, so that it can be dropped before
-// it: a key more for each delivery.
-const BodiesApart = -1
 
 func (o *Options) withDefaults() {
 	if o.CacheBytes == 0 {
@@ -63,12 +54,6 @@ func (o *Options) withDefaults() {
 	}
 	if o.YoungLogBytes == 0 {
 		o.YoungLogBytes = 128 << 20
-	}
-	if o.InlineBodyBytes == 0 {
-		o.InlineBodyBytes = 1 << 10
-	}
-	if o.InlineBodyBytes == BodiesApart {
-		o.InlineBodyBytes = 0
 	}
 	if o.Failed == nil {
 		o.Failed = func(err error) { panic(err) }

@@ -99,7 +99,7 @@ func (e *ended) has(id delivery.ID) bool {
 func TestPurgeRemovesWhatItNamesAndNothingElse(t *testing.T) {
 	seeded(t, 20, func(t *testing.T, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, 11))
-		e := newEnded(t, Options{InlineBodyBytes: 100})
+		e := newEnded(t, Options{})
 		there := map[delivery.ID]bool{}
 		dead := map[delivery.ID]bool{}
 		statuses := []delivery.Status{
@@ -107,7 +107,7 @@ func TestPurgeRemovesWhatItNamesAndNothingElse(t *testing.T) {
 		}
 		for range 300 {
 			st := statuses[rng.IntN(len(statuses))]
-			id := e.add(st, rng.IntN(5) == 0, []int{10, 200}[rng.IntN(2)])
+			id := e.add(st, rng.IntN(5) == 0, []int{10, 2000}[rng.IntN(2)])
 			there[id], dead[id] = true, st.Dead()
 		}
 		for range 6 {
@@ -160,9 +160,9 @@ func TestPurgeRemovesWhatItNamesAndNothingElse(t *testing.T) {
 // Neighbours are removed by range: a tombstone for each status and one for the
 // bodies, however many they are. One that stays makes it two ranges.
 func TestPurgeOfNeighboursWritesNextToNothing(t *testing.T) {
-	e := newEnded(t, Options{InlineBodyBytes: 100})
+	e := newEnded(t, Options{})
 	for i := range 400 {
-		e.add([...]delivery.Status{delivery.DeadLetter, delivery.Rejected}[i%2], false, 200)
+		e.add([...]delivery.Status{delivery.DeadLetter, delivery.Rejected}[i%2], false, 2000)
 	}
 	check := func(ids []delivery.ID, want uint32) {
 		t.Helper()

@@ -73,8 +73,9 @@ func openState(t testing.TB, fs vfs.FS, o Options) *State {
 	return s
 }
 
-// applyAll applies entries in batches of random length.
-func applyAll(t testing.TB, s *State, rng *rand.Rand, entries []Entry, most int) {
+// applyAll applies entries in batches of random length, and returns what Apply has
+// noted in them.
+func applyAll(t testing.TB, s *State, rng *rand.Rand, entries []Entry, most int) (applied []Entry) {
 	t.Helper()
 	for len(entries) > 0 {
 		n := min(1+rng.IntN(most), len(entries))
@@ -85,20 +86,33 @@ func applyAll(t testing.TB, s *State, rng *rand.Rand, entries []Entry, most int)
 		if err := s.Apply(batch, nil); err != nil {
 			t.Fatal(err)
 		}
+		applied = append(applied, batch...)
 		entries = entries[n:]
 	}
+	return applied
 }
 
-// The same log gives the same state, however it is cut into batches, however
-// long deliveries stay young, and it is what the model says.
+// told is what Apply says of an entry.
+func told(e *Entry) string {
+	var effect Effect
+	if e.Effect != nil {
+		effect = *e.Effect
+	}
+	return fmt.Sprintf("ignored %t changed %s set %+v %t %+v", e.Ignored, e.Changed, e.Set, e.Effect != nil, effect)
+}
+
+// The same log gives the same state, and says the same of each entry, however it is
+// cut into batches, however long deliveries stay young, and whatever bodies are
+// dropped; and the state is what the model says.
 func TestApplyIsDeterministic(t *testing.T) {
 	seeded(t, 6, func(t *testing.T, seed uint64) {
 		h := newHistory(seed)
-		h.changeAccounts, h.control, h.ordered = seed%2 == 0, seed%3 < 2, seed%5 < 4
+		h.changeAccounts, h.control, h.ordered, h.bodies = seed%2 == 0, seed%3 < 2, seed%5 < 4, seed%7 < 6
 		for range 600 {
 			h.step()
 		}
 		want := h.dump()
+		var first []Entry
 		for name, c := range map[string]struct {
 			most int
 			opts Options
@@ -107,11 +121,18 @@ func TestApplyIsDeterministic(t *testing.T) {
 			"all at once":      {len(h.log), Options{}},
 			"never young":      {7, Options{YoungDeliveries: 1, YoungBytes: 1}},
 			"soon old":         {40, Options{YoungDeliveries: 20}},
-			"bodies apart":     {40, Options{InlineBodyBytes: 1, YoungLogBytes: 10_000}},
 			"old by log bytes": {3, Options{YoungLogBytes: 3000}},
 		} {
 			s := openState(t, vfs.NewMem(), c.opts)
-			applyAll(t, s, rand.New(rand.NewPCG(seed, 2)), h.log, c.most)
+			applied := applyAll(t, s, rand.New(rand.NewPCG(seed, 2)), h.log, c.most)
+			if first == nil {
+				first = applied
+			}
+			for i := range applied {
+				if got, want := told(&applied[i]), told(&first[i]); got != want {
+					t.Fatalf("%s: entry %d:\n got %s\nwant %s", name, i+1, got, want)
+				}
+			}
 			if d := diff(dumpState(t, s), want); d != "" {
 				t.Fatalf("%s: %s", name, d)
 			}
@@ -219,7 +240,7 @@ func TestVerifyFindsWhatDoesNotFit(t *testing.T) {
 	for _, m := range h.live {
 		if m.status == delivery.Retrying {
 			retrying = m
-		} else if m.rec.NotBefore == m.rec.ID.UnixMilli() && len(m.body) > 0 {
+		} else if m.rec.NotBefore == m.rec.ID.UnixMilli() && m.apart {
 			queued = m
 		}
 	}
@@ -252,7 +273,7 @@ func TestVerifyFindsWhatDoesNotFit(t *testing.T) {
 		"a job of no account":    func(b *pebble.Batch) error { return b.Set(appendJob(nil, 99, 1), []byte{1}, nil) },
 		"a domain of no account": func(b *pebble.Batch) error { return b.Set(appendDomain(nil, 99, "x.example"), []byte{1}, nil) },
 	} {
-		s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 1, YoungBytes: 1, InlineBodyBytes: 1})
+		s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 1, YoungBytes: 1})
 		applyAll(t, s, h.rng, h.log, 30)
 		b := s.db.NewBatch()
 		if err := errors.Join(damage(b), b.Commit(pebble.NoSync)); err != nil {
@@ -307,7 +328,7 @@ func TestRetention(t *testing.T) {
 	for range 1500 {
 		h.step()
 	}
-	s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 50, InlineBodyBytes: 500})
+	s := openState(t, vfs.NewMem(), Options{YoungDeliveries: 50})
 	applyAll(t, s, h.rng, h.log, 30)
 
 	// Nothing is old yet.
@@ -539,7 +560,7 @@ func TestMissingBodyIsNotAnEnd(t *testing.T) {
 	applyAll(t, s, h.rng, h.log, 10)
 	missing := 0
 	for _, m := range h.live[:len(h.live)-1] {
-		if len(m.body) <= s.opts.InlineBodyBytes {
+		if !m.apart {
 			continue
 		}
 		missing++

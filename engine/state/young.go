@@ -32,15 +32,16 @@ func (y *Young) Index() uint64 { return y.index }
 
 func (y *Young) bytes() int64 { return int64(len(y.Accept.Record) + len(y.Accept.Body)) }
 
-// row is the delivery's row and the body that goes elsewhere, if it does.
-func (y *Young) row(inlineBytes int) (delivery.Row, []byte) {
-	w := delivery.Row{UpdatedAt: y.ID.UnixMilli(), Record: y.Accept.Record}
-	return placeBody(w, y.Accept.Body, inlineBytes)
-}
+// inlineBodyBytes is the longest body that is kept inside its row, where it costs no
+// key of its own but is read by every list that passes it. It is no option: what can be
+// dropped before its row is the same on all nodes.
+const inlineBodyBytes = 1 << 10
 
-// placeBody puts a body into the row if it is short, else returns it.
-func placeBody(w delivery.Row, body []byte, inlineBytes int) (delivery.Row, []byte) {
-	if len(body) > inlineBytes {
+// row is the delivery's row and the body that goes elsewhere, if it does: where it is
+// from then on, whatever becomes of the delivery.
+func (y *Young) row() (delivery.Row, []byte) {
+	w, body := delivery.Row{UpdatedAt: y.ID.UnixMilli(), Record: y.Accept.Record}, y.Accept.Body
+	if len(body) > inlineBodyBytes || y.Accept.Apart && len(body) > 0 {
 		return w, body
 	}
 	w.HasBody, w.Body = true, body
