@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 
+	"github.com/harepost/harepost/engine"
 	"github.com/harepost/harepost/engine/seal"
 	"github.com/harepost/harepost/wal"
 )
@@ -103,6 +104,16 @@ func (h *household) leadsAlone() {
 	h.t.Helper()
 	_, trans := raft.NewInmemTransport("a1")
 	e := h.open(NewNode(Config{ID: "n1", Transport: trans, Logger: silent, ElectionTimeout: 100 * time.Millisecond}))
+	h.leads(e)
+	h.has(e)
+	h.send(e, 10)
+	h.has(e)
+	noError(h.t, e.Close())
+}
+
+// leads waits until an engine accepts.
+func (h *household) leads(e *engine.Engine) {
+	h.t.Helper()
 	deadline := time.After(20 * time.Second)
 	for tick := time.NewTicker(5 * time.Millisecond); e.Ready() != nil; {
 		select {
@@ -111,10 +122,47 @@ func (h *household) leadsAlone() {
 			h.t.Fatal("it does not lead: ", e.Ready())
 		}
 	}
-	h.has(e)
-	h.send(e, 10)
-	h.has(e)
-	noError(h.t, e.Close())
+}
+
+// Of two nodes that go on together the one whose log ends in the higher term leads. The other's may be longer, by
+// what an earlier leader did not get committed: it gives that up.
+func TestALongerLogOfALowerTermIsGivenUp(t *testing.T) {
+	h := clustered(t)
+	other := *h
+	other.fs = h.fs.CrashClone(vfs.CrashCloneCfg{})
+	i, err := readIdentity(other.fs, "data")
+	noError(t, err)
+	noError(t, i.change(func(s *self) error { s.NodeID, s.Directory = "n3", drawID(); return nil }))
+	disk, err := inspectLog(h.fs, "data", "wal")
+	noError(t, err)
+	store := func(fs vfs.FS, term uint64, entries uint64) {
+		s := openStoreOf(t, fs)
+		for n := range entries {
+			noError(t, s.StoreLog(&raft.Log{Index: disk.last + 1 + n, Term: term, Type: raft.LogNoop}))
+		}
+		noError(t, s.Close())
+	}
+	store(h.fs, 9, 1)
+	store(other.fs, 8, 3)
+	peers := []Server{{ID: "n1", Address: "b1"}, {ID: "n3", Address: "b3"}}
+	first, err := h.recoverWith("n1", peers...)
+	noError(t, err)
+	second, err := other.recoverWith("n3", peers...)
+	noError(t, err)
+	if first.Index >= second.Index || first.Term <= second.Term || first.NewCluster != second.NewCluster {
+		t.Fatalf("they end as %+v and %+v", first, second)
+	}
+	_, t1 := raft.NewInmemTransport("b1")
+	_, t3 := raft.NewInmemTransport("b3")
+	t1.Connect("b3", t3)
+	t3.Connect("b1", t1)
+	e1 := h.open(NewNode(Config{ID: "n1", Transport: t1, Logger: silent, ElectionTimeout: 300 * time.Millisecond}))
+	e3 := other.open(NewNode(Config{ID: "n3", Transport: t3, Logger: silent, ElectionTimeout: 300 * time.Millisecond}))
+	h.leads(e1)
+	h.send(e1, 10) // acknowledged by both
+	h.has(e1)
+	noError(t, e1.Close())
+	noError(t, e3.Close())
 }
 
 // The log of a node that got the state from another one begins behind raft's own entries, which no state knows of.

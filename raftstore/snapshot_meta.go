@@ -133,7 +133,9 @@ func parseSnapshotID(name string) (i snapshotID, ok bool) {
 	return i, err == nil && n == 3 && i.String() == name
 }
 
-// compare orders snapshots by age, the newest last.
+// compare orders snapshots by age, the newest last. In one log no term is followed by a
+// lower one; of two logs, as several nodes have from which a lost cluster is made anew,
+// that counts which ends in the higher term, and it may be the shorter one.
 func (i snapshotID) compare(j snapshotID) int {
-	return cmp.Or(cmp.Compare(i.index, j.index), cmp.Compare(i.term, j.term), cmp.Compare(i.number, j.number))
+	return cmp.Or(cmp.Compare(i.term, j.term), cmp.Compare(i.index, j.index), cmp.Compare(i.number, j.number))
 }

@@ -108,6 +108,24 @@ func TestOnlyTheNewestIsKept(t *testing.T) {
 	}
 }
 
+// Of snapshots of two logs that of the higher term is the newer one, also where it is the
+// shorter, and also for a start that finds both.
+func TestAHigherTermIsNewer(t *testing.T) {
+	m, stream := leader(t) // of term 3
+	fs := vfs.NewMem()
+	s := openSnapshots(t, fs)
+	noError(t, s.Publish(130, 2, oneVoter, 1, 130))
+	old, _, _ := s.Newest()
+	if _, err := vfs.Clone(fs, fs, s.path(old.ID), "kept"); err != nil {
+		t.Fatal(err)
+	}
+	noError(t, receive(s, m, bytes.NewReader(stream)))
+	noError(t, fs.Rename("kept", s.path(old.ID))) // as if the power had gone before it was removed
+	if now, dir, ok := openSnapshots(t, fs).Newest(); !ok || now.Index != 100 || now.Term != 3 || dir == "" {
+		t.Errorf("a start finds %+v in %q", now, dir)
+	}
+}
+
 // A snapshot that was received is not removed while the engine takes it over.
 func TestNothingIsRemovedUnderARestore(t *testing.T) {
 	m, stream := leader(t)
