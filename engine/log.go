@@ -112,6 +112,12 @@ type Machine interface {
 	// tried later, while the state is ahead of the log, as after Restore.
 	Settle() (applied uint64, err error)
 
+	// GiveUp has the state go on without the entries up to its end that it needs and that
+	// the log has not told, so that Settle does not fail for them, and returns how many
+	// they are. What was accepted by them, and had no attempt yet, is lost: it is for
+	// when nobody has them any more.
+	GiveUp() (entries uint64, err error)
+
 	// Flush makes the state durable, and returns what is: the index up to which it
 	// holds everything, and the lowest one that it still needs of the log.
 	Flush(ctx context.Context) (applied, low uint64, err error)

@@ -101,6 +101,25 @@ func (m machine) Settle() (applied uint64, err error) {
 	return applied, err
 }
 
+// GiveUp implements Machine.
+func (m machine) GiveUp() (entries uint64, err error) {
+	err = m.turn(func() error {
+		st := m.state()
+		known := max(m.heard, st.Low()-1)
+		if st.Applied() <= known {
+			return nil
+		}
+		entries = st.Applied() - known
+		if err := st.GiveUp(); err != nil {
+			m.fail(fmt.Errorf("engine: %w", err))
+			return err
+		}
+		m.heard = st.Applied()
+		return nil
+	})
+	return entries, err
+}
+
 // Flush implements Machine.
 func (m machine) Flush(ctx context.Context) (applied, low uint64, err error) {
 	if err := m.reads.begin(); err != nil {

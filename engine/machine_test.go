@@ -430,6 +430,38 @@ func TestSettle(t *testing.T) {
 	letGo()
 }
 
+// A state of which nobody has the log any more goes on without what was in memory only.
+func TestGiveUp(t *testing.T) {
+	disk := vfs.NewMem()
+	l, n1, e, letGo := oneYoung(t, disk)
+	other := vfs.NewMem()
+	applied := copied(t, n1, disk, other)
+	n2 := l.member()
+	n2.limit = 0
+	second := openMember(t, n2, other)
+	if err := n2.machine.Restore(received); err != nil {
+		t.Fatal(err)
+	}
+	_, low, err := n2.machine.Flush(context.Background())
+	if err != nil || low > applied {
+		t.Fatalf("the state is at %d and needs the log from %d, %v: nothing is young", applied, low, err)
+	}
+	if n, err := n2.machine.GiveUp(); err != nil || n != applied+1-low {
+		t.Errorf("%d entries are lost, %v; the state is at %d and needs the log from %d", n, err, applied, low)
+	}
+	if index := snapshot(t, n2); index != applied {
+		t.Errorf("settled at %d, not %d", index, applied)
+	}
+	if n, err := n2.machine.GiveUp(); n != 0 || err != nil {
+		t.Errorf("%d entries more are lost, %v", n, err)
+	}
+	if e.state().Pending() != 1 || second.state().Pending() != 0 {
+		t.Errorf("%d are pending, and %d without what is lost", e.state().Pending(), second.state().Pending())
+	}
+	dumped(t, second)
+	letGo()
+}
+
 // A power cut at any step of taking over a state leaves the one that there was and the
 // one that comes, or the one that has come: the next start has the one that comes.
 func TestACrashWhileAStateIsTakenOver(t *testing.T) {

@@ -183,7 +183,7 @@ func mayDetach(fs vfs.FS, dir, walDir, stateDir string, force bool) error {
 		return fmt.Errorf("raftstore: detach: %w", err)
 	}
 	if applied > disk.last {
-		return pending(fmt.Sprintf("the log ends at %d and the state at %d", disk.last, applied))
+		return pending(fmt.Sprintf("the log ends at %d and the state at %d (where the rest is lost, `harepost cluster recover` goes on without it)", disk.last, applied))
 	}
 	configuration := disk.configuration
 	if s.Founders != nil {

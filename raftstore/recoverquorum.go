@@ -37,6 +37,9 @@ type Recovered struct {
 	// Unproven counts the entries at the end of the log of which it is not known that they were committed. They
 	// count now.
 	Unproven uint64
+	// Missing counts the entries that the state needed and this node did not have: it had got the state from another
+	// node, and not yet them. What was accepted by them, and had no attempt yet, is lost.
+	Missing uint64
 	// Known is an index that was committed, as this node has seen of others. If it is beyond Index, what is
 	// between was acknowledged and is lost.
 	Known uint64
@@ -180,6 +183,9 @@ func (r *Recovered) rebase(ctx context.Context, o *RecoverOptions, mark func() e
 	replica := &offline{logger: o.Logger, mark: mark}
 	replica.begin = func(m engine.Machine) (err error) {
 		if err := mark(); err != nil {
+			return err
+		}
+		if r.Missing, err = m.GiveUp(); err != nil {
 			return err
 		}
 		b := Rebase{Machine: m, Store: replica.store, Snapshots: replica.snapshots, Configuration: serversConfiguration(r.Servers)}

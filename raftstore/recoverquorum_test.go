@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/harepost/harepost/engine"
+	"github.com/harepost/harepost/engine/command"
 	"github.com/harepost/harepost/engine/seal"
 	"github.com/harepost/harepost/wal"
 )
@@ -180,6 +181,39 @@ func TestANodeThatGotASnapshotIsRecovered(t *testing.T) {
 	if r.Index != disk.last+1 {
 		t.Errorf("it recovered %+v of a log up to %d", r, disk.last+1)
 	}
+	h.leadsAlone()
+}
+
+// A node that got the state from another one may have less of the log than the state needs, as its sender had it when
+// it sent it. Where nobody has the rest it goes on without, and says so.
+func TestANodeWhoseStateIsAheadOfItsLogIsRecovered(t *testing.T) {
+	h := clustered(t)
+	e := h.open(nil)
+	paused := true
+	_, err := e.ChangeDestinations(t.Context(), h.account, engine.DestinationRef{Host: h.target.Host, Port: h.target.Port}, engine.DestinationChange{Paused: &paused})
+	noError(t, err)
+	h.send(e, 5) // they stay in memory, and in the log
+	noError(t, e.Close())
+	applied, low, err := peekState(h.fs, "data/state")
+	noError(t, err)
+	var accepts []uint64
+	s := openStoreOf(t, h.fs)
+	noError(t, s.Replay(low, func(w wal.Entry) error {
+		if command.IsAccept(w.Data) {
+			accepts = append(accepts, uint64(w.Index))
+		}
+		return nil
+	}))
+	const lost = 2
+	cut := accepts[len(accepts)-lost]
+	noError(t, s.DeleteRange(cut, applied))
+	noError(t, s.Close())
+	r, err := h.recoverWith("n1")
+	noError(t, err)
+	if r.Index != applied || r.Missing != applied+1-cut {
+		t.Errorf("it recovered %+v; the state was at %d and the log ended before %d", r, applied, cut)
+	}
+	h.acked = h.acked[:len(h.acked)-lost]
 	h.leadsAlone()
 }
 

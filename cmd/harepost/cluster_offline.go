@@ -106,8 +106,9 @@ func (c *clusterRecoverCmd) Run(sh *shell) error {
 			Members  []raftstore.Server `json:"members"`
 			Index    uint64             `json:"index"`
 			Unproven uint64             `json:"unproven_entries"`
+			Missing  uint64             `json:"entries_missing"`
 			Lost     uint64             `json:"entries_known_lost"`
-		}{c.DataDir, r.OldCluster, r.NewCluster, r.Servers, r.Index, r.Unproven, lost})
+		}{c.DataDir, r.OldCluster, r.NewCluster, r.Servers, r.Index, r.Unproven, r.Missing, lost})
 	}
 	p := painterFor(sh.out)
 	fmt.Fprintf(sh.out, "%s  cluster %s, made of %s as of log index %d\n", p.bold(c.DataDir), r.NewCluster, r.OldCluster, r.Index)
@@ -115,9 +116,12 @@ func (c *clusterRecoverCmd) Run(sh *shell) error {
 		fmt.Fprintf(sh.out, "  member %s at %s\n", s.ID, s.Address)
 	}
 	fmt.Fprintf(sh.out, "the last %d entries may not have been acknowledged; they count now\n", r.Unproven)
+	if r.Missing > 0 {
+		fmt.Fprintf(sh.out, "%s: this node had got its state from another one, and %d entries that belong to it not yet; what was accepted by them, and not attempted, is not here\n", p.red("lost"), r.Missing)
+	}
 	if lost > 0 {
 		fmt.Fprintf(sh.out, "%s: at least %d entries that were acknowledged are not here\n", p.red("lost"), lost)
-	} else {
+	} else if r.Missing == 0 {
 		fmt.Fprintln(sh.out, "what the lost nodes had acknowledged without this one is lost; this one knows of none")
 	}
 	_, err = fmt.Fprintln(sh.out, "start it as before, without --bootstrap-expect; add nodes with empty directories and --join")

@@ -2,7 +2,9 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/harepost/harepost/engine/account"
@@ -164,6 +166,41 @@ func (s *State) Settle() error {
 	if err := s.commit(b); err != nil {
 		return fmt.Errorf("state: settle at %d: %w", s.applied, err)
 	}
+	return nil
+}
+
+// GiveUp is for a state that is to go on though the last entries up to Applied are lost,
+// some of which it needs: what was young by them is lost. Who is young by the others, and
+// is in Pebble, had an attempt that was recorded by one of the lost, and is taken out. All
+// that is pending is counted anew. Settle makes it durable. Called after the last Rebuild;
+// only for the applier.
+func (s *State) GiveUp() error {
+	var ended []*Young
+	var err error
+	s.EachYoung(func(y *Young) {
+		_, missing := findStored(s.db, y.Account, y.ID)
+		if missing == nil {
+			ended = append(ended, y)
+		} else if !errors.Is(missing, ErrNotFound) {
+			err = errors.Join(err, missing)
+		}
+	})
+	for _, y := range ended {
+		y.gone = true
+	}
+	s.young.remove(ended)
+	pending := int64(s.young.len())
+	for _, a := range slices.Concat(s.dir.Accounts(), s.dir.Deleted()) {
+		for _, st := range [...]delivery.Status{delivery.Queued, delivery.Retrying} {
+			p := place{account: a, status: st}
+			prefix := p.appendRowPrefix(nil)
+			err = errors.Join(err, s.scan(prefix, successor(prefix), func(_, _ []byte) error { pending++; return nil }))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("state: give up what is lost up to %d: %w", s.applied, err)
+	}
+	s.pending.Store(pending)
 	return nil
 }
 

@@ -40,16 +40,21 @@ func (s *State) Find(a account.ID, id delivery.ID) (Stored, error) {
 	}
 	snap := s.db.NewSnapshot()
 	defer snap.Close()
+	return findStored(snap, a, id)
+}
+
+// findStored finds a delivery of an account that is not young.
+func findStored(r pebble.Reader, a account.ID, id delivery.ID) (Stored, error) {
 	for _, st := range [...]delivery.Status{
 		delivery.Delivered, delivery.Retrying, delivery.DeadLetter,
 		delivery.Queued, delivery.Rejected, delivery.Canceled,
 	} {
-		f, err := findAt(snap, place{account: a, status: st, id: id})
+		f, err := findAt(r, place{account: a, status: st, id: id})
 		if !errors.Is(err, pebble.ErrNotFound) {
 			return f, err
 		}
 	}
-	return findLate(snap, a, id)
+	return findLate(r, a, id)
 }
 
 // findLate looks under the days on which deliveries of the account ended late.

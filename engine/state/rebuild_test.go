@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -77,4 +78,75 @@ func TestWhatWasCancelledAndDroppedStaysSo(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where the end of the log is lost, and nobody has it, what was young by it is lost too.
+// All else is there as it was, once, and is counted right.
+func TestGiveUp(t *testing.T) {
+	seeded(t, 10, func(t *testing.T, seed uint64) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		h := newHistory(seed)
+		h.changeAccounts, h.ordered = seed%2 == 0, true
+		for range 300 {
+			h.step()
+		}
+		fs := vfs.NewMem()
+		s := openState(t, fs, Options{})
+		applyAll(t, s, rng, h.log, 20)
+		if err := errors.Join(s.Flush(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		s = openState(t, fs, Options{})
+		applied := s.Applied()
+		lost := s.Low() + rng.Uint64N(applied+2-s.Low()) // and what follows
+		known := make(map[delivery.ID]bool)
+		for _, e := range h.log[:lost-1] {
+			if e.Index >= s.Low() {
+				if err := s.Rebuild(e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if kind, r, _ := command.Parse(e.Command); kind == command.KindAccept {
+				c, err := command.ReadAccept(&r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				y, err := decodeYoung(c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				known[y.ID] = true
+			}
+		}
+		if err := errors.Join(s.GiveUp(), s.Settle()); err != nil {
+			t.Fatal(err)
+		}
+		if s.Applied() != applied || s.Low() != applied+1 || s.Young() != 0 {
+			t.Errorf("at %d the log is needed from %d, and %d are young", s.Applied(), s.Low(), s.Young())
+		}
+		pending := int64(0)
+		for id, m := range h.model {
+			a := account.ID(m.rec.Account)
+			if !s.dir.Has(a) {
+				continue
+			}
+			f, err := s.Find(a, id)
+			if errors.Is(err, ErrNotFound) && !known[id] && m.status == delivery.Queued && m.number == 0 {
+				continue
+			}
+			if err != nil || f.Status != m.status {
+				t.Fatalf("%s is %s, want %s; %v", id, f.Status, m.status, err)
+			}
+			if !m.status.Final() {
+				pending++
+			}
+		}
+		r, err := s.Verify()
+		if err != nil || len(r.Findings) > 0 {
+			t.Fatalf("verify: %v, %v", r.Findings, err)
+		}
+		if stored := r.Deliveries[delivery.Queued] + r.Deliveries[delivery.Retrying]; stored != pending || s.Pending() != stored+r.leavingPending {
+			t.Errorf("%d are pending, %d stored, the count is %d with %d of deleted accounts", pending, stored, s.Pending(), r.leavingPending)
+		}
+	})
 }
