@@ -154,7 +154,9 @@ func TestBatchChecksEachTarget(t *testing.T) {
 // still takes what nobody will commit.
 func TestSendsThatTookAPlaceAreAnsweredAfterAFailure(t *testing.T) {
 	m := newSharedLog(1).member()
-	e := openMember(t, m, vfs.NewMem())
+	o := testOptions(t, vfs.NewMem())
+	o.Replica, o.Failed = m, func(error) {}
+	e := openEngine(t, o)
 	m.lead(t)
 	a := newAccount(t, e)
 	m.shared.mu.Lock()
