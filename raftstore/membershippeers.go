@@ -90,7 +90,7 @@ func (p *peers) save() error {
 		return err
 	}
 	for id, saved := range known {
-		if k := p.known[id]; k != nil && k.Life == saved.Life && k.Since == saved.Since {
+		if k := p.known[id]; k != nil && k.Life == saved.Life {
 			k.unsaved = false
 		}
 	}
@@ -121,7 +121,8 @@ func (p *peers) believe(h *Hello, now time.Time) error {
 		p.known[h.NodeID] = k
 	}
 	life := h.life()
-	fresh := k.Life != life.ID || k.Since != h.Since
+	newLife := k.Life != life.ID
+	fresh := newLife || k.Since != h.Since
 	if k.Directory != h.Directory {
 		*k = peer{Directory: h.Directory}
 	}
@@ -132,16 +133,17 @@ func (p *peers) believe(h *Hello, now time.Time) error {
 	k.admitted, k.version, k.unfit, k.heard = true, h.Version, h.Unfit, now
 	k.last = max(k.last, h.LastIndex)
 	if fresh {
-		k.last, k.unsaved = h.LastIndex, true
+		k.last = h.LastIndex
 	}
+	k.unsaved = k.unsaved || newLife // not for Since: raft talks to a node while it is taken in
 	for id, other := range p.known { // raft is to know one node at an address, see misplaced
 		if id != h.NodeID && other.Address == h.Address {
 			other.admitted = false
 		}
 	}
-	unsaved := k.unsaved
+	due := fresh || k.unsaved
 	p.mu.Unlock()
-	if unsaved {
+	if due {
 		return p.save()
 	}
 	return nil
