@@ -84,6 +84,8 @@ func (r *reader) environment() []string {
 	return append(env, "PATH="+filepath.Dir(harepost)+":"+os.Getenv("PATH"),
 		"HAREPOST_LISTEN=127.0.0.1:"+r.ports["8080"], "HAREPOST_URL=http://127.0.0.1:"+r.ports["8080"],
 		"HAREPOST_LISTEN_ADDR=127.0.0.1:"+r.ports["9000"],
+		// The documents say who leads. On a busy machine another node would soon be elected.
+		"HAREPOST_ELECTION_TIMEOUT=5s",
 		"GOPROXY=off", "GOFLAGS=-mod=mod", "GOWORK=off", "LC_ALL=C.UTF-8")
 }
 
