@@ -254,7 +254,10 @@ func (l *Log) SetStable(b []byte) error {
 		return err
 	}
 	kept := append([]byte(nil), b...)
-	if err := l.meta.update(func(m *metaState) { m.stable = kept }); err != nil {
+	switch err := l.meta.update(func(m *metaState) { m.stable = kept }); {
+	case err == ErrClosed: // since usable
+		return err
+	case err != nil:
 		return l.fail(err)
 	}
 	return nil
@@ -315,7 +318,7 @@ func (l *Log) close() error {
 	failed, spare := l.failed, l.spares.ready
 	l.spares.ready = nil
 	l.mu.Unlock()
-	err := errors.Join(l.w.close(), spare.close(), l.meta.file.Close(), l.lock.Close())
+	err := errors.Join(l.w.close(), spare.close(), l.meta.close(), l.lock.Close())
 	if failed != nil {
 		return failed
 	}

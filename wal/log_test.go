@@ -688,3 +688,26 @@ func TestBytesFromAnIndex(t *testing.T) {
 		t.Errorf("%d bytes from 1, where the log begins with %d and has %d", n, l.FirstIndex(), l.SizeBytes())
 	}
 }
+
+// What comes while the log is being closed is kept or refused as by a closed log, and is no failure of it.
+func TestSetStableWhileTheLogIsClosed(t *testing.T) {
+	for range 300 {
+		l := mustOpen(t, Options{FS: vfs.NewMem(), SegmentBytes: MinSegmentBytes, Failed: func(err error) { t.Error(err) }})
+		l.Start()
+		ended := make(chan error)
+		begun := make(chan struct{})
+		go func() {
+			err := l.SetStable([]byte("a"))
+			close(begun)
+			for err == nil {
+				err = l.SetStable([]byte("b"))
+			}
+			ended <- err
+		}()
+		<-begun
+		mustClose(t, l)
+		if err := <-ended; !errors.Is(err, ErrClosed) {
+			t.Errorf("the last one: %v", err)
+		}
+	}
+}

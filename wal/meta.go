@@ -119,12 +119,24 @@ type metaFile struct {
 	state  metaState
 	newest int // a slot that holds state durably; the other one is written first
 	page   [headerBytes]byte
+	closed bool
 }
 
-// update changes the state and makes it durable. After an error the file must not be used again.
+// close ends updates, of which one that is under way is waited for.
+func (m *metaFile) close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return m.file.Close()
+}
+
+// update changes the state and makes it durable. After an error, but for ErrClosed, the file must not be used again.
 func (m *metaFile) update(change func(*metaState)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return ErrClosed
+	}
 	next := m.state
 	change(&next)
 	next.sequence++

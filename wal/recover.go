@@ -102,7 +102,7 @@ func open(d directory, o Options) (*Log, error) {
 		return nil, err
 	}
 	if err := l.settle(p); err != nil {
-		return nil, errors.Join(fmt.Errorf("wal: recover %s: %w", d.dir, err), l.w.close(), l.meta.file.Close())
+		return nil, errors.Join(fmt.Errorf("wal: recover %s: %w", d.dir, err), l.w.close(), l.meta.close())
 	}
 	return l, nil
 }
