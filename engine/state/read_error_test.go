@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -67,5 +68,41 @@ func TestAReadErrorIsNoAbsentKey(t *testing.T) {
 		if failed == nil {
 			break
 		}
+	}
+}
+
+// A copy that the disk does not take whole is an error, at whatever write it fails, and the state goes on.
+func TestACheckpointThatTheDiskDoesNotTake(t *testing.T) {
+	broken := errors.New("the disk is broken")
+	var left atomic.Int64
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.Contains(op.Path, "copy") && left.Add(-1) == 0 {
+			return broken
+		}
+		return nil
+	}))
+	s := openState(t, fs, Options{})
+	h := newHistory(1)
+	for range 200 {
+		h.step()
+	}
+	applyAll(t, s, h.rng, h.log, 10)
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	n := int64(1)
+	for ; ; n++ {
+		left.Store(n)
+		if _, _, err := s.Checkpoint(fmt.Sprint("copy", n)); err == nil {
+			break
+		} else if !errors.Is(err, broken) {
+			t.Fatalf("write %d fails: %v", n, err)
+		}
+		if _, _, err := s.Checkpoint(fmt.Sprint("another", n)); err != nil {
+			t.Fatalf("after write %d has failed: %v", n, err)
+		}
+	}
+	if n < 8 {
+		t.Errorf("a copy is made of %d writes", n)
 	}
 }

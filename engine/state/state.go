@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -149,10 +150,27 @@ func (s *State) Checkpoint(dir string) (applied, low uint64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("state: checkpoint: %w", err)
 	}
-	if err := s.db.Checkpoint(dir); err != nil {
+	if err := checkpoint(s.db, dir); err != nil {
 		return 0, 0, fmt.Errorf("state: checkpoint: %w", err)
 	}
 	return applied, low, nil
+}
+
+// checkpoint is Pebble's, which panics with the error where the copy's own directory
+// cannot be synced. Nothing but the copy is half done then.
+func checkpoint(db *pebble.DB, dir string) (err error) {
+	defer func() {
+		switch v := recover().(type) {
+		case nil:
+		case runtime.Error:
+			panic(v)
+		case error:
+			err = v
+		default:
+			panic(v)
+		}
+	}()
+	return db.Checkpoint(dir)
 }
 
 // Durable is the index up to which a crash at this moment would leave everything,
