@@ -275,7 +275,8 @@ func TestANodeJoinsAndGetsAVote(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, n *network) {
 				ps := three(t, n)
-				n.names["leader"], n.names["follower"] = ps[0].address, ps[1].address
+				n.name("leader", ps[0].address)
+				n.name("follower", ps[1].address)
 				p := newPeerNode("n4")
 				noError(t, p.up(t, n, "a4", how))
 				for _, q := range append(ps, p) {

@@ -42,6 +42,13 @@ func newNetwork(t testing.TB) *network {
 	return &network{t: t, nodes: map[string]*Membership{}, names: map[string]string{}, cut: map[[2]string]bool{}, calls: map[string]int{}}
 }
 
+// name has a name stand for an address.
+func (n *network) name(name, address string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.names[name] = address
+}
+
 // port is the network as one node sees it.
 type port struct {
 	net  *network
@@ -472,7 +479,7 @@ func TestTwoNodesAtOneAddress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNetwork(t)
-				n.names["one"] = "a1"
+				n.name("one", "a1")
 				a := n.live(vfs.NewMem(), "n1", "a1").member("c", 1, 20)
 				disk2, disk3 := vfs.NewMem(), vfs.NewMem()
 				c := n.live(disk3, "n3", "a3").member("c", 1, 20)

@@ -73,7 +73,7 @@ func TestThreeNodesFoundACluster(t *testing.T) {
 				n := newNetwork(t)
 				var nodes []*being
 				for i, list := range addresses {
-					n.names[fmt.Sprint("node", i+1)] = fmt.Sprint("a", i+1)
+					n.name(fmt.Sprint("node", i+1), fmt.Sprint("a", i+1))
 					nodes = append(nodes, n.live(vfs.NewMem(), fmt.Sprint("n", i+1), fmt.Sprint("a", i+1), expecting(3, list...)))
 				}
 				formAll(t, 10*time.Second, nodes...)
