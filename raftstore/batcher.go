@@ -297,12 +297,16 @@ func (b *batcher) claim(number uint64) *flight {
 	if f == nil {
 		return nil
 	}
+	b.landLocked(number, f)
+	return f
+}
+
+func (b *batcher) landLocked(number uint64, f *flight) {
 	delete(b.flights, number)
 	b.bytes -= f.bytes
 	b.work.Signal()
 	b.room.Broadcast()
 	b.landed.Broadcast()
-	return f
 }
 
 // abandon gives up what is with raft: nobody knows what will become of it.
@@ -311,12 +315,8 @@ func (b *batcher) abandon() {
 	b.mu.Lock()
 	for number, f := range b.flights {
 		lost = append(lost, f.cookies...)
-		b.bytes -= f.bytes
-		delete(b.flights, number)
+		b.landLocked(number, f)
 	}
-	b.work.Signal()
-	b.room.Broadcast()
-	b.landed.Broadcast()
 	b.mu.Unlock()
 	b.lost(lost)
 }

@@ -21,8 +21,14 @@ import (
 // what is special of each.
 func openMembers(t *testing.T, with func(*member)) (ms []*member) {
 	t.Helper()
+	return openMembersOf(t, []string{"n1", "n2", "n3"}, with)
+}
+
+// openMembersOf is openMembers for a cluster of others.
+func openMembersOf(t *testing.T, ids []string, with func(*member)) (ms []*member) {
+	t.Helper()
 	var boot []raft.Server
-	for _, id := range []string{"n1", "n2", "n3"} {
+	for _, id := range ids {
 		_, tr := raft.NewInmemTransport(raft.ServerAddress(id))
 		m := &member{id: id, fs: vfs.NewMem(), trans: tr, election: time.Second}
 		if with != nil {

@@ -115,24 +115,10 @@ func (w withheld) TimeoutNow(raft.ServerID, raft.ServerAddress, *raft.TimeoutNow
 func TestALeaderThatHandedOverBeforeLeadsAgain(t *testing.T) {
 	asked, answer := make(chan struct{}, 1), make(chan struct{})
 	release := sync.OnceFunc(func() { close(answer) })
-	var ms []*member
-	var boot []raft.Server
-	for _, id := range []string{"n1", "n2"} {
-		_, tr := raft.NewInmemTransport(raft.ServerAddress(id))
-		ms = append(ms, &member{id: id, fs: vfs.NewMem(), trans: tr, between: func(t *raft.InmemTransport) raft.Transport { return withheld{t, asked, answer} }})
-		boot = append(boot, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
-	}
-	ms[1].election = 2 * time.Second // it is most often n1 that is elected
-	ms[0].trans.Connect("n2", ms[1].trans)
-	ms[1].trans.Connect("n1", ms[0].trans)
-	for _, m := range ms {
-		openMember(t, m, boot, 1<<20)
-	}
-	t.Cleanup(func() {
-		for _, m := range ms {
-			if err := m.eng.Close(); err != nil {
-				t.Error(err)
-			}
+	ms := openMembersOf(t, []string{"n1", "n2"}, func(m *member) {
+		m.between = func(t *raft.InmemTransport) raft.Transport { return withheld{t, asked, answer} }
+		if m.election = 300 * time.Millisecond; m.id == "n2" {
+			m.election = 2 * time.Second // it is most often n1 that is elected
 		}
 	})
 	defer release() // before the engines are closed

@@ -211,7 +211,10 @@ func works(t *testing.T, from, to *StreamLayer, answer string) {
 	}
 }
 
-func TestStreamCarriesBothKinds(t *testing.T) {
+// openAndSecured runs f without certificates, where dir and peer are empty, and with those of n1 and n2 in dir; peer is
+// n2's id then.
+func openAndSecured(t *testing.T, f func(t *testing.T, dir, peer string)) {
+	t.Helper()
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
 			noLeaks(t)
@@ -219,15 +222,21 @@ func TestStreamCarriesBothKinds(t *testing.T) {
 			if secure {
 				dir, peer = certDir(t, "n1", "n2"), "n2"
 			}
-			n1 := listenAs(t, dir, "n1", nil)
-			echo(t, n1)
-			echo(t, n1.HTTPListener())
-			n2 := listenAs(t, dir, "n2", expect("n1"))
-			works(t, n2, n1, peer+":hello")
-			joining := listenAs(t, dir, "n2", nil) // knows nobody
-			works(t, joining, n1, peer+":hello")
+			f(t, dir, peer)
 		})
 	}
+}
+
+func TestStreamCarriesBothKinds(t *testing.T) {
+	openAndSecured(t, func(t *testing.T, dir, peer string) {
+		n1 := listenAs(t, dir, "n1", nil)
+		echo(t, n1)
+		echo(t, n1.HTTPListener())
+		n2 := listenAs(t, dir, "n2", expect("n1"))
+		works(t, n2, n1, peer+":hello")
+		joining := listenAs(t, dir, "n2", nil) // knows nobody
+		works(t, joining, n1, peer+":hello")
+	})
 }
 
 // A stranger is a CA that makes certificates as MakeCerts does not.
@@ -394,40 +403,33 @@ func TestStreamOneSideWithoutTLS(t *testing.T) {
 }
 
 func TestStreamRefusesGarbage(t *testing.T) {
-	for _, secure := range []bool{false, true} {
-		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
-			noLeaks(t)
-			dir, peer := "", ""
-			if secure {
-				dir, peer = certDir(t, "n1", "n2"), "n2"
+	openAndSecured(t, func(t *testing.T, dir, peer string) {
+		var book logBook
+		n1 := listenAs(t, dir, "n1", func(o *StreamOptions) { o.Logger = book.logger() })
+		echo(t, n1)
+		echo(t, n1.HTTPListener())
+		for _, garbage := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "\x00\x00\x00\x00\x00\x00\x00", "r", strings.Repeat("\xff", 1<<16)} {
+			c, err := net.Dial("tcp", n1.Addr().String())
+			if err != nil {
+				t.Fatal(err)
 			}
-			var book logBook
-			n1 := listenAs(t, dir, "n1", func(o *StreamOptions) { o.Logger = book.logger() })
-			echo(t, n1)
-			echo(t, n1.HTTPListener())
-			for _, garbage := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "\x00\x00\x00\x00\x00\x00\x00", "r", strings.Repeat("\xff", 1<<16)} {
-				c, err := net.Dial("tcp", n1.Addr().String())
-				if err != nil {
-					t.Fatal(err)
-				}
-				if secure && garbage == "r" {
-					c = tls.Client(c, identityOf(t, dir, "n2").client("n1")) // garbage of a member
-				}
-				c.SetDeadline(time.Now().Add(10 * time.Second))
-				io.WriteString(c, garbage)
-				if text, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) || bytes.Contains(text, []byte{accepted}) {
-					t.Errorf("%.10q was answered %q, %v", garbage, text, err)
-				}
-				c.Close()
+			if dir != "" && garbage == "r" {
+				c = tls.Client(c, identityOf(t, dir, "n2").client("n1")) // garbage of a member
 			}
-			if secure {
-				book.waitFor(t, "does not speak TLS")
-			} else {
-				book.waitFor(t, "does not speak as a node does")
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			io.WriteString(c, garbage)
+			if text, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) || bytes.Contains(text, []byte{accepted}) {
+				t.Errorf("%.10q was answered %q, %v", garbage, text, err)
 			}
-			works(t, listenAs(t, dir, "n2", nil), n1, peer+":hello")
-		})
-	}
+			c.Close()
+		}
+		if dir != "" {
+			book.waitFor(t, "does not speak TLS")
+		} else {
+			book.waitFor(t, "does not speak as a node does")
+		}
+		works(t, listenAs(t, dir, "n2", nil), n1, peer+":hello")
+	})
 }
 
 // TestStreamSlowHandshakes has two hundred who connect and do not go on, while
@@ -682,60 +684,53 @@ func TestStreamReloadsCertificates(t *testing.T) {
 
 // TestStreamClose closes a layer with everything under way.
 func TestStreamClose(t *testing.T) {
-	for _, secure := range []bool{false, true} {
-		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
-			noLeaks(t)
-			dir := ""
-			if secure {
-				dir = certDir(t, "n1", "n2")
-			}
-			n1, n2 := listenAs(t, dir, "n1", nil), listenAs(t, dir, "n2", nil)
-			address := n1.Addr().String()
-			shaking, err := net.Dial("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer shaking.Close()
-			queued, err := n2.DialHTTP(t.Context(), address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer queued.Close()
-			dialed, err := n2.Dial(raft.ServerAddress(address), 10*time.Second)
-			if err != nil {
-				t.Fatal(err)
-			}
-			taken, err := n1.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			var wg sync.WaitGroup
-			for _, wait := range []func() error{
-				func() error { _, err := n1.Accept(); return err },
-				func() error { _, err := n1.HTTPListener().Accept(); return errors.Join(err, n1.Close()) },
-				func() error { _, err := taken.Read(make([]byte, 1)); return err },
-				func() error { _, err := dialed.Read(make([]byte, 1)); return err },
-			} {
-				wg.Go(func() {
-					for wait() == nil { // the second listener has one that is queued
-					}
-				})
-			}
-			n1.Close()
-			n1.Close()
-			n2.Close()
-			wg.Wait()
-			if _, err := n1.Dial(raft.ServerAddress(n2.Addr().String()), time.Second); err == nil {
-				t.Error("a closed layer dials")
-			}
-			if _, err := n1.Accept(); !errors.Is(err, net.ErrClosed) {
-				t.Errorf("a closed layer accepts: %v", err)
-			}
-			if n := len(n1.conns) + len(n2.conns) + n1.accepted + len(n1.pending); n != 0 {
-				t.Errorf("%d connections are still known", n)
-			}
-		})
-	}
+	openAndSecured(t, func(t *testing.T, dir, _ string) {
+		n1, n2 := listenAs(t, dir, "n1", nil), listenAs(t, dir, "n2", nil)
+		address := n1.Addr().String()
+		shaking, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer shaking.Close()
+		queued, err := n2.DialHTTP(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer queued.Close()
+		dialed, err := n2.Dial(raft.ServerAddress(address), 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken, err := n1.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for _, wait := range []func() error{
+			func() error { _, err := n1.Accept(); return err },
+			func() error { _, err := n1.HTTPListener().Accept(); return errors.Join(err, n1.Close()) },
+			func() error { _, err := taken.Read(make([]byte, 1)); return err },
+			func() error { _, err := dialed.Read(make([]byte, 1)); return err },
+		} {
+			wg.Go(func() {
+				for wait() == nil { // the second listener has one that is queued
+				}
+			})
+		}
+		n1.Close()
+		n1.Close()
+		n2.Close()
+		wg.Wait()
+		if _, err := n1.Dial(raft.ServerAddress(n2.Addr().String()), time.Second); err == nil {
+			t.Error("a closed layer dials")
+		}
+		if _, err := n1.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a closed layer accepts: %v", err)
+		}
+		if n := len(n1.conns) + len(n2.conns) + n1.accepted + len(n1.pending); n != 0 {
+			t.Errorf("%d connections are still known", n)
+		}
+	})
 }
 
 // TestStreamHTTPCloses leaves raft its connections.
@@ -846,100 +841,93 @@ func (r *record) Restore(rc io.ReadCloser) error      { return rc.Close() }
 // TestStreamCarriesRaft has two nodes elect a leader and replicate entries, small
 // and large.
 func TestStreamCarriesRaft(t *testing.T) {
-	for _, secure := range []bool{false, true} {
-		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
-			noLeaks(t)
-			dir := ""
-			if secure {
-				dir = certDir(t, "n1", "n2")
-			}
-			ids := []string{"n1", "n2"}
-			layers := map[string]*StreamLayer{}
-			nodeOf := func(address string) (string, bool) {
-				for id, l := range layers {
-					if l.Addr().String() == address {
-						return id, true
-					}
-				}
-				return "", false
-			}
-			var servers []raft.Server
-			for _, id := range ids {
-				l := listenAs(t, dir, id, func(o *StreamOptions) { o.NodeOf = nodeOf })
-				layers[id] = l
-				servers = append(servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(l.Addr().String())})
-			}
-			nodes, records := map[string]*raft.Raft{}, map[string]*record{}
-			leaders := make(chan string, 16)
-			for _, id := range ids {
-				config := raft.DefaultConfig()
-				config.LocalID = raft.ServerID(id)
-				config.HeartbeatTimeout, config.ElectionTimeout, config.LeaderLeaseTimeout = 2*time.Second, 2*time.Second, 2*time.Second // also on a busy machine
-				config.Logger = hclog.NewNullLogger()
-				config.NoLegacyTelemetry = true
-				transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-					Stream: layers[id], MaxPool: KeptConnections, Timeout: 10 * time.Second, Logger: hclog.NewNullLogger(),
-				})
-				records[id] = &record{more: make(chan struct{}, 1)}
-				store := raft.NewInmemStore()
-				if err := raft.BootstrapCluster(config, store, store, raft.NewInmemSnapshotStore(), transport, raft.Configuration{Servers: servers}); err != nil {
-					t.Fatal(err)
-				}
-				r, err := raft.NewRaft(config, records[id], store, store, raft.NewInmemSnapshotStore(), transport)
-				if err != nil {
-					t.Fatal(err)
-				}
-				nodes[id] = r
-				done := make(chan struct{})
-				var wg sync.WaitGroup
-				wg.Go(func() {
-					for {
-						select {
-						case leads := <-r.LeaderCh():
-							if leads {
-								leaders <- id
-							}
-						case <-done:
-							return
-						}
-					}
-				})
-				t.Cleanup(func() {
-					if err := r.Shutdown().Error(); err != nil {
-						t.Error(err)
-					}
-					transport.Close()
-					transport.CloseStreams()
-					close(done)
-					wg.Wait()
-				})
-			}
-			leader := <-leaders
-			var want []string
-			for i := range 20 {
-				entry := fmt.Sprint(i) + strings.Repeat("x", i*50_000)
-				want = append(want, entry)
-				if err := nodes[leader].Apply([]byte(entry), 10*time.Second).Error(); err != nil {
-					t.Fatal(err)
+	openAndSecured(t, func(t *testing.T, dir, _ string) {
+		ids := []string{"n1", "n2"}
+		layers := map[string]*StreamLayer{}
+		nodeOf := func(address string) (string, bool) {
+			for id, l := range layers {
+				if l.Addr().String() == address {
+					return id, true
 				}
 			}
-			for id, r := range records {
+			return "", false
+		}
+		var servers []raft.Server
+		for _, id := range ids {
+			l := listenAs(t, dir, id, func(o *StreamOptions) { o.NodeOf = nodeOf })
+			layers[id] = l
+			servers = append(servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(l.Addr().String())})
+		}
+		nodes, records := map[string]*raft.Raft{}, map[string]*record{}
+		leaders := make(chan string, 16)
+		for _, id := range ids {
+			config := raft.DefaultConfig()
+			config.LocalID = raft.ServerID(id)
+			config.HeartbeatTimeout, config.ElectionTimeout, config.LeaderLeaseTimeout = 2*time.Second, 2*time.Second, 2*time.Second // also on a busy machine
+			config.Logger = hclog.NewNullLogger()
+			config.NoLegacyTelemetry = true
+			transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+				Stream: layers[id], MaxPool: KeptConnections, Timeout: 10 * time.Second, Logger: hclog.NewNullLogger(),
+			})
+			records[id] = &record{more: make(chan struct{}, 1)}
+			store := raft.NewInmemStore()
+			if err := raft.BootstrapCluster(config, store, store, raft.NewInmemSnapshotStore(), transport, raft.Configuration{Servers: servers}); err != nil {
+				t.Fatal(err)
+			}
+			r, err := raft.NewRaft(config, records[id], store, store, raft.NewInmemSnapshotStore(), transport)
+			if err != nil {
+				t.Fatal(err)
+			}
+			nodes[id] = r
+			done := make(chan struct{})
+			var wg sync.WaitGroup
+			wg.Go(func() {
 				for {
-					r.mu.Lock()
-					n := len(r.applied)
-					equal := n == len(want) && strings.Join(r.applied, "") == strings.Join(want, "")
-					r.mu.Unlock()
-					if n >= len(want) {
-						if !equal {
-							t.Errorf("%s applied something else", id)
+					select {
+					case leads := <-r.LeaderCh():
+						if leads {
+							leaders <- id
 						}
-						break
+					case <-done:
+						return
 					}
-					<-r.more
 				}
+			})
+			t.Cleanup(func() {
+				if err := r.Shutdown().Error(); err != nil {
+					t.Error(err)
+				}
+				transport.Close()
+				transport.CloseStreams()
+				close(done)
+				wg.Wait()
+			})
+		}
+		leader := <-leaders
+		var want []string
+		for i := range 20 {
+			entry := fmt.Sprint(i) + strings.Repeat("x", i*50_000)
+			want = append(want, entry)
+			if err := nodes[leader].Apply([]byte(entry), 10*time.Second).Error(); err != nil {
+				t.Fatal(err)
 			}
-		})
-	}
+		}
+		for id, r := range records {
+			for {
+				r.mu.Lock()
+				n := len(r.applied)
+				equal := n == len(want) && strings.Join(r.applied, "") == strings.Join(want, "")
+				r.mu.Unlock()
+				if n >= len(want) {
+					if !equal {
+						t.Errorf("%s applied something else", id)
+					}
+					break
+				}
+				<-r.more
+			}
+		}
+	})
 }
 
 // pemOf is used where a test writes files that MakeCerts would not.
@@ -988,32 +976,25 @@ func TestLoadClusterTLSRefuses(t *testing.T) {
 // Whoever reads off a connection of raft's does not wait for ever for one who has begun to say something and is
 // frozen; a connection of HTTP has bounds of its own.
 func TestASilentConnectionOfRaftIsGivenUp(t *testing.T) {
-	for _, secure := range []bool{false, true} {
-		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
-			noLeaks(t)
-			dir := ""
-			if secure {
-				dir = certDir(t, "n1", "n2")
-			}
-			n1 := listenAs(t, dir, "n1", func(o *StreamOptions) { o.IdleTimeout = 100 * time.Millisecond })
-			n2 := listenAs(t, dir, "n2", nil)
-			c, err := n2.Dial(raft.ServerAddress(n1.Addr().String()), 10*time.Second)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			accepted, err := n1.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer accepted.Close()
-			if _, err := io.WriteString(c, "the first part of"); err != nil {
-				t.Fatal(err)
-			}
-			got, err := io.ReadAll(accepted)
-			if string(got) != "the first part of" || !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("%q, %v", got, err)
-			}
-		})
-	}
+	openAndSecured(t, func(t *testing.T, dir, _ string) {
+		n1 := listenAs(t, dir, "n1", func(o *StreamOptions) { o.IdleTimeout = 100 * time.Millisecond })
+		n2 := listenAs(t, dir, "n2", nil)
+		c, err := n2.Dial(raft.ServerAddress(n1.Addr().String()), 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		accepted, err := n1.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer accepted.Close()
+		if _, err := io.WriteString(c, "the first part of"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(accepted)
+		if string(got) != "the first part of" || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
 }
